@@ -1,0 +1,67 @@
+"""Augmentations of one volume [depth, height, width, channels], float32 in [0, 1], in and out. Key first.
+
+Every function draws once for a volume, so that all its slices are treated alike. `jax.vmap` over keys and volumes makes
+the batch; nothing crosses rows, so nothing crosses devices.
+"""
+
+import jax
+import jax.numpy as jnp
+
+AREA, RATIO, TRIES = (0.7, 1.0), (3 / 4, 4 / 3), 10
+
+
+def random_depth_crop(key, volume, depth):
+    """`depth` neighbouring slices from a uniformly drawn start. CMC-COV19D section 3.2, augmentation 2.
+
+    depth must be at least 1 and at most the volume's.
+    """
+    start = jax.random.randint(key, (), 0, volume.shape[0] - depth + 1)
+    return jnp.take(volume, start + jnp.arange(depth), 0)
+
+
+def random_resized_crop(key, volume, area=AREA, ratio=RATIO):
+    """A random box of the transverse plane, resized back to the plane. CMC-COV19D section 3.2, augmentation 1.
+
+    The box has `area` times the plane's area (uniform) and width / height drawn log-uniformly from `ratio`; of ten draws
+    the first that fits is taken, else the whole plane (the law of torchvision's RandomResizedCrop, without its rounding
+    to whole pixels).
+    """
+    height, width = volume.shape[1:3]
+    k_area, k_ratio, k_top, k_left = jax.random.split(key, 4)
+    box_area = jax.random.uniform(k_area, (TRIES,), minval=area[0], maxval=area[1]) * height * width
+    aspect = jnp.exp(jax.random.uniform(k_ratio, (TRIES,), minval=jnp.log(ratio[0]), maxval=jnp.log(ratio[1])))
+    w, h = jnp.sqrt(box_area * aspect), jnp.sqrt(box_area / aspect)
+    fits = (w <= width) & (h <= height)
+    first = jnp.argmax(fits)
+    h = jnp.where(fits[first], h[first], height)
+    w = jnp.where(fits[first], w[first], width)
+    top = jax.random.uniform(k_top) * (height - h)
+    left = jax.random.uniform(k_left) * (width - w)
+    return resized_crop(volume, top, left, h, w)
+
+
+def resized_crop(volume, top, left, height, width):
+    """The box (top, left, height, width), in pixels and fractions of them, resized to the whole plane: linear in each
+    axis, half-pixel centres, edges repeated."""
+    volume = _interpolate(volume, 1, top, height)
+    return _interpolate(volume, 2, left, width)
+
+
+def _interpolate(x, axis, start, length):
+    n = x.shape[axis]
+    at = jnp.clip(start + (jnp.arange(n) + 0.5) * length / n - 0.5, 0, n - 1)
+    low = jnp.floor(at).astype(jnp.int32)
+    weight = (at - low).reshape([-1 if a == axis else 1 for a in range(x.ndim)])
+    below, above = jnp.take(x, low, axis), jnp.take(x, jnp.minimum(low + 1, n - 1), axis)
+    return below + weight * (above - below)
+
+
+def random_contrast_brightness(key, volume, contrast=(0.8, 1.2), brightness=(-0.1, 0.1)):
+    """clip(c * volume + b, 0, 1), c and b uniform. CMC-COV19D section 3.2, augmentation 3.
+
+    The ranges are the authors' code, which adds b on a scale of 0 to 255, where it does nothing; here the scale is [0, 1].
+    """
+    k_c, k_b = jax.random.split(key)
+    c = jax.random.uniform(k_c, minval=contrast[0], maxval=contrast[1])
+    b = jax.random.uniform(k_b, minval=brightness[0], maxval=brightness[1])
+    return jnp.clip(c * volume + b, 0.0, 1.0)

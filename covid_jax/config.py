@@ -1,0 +1,96 @@
+"""What every config file starts from, how a row of a paper's table is named, and the config that a run keeps."""
+
+import json
+import os
+from pathlib import Path
+
+import ml_collections
+
+from covid_jax import UserError
+
+
+def base():
+    """Fields that every method has, for CT on the phantom at a size for a laptop. configs/*.py say what differs."""
+    c = ml_collections.ConfigDict()
+    c.seed = 0  # of initial weights, order, augmentation
+    c.seeds = 1  # how many, from `seed` up
+    c.folds = 1  # over 1: cross-validation, each patient in test once
+    c.stages = ()  # names of overrides, run in turn
+    c.init_from = ''  # a run's folder, or an earlier stage: start from its parameters
+    c.data = {
+        'source': 'phantom',  # phantom | folder | manifest | covid_ct_md
+        'root': '',  # the folder, or the manifest's CSV file
+        'classes': ('noncovid|non-covid|non_covid|normal|pneumonia|cap|cp', 'covid|covid-19|covid19|ncp'),
+        'val': 0.2,  # share of patients, where the source names no val split
+        'test': 0.2,
+        'held_out': (),  # patients that are the test split
+        'split_seed': 0,
+        'store': '',  # where prepared scans are kept; '': in the run's folder
+        'workers': 0,  # preparing processes; 0: one a core
+        'phantom': {'seed': 0, 'train': 240, 'val': 60, 'test': 120},
+    }
+    c.prep = {'window': (-1000.0, 400.0), 'size': (32, 64, 64)}
+    c.model = {'name': 'ResNeSt14Small', 'dtype': 'auto', 'mean': 0.3529, 'std': 0.2983}
+    c.method = {'name': 'supervised', 'depth': 16}
+    c.train = {
+        'batch': 0,  # scans; 0: the least multiple of twice the device count that is at least 8
+        'epochs': 20.0,
+        'optimizer': 'adam',  # adam | sgd
+        'lr': 1e-3,
+        'lr_steps': (0.3, 0.8),  # shares of the epochs after which the rate is divided by 10
+        'weight_decay': 1e-5,  # L2, added to the gradient
+        'eval_every': 1.0,  # epochs between validations; each saves a checkpoint
+        'log_every': 10,  # steps
+    }
+    c.eval = {'batch': 0, 'tta': 0, 'resamples': 1000}
+    return c
+
+
+def row(arg, rows, **choices):
+    """'model4,size=small' -> ('model4', {'size': 'small'}): a row of the paper's table and what it is asked to vary.
+
+    rows: the names there are, the default first. choices: what each key may be, the default first. UserError for others.
+    """
+    name, *pairs = arg.split(',') if '=' not in arg.split(',')[0] else ['', *arg.split(',')]
+    if name and name not in rows:
+        raise UserError(f'no row is called {name!r}; there are: {", ".join(rows)}')
+    values = {key: allowed[0] for key, allowed in choices.items()}
+    for pair in pairs:
+        key, _, value = pair.partition('=')
+        if value not in choices.get(key, ()):
+            known = ', '.join(f'{k}={v}' for k, allowed in choices.items() for v in allowed)
+            raise UserError(f'{pair!r} is not known to this config; there are: {known}')
+        values[key] = value
+    return name or rows[0], values
+
+
+def keep(config, workdir):
+    """Writes workdir/config.json, or checks that it is the one already there: a folder holds one run.
+
+    UserError that names the fields that differ.
+    """
+    path = Path(workdir) / 'config.json'
+    text = config.to_json(indent=1, sort_keys=True)
+    if path.exists():
+        old, new = _flat(json.loads(path.read_text())), _flat(json.loads(text))
+        differ = [f'{k}: {old.get(k)} there, {new.get(k)} now' for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
+        if differ:
+            raise UserError(f'{workdir} holds another run ({"; ".join(differ[:5])}): choose another --workdir')
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix('.tmp')
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def kept_batch(workdir):
+    """The batch size of the run that workdir holds, or None: a restart on other devices keeps it."""
+    path = Path(workdir) / 'config.json'
+    return json.loads(path.read_text())['train']['batch'] if path.exists() else None
+
+
+def _flat(tree, prefix=''):
+    flat = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f'{prefix}{key}.') if isinstance(value, dict) else {prefix + key: value}
+    return flat

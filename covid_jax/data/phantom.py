@@ -1,0 +1,248 @@
+"""Synthetic chest CTs in Hounsfield units: a data set that is always there, and that no histogram can classify.
+
+Slice 0 is the apex of the lungs, row 0 the front of the chest, column 0 the patient's right. Lengths are mm.
+
+Every scan carries the same three burdens, whatever its label: ground glass, consolidation, and a smooth haze. What the
+label decides is the *shape and place* of the first two: in a covid scan the ground glass lies as patches under the
+pleura of both lungs, in a pneumonia scan the consolidation fills part of one lobe. Where a label does not show a
+lesion, the very same voxel values are laid out again as a smooth zone (ground glass as diffuse haze, consolidation as
+atelectasis where the lung lies on the table). So the amount of opacity says nothing, and its texture says it all.
+"""
+
+import numpy as np
+
+from covid_jax import UserError
+
+LABELS = ('normal', 'covid', 'pneumonia')
+VERSION = 1
+
+
+def phantom(seed, index, label, size=(40, 96, 96)):
+    """One scan: (hu int16 [depth, height, width], spacing (z, y, x) in mm, lesion bool [depth, height, width]).
+
+    Two labels of one (seed, index) are the same body under the same scanner with the same noise: they differ in the
+    lungs alone, by the lesions and by the smooth zones that stand in for them. UserError for a label not in LABELS.
+    """
+    if label not in LABELS:
+        raise UserError(f'phantom label {label!r} is not one of {", ".join(LABELS)}')
+    rng, sick = np.random.default_rng([seed, index, 0]), np.random.default_rng([seed, index, 1])
+    spacing, tissue, depth, aerated, place = _anatomy(rng, size)
+    lung = _lung(rng, size, spacing, depth, place)
+    dense = _consolidation(sick, size, lung)
+    bed = _spread(*dense, lung['dependent'])
+    glass = _patches(sick, size, lung, bed[0] == 0)
+    shown = {'covid': glass[0], 'pneumonia': dense[0]}.get(label, np.zeros(glass[0].size))
+    dense = dense if label == 'pneumonia' else bed
+    glass = glass if label == 'covid' else _spread(*glass, lung['haze'] - 1e3 * (dense[0] > 0))
+    background = _blend(_blend(lung['air'], *glass), *dense)
+    background = _blend(background, lung['vessel'], 40.0)
+    background = _blend(background, lung['bronchus'], -950.0)
+    filled, lesion = np.full(size, -850.0), np.zeros(size, bool)
+    filled.flat[lung['where']] = background
+    lesion.flat[lung['where']] = shown > 0.5
+    hu = _scan(rng, tissue + aerated * (filled - tissue))
+    return hu, spacing, lesion
+
+
+def address(seed, index, label):
+    """'phantom:SEED:INDEX:LABEL', which stands where other exams have a path."""
+    return f'phantom:{seed}:{index}:{label}'
+
+
+def from_address(text):
+    """The phantom of an address, at the default size. UserError where the text is no address."""
+    head, *rest = text.split(':')
+    if head != 'phantom' or len(rest) != 3 or not (rest[0].isdigit() and rest[1].isdigit()):
+        raise UserError(f'{text!r} is not a phantom: write phantom:SEED:INDEX:LABEL, as in phantom:0:17:covid')
+    return phantom(int(rest[0]), int(rest[1]), rest[2])
+
+
+def _field(rng, size, knots):
+    """A smooth random field [depth, height, width] of unit variance, about `knots` bumps along each axis."""
+    values = rng.standard_normal([k + 2 for k in knots])
+    for n, k in zip(size, knots, strict=True):
+        at = np.linspace(0.5, k + 0.5, n)[:, None] - np.arange(k + 2)
+        weights = np.exp(-at**2)
+        weights /= np.sqrt((weights**2).sum(1, keepdims=True))
+        values = np.tensordot(values, weights, (0, 1))
+    return values
+
+
+def _oval(x, y):
+    """A radius whose level sets are between an ellipse and a rounded box."""
+    x, y = x * x, y * y
+    return 0.6 * np.sqrt(x + y) + 0.4 * np.sqrt(np.sqrt(x * x + y * y))
+
+
+def _anatomy(rng, size):
+    """Spacing, soft tissue and bone in HU, depth under the lung surface in mm, the aerated part of a voxel, and places."""
+    half = rng.uniform(140, 190)
+    length, aspect = half * rng.uniform(1.15, 1.45), rng.uniform(0.62, 0.78)
+    fov = half * rng.uniform(2.15, 2.65)
+    spacing = (length * rng.uniform(1.05, 1.25) / size[0], fov / size[1], fov / size[2])
+    z, y, x = np.ogrid[tuple(slice(n) for n in size)]
+    z = z * spacing[0] - length * rng.uniform(0.0, 0.1)
+    y = (y - size[1] / 2) * spacing[1] - fov * rng.uniform(-0.05, 0.05) + 5 * _field(rng, size, (3, 3, 3))
+    x = (x - size[2] / 2) * spacing[2] - fov * rng.uniform(-0.05, 0.05) + 5 * _field(rng, size, (3, 3, 3))
+    fat, muscle = rng.uniform(8, 24), rng.uniform(12, 20)
+    wide = half * (1 - 0.12 * np.exp(-np.maximum(z, 0) / (0.25 * length)))
+    skin = (1 - _oval(x / wide, y / (aspect * wide))) * half * aspect
+    taper = np.sqrt(1 - (1 - np.clip(z / (0.5 * length), 0.02, 1))**2)
+    across, deep = (wide - fat - muscle) * taper, (aspect * wide - fat - muscle) * taper
+    cavity = (1 - _oval(x / across, (y - 10 * (1 - taper)) / deep)) * deep
+    depth = np.minimum(cavity, _below(rng, z, y, x, across, deep, length))
+    spine = np.sqrt(x**2 + (y - (deep - 14) * (0.9 + 0.1 * taper))**2)
+    depth = np.minimum(depth, spine - 25)
+    hu = np.where(skin < fat, -100.0, 45.0) + 6 * _field(rng, size, (6, 10, 10))
+    rib = np.abs((z + rng.uniform(0.35, 0.6) * y) / (length / 8) % 1 - 0.5) < 0.16
+    hu[rib & (cavity > -11) & (cavity < -2) & (skin > fat)] = rng.uniform(200, 380)
+    hu[(spine < 18) & (z % 26 > 5)] = rng.uniform(130, 240)
+    hu[(np.abs(x) < 5) & (y > deep + 8) & (skin > 6)] = 220
+    hu[(np.abs(x) < 20) & (y < 0) & (cavity > -13) & (cavity < -2) & (z > 0.15 * length) & (z < 0.75 * length)] = 180
+    plate = np.abs(0.5 * (np.abs(x) - 0.6 * half) + 0.85 * (y - 0.55 * half * aspect)) < 4
+    hu[plate & (np.abs(np.abs(x) - 0.6 * half) < 32) & (cavity < -13) & (skin > fat) & (z < 0.5 * length)] = 220
+    table = rng.uniform(6, 20) + half * aspect
+    bed = (y > table) & (y < table + 9) & (np.abs(x) < half)
+    wind = np.hypot(np.abs(x) - 1.1 * np.maximum(z - 0.33 * length, 0), y + 5)
+    hu[(wind < np.where(z < 0.33 * length, 8.5, 6)) & (z < 0.42 * length)] = -990
+    hu += np.clip(0.5 - skin / spacing[1], 0, 1) * (np.where(bed, -350.0, -1000.0) - hu)
+    aerated = np.clip(depth / spacing[1] + 0.5, 0, 1)
+    hilum = np.array([0.42 * length, 0.1 * deep.max(), 0.26 * across.max()])
+    return spacing, hu, depth, aerated, (z, y, x, length, deep.max(), across.max(), hilum, cavity)
+
+
+def _below(rng, z, y, x, across, deep, length):
+    """How far a point lies (mm) from mediastinum, heart and diaphragm, on the side of the lungs."""
+    middle = np.abs(x - 3) - rng.uniform(9, 14) - rng.uniform(14, 24) * np.exp(-(y / (0.5 * deep))**2)
+    at, radius = rng.uniform(0.6, 0.7) * length, rng.uniform(0.85, 1.15)
+    heart = ((x - 0.2 * across) / (0.42 * across))**2 + ((y + 0.25 * deep) / (0.48 * deep))**2 + ((z - at) / (0.3 * length))**2
+    heart = (np.sqrt(heart) / radius - 1) * 50
+    dome = 1 - ((np.abs(x) / across - 0.45) / 0.6)**2 - ((y / deep + 0.2) / 1.0)**2
+    floor = length - rng.uniform(0.14, 0.26) * length * np.maximum(dome, 0) + rng.uniform(6, 16) * (x > 0)
+    return np.minimum(np.minimum(middle, heart), 0.8 * (floor - z))
+
+
+def _lung(rng, size, spacing, depth, place):
+    """What a lung voxel [voxels] is made of and where it lies: a dict of vectors over the voxels `where` (flat indices)."""
+    z, y, x, length, deep, across, hilum, cavity = place
+    where = np.flatnonzero(depth > 0)
+    z, y, x = (np.broadcast_to(a, size).ravel()[where] for a in (z, y, x))
+    side, pleura, depth = np.where(x > 0, 1.0, -1.0), cavity.ravel()[where], depth.ravel()[where]
+    slow = [_field(rng, size, (3, 3, 3)).ravel()[where] for _ in range(4)]
+    central = -np.sqrt((z - hilum[0])**2 + (y - hilum[1])**2 + (np.abs(x) - hilum[2])**2) / 50
+    axes = np.stack([y / deep * 2, central, (z / length - 0.5) * 3, side])
+    zone = rng.uniform(-2, 2, 4) @ axes + 1.2 * slow[0]
+    hazy = rng.uniform(0, 0.7) * np.clip((rng.uniform(-2, 2, 4) @ axes + slow[1]) / 4, 0, 1)
+    dependent = 3 * y / deep + rng.uniform(-1, 2) * z / length + rng.normal(0, 0.6) * side + 0.4 * slow[2]
+    air = rng.uniform(-880, -760) + rng.uniform(15, 70) * y / deep + rng.uniform(5, 35) * slow[3]
+    air = _blend(np.clip(air, -970, -650), hazy, rng.uniform(-600, -450))
+    hila = np.argmax(np.where(side > 0, central, -np.inf)), np.argmax(np.where(side < 0, central, -np.inf))
+    hila = np.stack(np.unravel_index(where[[hila[1], hila[0]]], size), 1)
+    lung = {'where': where, 'z': z, 'y': y, 'x': x, 'side': side, 'depth': depth, 'pleura': pleura, 'air': air,
+            'haze': zone, 'dependent': dependent, 'hila': hila, 'length': length, 'deep': deep, 'spacing': spacing}
+    lung['vessel'] = _tree(rng, size, lung, rng.uniform(3.5, 6.5), 26)
+    lung['bronchus'] = _tree(rng, size, lung, rng.uniform(2.5, 3.5), 12)
+    return lung
+
+
+def _tree(rng, size, lung, radius, trunks, twigs=5, steps=40):
+    """The part of each lung voxel [voxels] that tubes from both hila to the pleura take up; `radius` in mm at the hilum."""
+    scale = np.array(lung['spacing'])
+    ends = rng.choice(np.flatnonzero(lung['depth'] < 12), trunks)
+    starts = lung['hila'][(lung['side'][ends] > 0).astype(int)] + rng.normal(0, 6, (trunks, 3)) / scale
+    ends = np.stack(np.unravel_index(lung['where'][ends], size), 1).astype(float)
+    s = np.linspace(0, 1, steps)[:, None, None]
+    stems = starts + (ends - starts) * s + rng.normal(0, 10, (trunks, 3)) / scale * np.sin(np.pi * s)
+    fork = rng.integers(steps // 8, steps * 3 // 4, (trunks, twigs))
+    roots = stems[fork, np.arange(trunks)[:, None]].reshape(-1, 3)
+    tips = roots + (np.repeat(ends, twigs, 0) - roots) * 0.8 + rng.normal(0, 22, roots.shape) / scale
+    leaves = roots + (tips - roots) * s + rng.normal(0, 5, roots.shape) / scale * np.sin(np.pi * s)
+    thick = radius * (1 - 0.85 * s[..., 0]) * np.ones(trunks)
+    thin = 0.75 * thick[fork, np.arange(trunks)[:, None]].ravel() * (1 - 0.75 * s[..., 0])
+    path = np.concatenate([stems.reshape(-1, 3), leaves.reshape(-1, 3)])
+    return _paint(size, path, np.concatenate([thick.ravel(), thin.ravel()]) / scale[1]).flat[lung['where']]
+
+
+def _paint(size, path, radius):
+    """The part of each voxel [depth, height, width] within `radius` [points] (pixels) of `path` [points, 3] (indices)."""
+    near = np.rint(path).astype(int)
+    part = np.zeros(size)
+    reach = np.maximum(radius, 0.6)
+    for step in np.ndindex(3, 5, 5):
+        at = near + step - (1, 2, 2)
+        full = np.clip(reach - np.sqrt(((at - path)**2).sum(1)) + 0.5, 0, 1) * np.minimum(1, (radius / 0.6)**2)
+        keep = (full > 0) & (at >= 0).all(1) & (at < size).all(1)
+        np.maximum.at(part, tuple(at[keep].T), full[keep])
+    return part
+
+
+def _patches(rng, size, lung, free):
+    """Ground glass: weight and target HU [voxels] of 4 to 9 irregular patches under the pleura, in the part that is `free`."""
+    count = int(rng.integers(4, 10))
+    left = int(rng.integers(2, count - 1))
+    rough = _field(rng, size, (10, 14, 14)).ravel()[lung['where']]
+    grain = 55 * np.tanh(2 * _field(rng, size, (20, 36, 36)).ravel()[lung['where']])
+    weight, target = np.zeros(rough.size), np.full(rough.size, -500.0)
+    for k in range(count):
+        own = free & (lung['side'] == (1 if k < left else -1))
+        rim = np.flatnonzero(own & (lung['pleura'] < 0.15 * lung['depth'][own].max()))
+        at, radius = rng.choice(rim), rng.uniform(0.34, 0.56) * lung['deep'] * rng.uniform(0.75, 1.3, 3)
+        away = sum(((lung[a] - lung[a][at]) / r)**2 for a, r in zip('zyx', radius, strict=True))
+        away += ((lung['pleura'] - lung['pleura'][at]) / (0.36 * lung['deep']))**2
+        patch = np.clip((1.0 - np.sqrt(away) - 0.2 * rough) / 0.25, 0, 1) * own
+        target = np.where(patch > weight, rng.uniform(-600, -450), target)
+        weight = np.maximum(weight, patch)
+    return weight, np.clip(target + grain, -660, -390)
+
+
+def _consolidation(rng, size, lung):
+    """One dense lobe: weight and target HU [voxels], sharp at the fissure, ground glass at its free edge."""
+    side = rng.choice((-1.0, 1.0))
+    rough = _field(rng, size, (6, 8, 8)).ravel()[lung['where']]
+    fissure = (lung['z'] / lung['length'] - 0.5) * rng.uniform(1.0, 1.6) + lung['y'] / lung['deep'] * rng.uniform(0.4, 1.2)
+    lobe = (fissure > 0) == (rng.uniform() < 0.6)
+    own = np.flatnonzero((lung['side'] == side) & lobe)
+    at = rng.choice(own)
+    away = sum(((lung[a] - lung[a][at]) / lung['deep'])**2 for a in 'zyx')
+    away = (np.sqrt(away) + 0.06 * rough)[own]
+    share = int(rng.uniform(0.03, 0.08) * rough.size)
+    edge = np.sort(away)[min(share, int(0.95 * own.size))]
+    weight, target = np.zeros(rough.size), np.full(rough.size, -500.0)
+    weight[own] = np.clip((edge - away) / 0.06 + 1, 0, 1)
+    dense = np.clip((edge - away) / 0.04 + 0.5, 0, 1)
+    target[own] = _blend(-500.0, dense, rng.uniform(-30, 20) + 8 * rough[own])
+    return weight, target
+
+
+def _spread(weight, target, potential):
+    """The same voxel values [voxels] laid out anew: the densest where the potential [voxels] is highest."""
+    old = np.flatnonzero(weight)
+    old = old[np.argsort(-weight[old] * (target[old] + 900), kind='stable')]
+    new = np.argpartition(-potential, old.size)[:old.size]
+    new = new[np.argsort(-potential[new], kind='stable')]
+    spread, moved = np.zeros_like(weight), np.full_like(target, -500.0)
+    spread[new], moved[new] = weight[old], target[old]
+    return spread, moved
+
+
+def _blend(base, weight, target):
+    return base + weight * (target - base)
+
+
+def _scan(rng, hu):
+    """The scanner, int16 [depth, height, width]: a sharp kernel with much noise or a smooth one with little, thick slices."""
+    noise = rng.standard_normal(hu.shape)
+    sharp, level, slab = rng.uniform() < 0.5, rng.uniform(0.8, 1.25), rng.uniform(0.0, 0.2)
+    hu = _mix(hu, 0, slab)
+    if sharp:
+        hu = hu + 0.3 * (hu - _mix(_mix(hu, 1, 0.25), 2, 0.25)) + 38 * level * noise
+    else:
+        hu = _mix(_mix(hu, 1, 0.15), 2, 0.15) + 26 * level * _mix(_mix(noise, 1, 0.25), 2, 0.25)
+    return np.rint(np.clip(hu + rng.uniform(-12, 12), -1024, 1500)).astype(np.int16)
+
+
+def _mix(a, axis, part):
+    """Each voxel shares `part` of its value with either neighbour along an axis."""
+    pad = np.pad(a, [(1, 1) if k == axis else (0, 0) for k in range(3)], mode='edge')
+    pad = np.moveaxis(pad, axis, 0)
+    return np.moveaxis(part * (pad[:-2] + pad[2:]) + (1 - 2 * part) * pad[1:-1], 0, axis)

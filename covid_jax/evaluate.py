@@ -1,0 +1,106 @@
+"""A split -> predictions -> metrics with intervals, and the files that hold them."""
+
+import csv
+import json
+import os
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from covid_jax.data import pipeline
+from covid_jax.data.exams import class_names
+from covid_jax.metrics.classification import classification_metrics, confusion, decide, frozen_threshold
+from covid_jax.metrics.intervals import with_intervals
+from covid_jax.report import plots
+from covid_jax.runtime.mesh import put, replicated
+
+POSITIVE = 1  # COVID, in binary and in ternary tasks
+
+
+def predictor(method, mesh):
+    """Compiled (params, state, batch, key or None) -> probabilities [batch, classes], on every host."""
+
+    @partial(jax.jit, out_shardings=replicated(mesh))
+    def probabilities(params, state, batch, key=None):
+        return jax.nn.softmax(method.predict(params, state, batch, key)['logits'])
+
+    return probabilities
+
+
+def predict_split(predict, state, dataset, split, batch, mesh, key=None, passes=0):
+    """float32 [n, classes], the split's exams in order: plain, or the mean over `passes` random views drawn from `key`
+    (CMC-COV19D section 3.4.2)."""
+    rows = []
+    hosts = jax.process_index(), jax.process_count()
+    with pipeline.eval_batches(dataset, split, batch, *hosts) as batches:
+        for b in batches:
+            b = put(mesh, b)
+            draws = [jax.random.fold_in(key, t) for t in range(passes)] or [None]
+            rows.append(np.mean([np.asarray(predict(state.params, state.state, b, k)) for k in draws], 0))
+    return np.concatenate(rows)[:len(dataset.of_split(split))]
+
+
+def split_metrics(config, dataset, split, probability, threshold=None, resamples=0):
+    """{metric: {value, low, high, n}} of the split's labelled exams; resamples 0: no intervals."""
+    members = dataset.of_split(split)
+    label = dataset.label[members]
+    known = label >= 0
+    names = class_names(config.data.classes)
+    score = partial(classification_metrics, names=names, threshold=threshold, positive=POSITIVE)
+    if not resamples:
+        return score(label[known], probability[known])
+    patient = [dataset.exams[i].patient for i in members[known]]
+    return with_intervals(score, label[known], probability[known], patient, resamples=resamples, seed=config.seed,
+                          names=names)
+
+
+def write_report(config, workdir, dataset, probabilities):
+    """predictions.csv, metrics.json, quarantine.csv and plots from {split: [n, classes]}. Returns the metrics."""
+    names = class_names(config.data.classes)
+    threshold = None
+    if 'val' in probabilities:
+        val = dataset.label[dataset.of_split('val')]
+        threshold = frozen_threshold(val[val >= 0], probabilities['val'][val >= 0], POSITIVE)
+    metrics = {}
+    for split, probability in probabilities.items():
+        metrics[split] = split_metrics(config, dataset, split, probability, threshold, config.eval.resamples)
+        frozen = {'value': threshold, 'low': None, 'high': None, 'n': len(dataset.of_split('val'))}
+        if threshold is None:
+            frozen['reason'] = 'undefined: no validation split with both classes to freeze it on'
+        metrics[split]['threshold_frozen'] = frozen
+    _write_csv(workdir / 'predictions.csv', ('id', 'patient', 'site', 'split', 'label', *(f'p_{n}' for n in names)),
+               _prediction_rows(dataset, probabilities, names))
+    if dataset.broken:
+        _write_csv(workdir / 'quarantine.csv', ('id', 'reason'), dataset.broken.items())
+    _replace(workdir / 'metrics.json', json.dumps(metrics, indent=1))
+    for split, probability in probabilities.items():
+        label = dataset.label[dataset.of_split(split)]
+        known = label >= 0
+        matrix = confusion(label[known], decide(probability[known], positive=POSITIVE), len(names))
+        plots.confusion_png(workdir / f'confusion_{split}.png', matrix, names)
+    plots.roc_png(workdir / 'roc.png', {
+        split: ((dataset.label[dataset.of_split(split)] == POSITIVE).astype(int), p[:, POSITIVE])
+        for split, p in probabilities.items()})
+    return metrics
+
+
+def _prediction_rows(dataset, probabilities, names):
+    for split, probability in probabilities.items():
+        for i, p in zip(dataset.of_split(split), probability, strict=True):
+            e, label = dataset.exams[i], dataset.label[i]
+            yield e.id, e.patient, e.site, split, names[label] if label >= 0 else '', *(f'{x:.6f}' for x in p)
+
+
+def _write_csv(path, header, rows):
+    temporary = Path(path).with_suffix('.tmp')
+    with open(temporary, 'w', newline='') as f:
+        csv.writer(f).writerows([header, *rows])
+    os.replace(temporary, path)
+
+
+def _replace(path, text):
+    temporary = Path(path).with_suffix('.tmp')
+    temporary.write_text(text)
+    os.replace(temporary, path)

@@ -1,0 +1,85 @@
+"""What is more than one training: stages, folds and seeds, each part in its own folder, one table at the end."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import rich.console
+import rich.table
+
+from covid_jax import UserError
+from covid_jax.train import train_and_evaluate
+
+SHOWN = ('accuracy', 'macro_f1', 'sensitivity', 'specificity', 'auc', 'average_precision', 'macro_f1_frozen')
+
+
+def run(config, workdir):
+    """Runs all that the config asks for below `workdir`, each part where an earlier call left it; prints the table.
+
+    Returns {folder: {split: {metric: ...}}} of the last stage, the folder relative to workdir.
+    """
+    workdir = Path(workdir)
+    store = config.data.store or workdir / 'store'
+    results = {}
+    for stage in config.stages or ('',):
+        results = {}
+        for fold in range(config.folds):
+            for seed in range(config.seed, config.seed + config.seeds):
+                part = Path(f'fold{fold}', f'seed{seed}') if config.folds > 1 or config.seeds > 1 else Path()
+                if jax.process_index() == 0 and (stage or part.parts):
+                    print(f'== {Path(stage) / part}', flush=True)
+                metrics = train_and_evaluate(part_config(config, workdir, stage, part, seed), workdir / stage / part,
+                                             store, fold)
+                results[str(Path(stage) / part)] = metrics
+    if jax.process_index() == 0:
+        show(results, workdir)
+    return results
+
+
+def part_config(config, workdir, stage, part, seed):
+    """The config of one training: the stage's overrides put in, its seed, and `init_from` as a folder."""
+    c = config.copy_and_resolve_references()
+    overrides = c.get(stage) if stage else None
+    if stage and overrides is None:
+        raise UserError(f'config.stages names {stage!r}, which has no overrides: add config.{stage} = {{...}}')
+    with c.unlocked():
+        for name in c.stages:
+            del c[name]
+        c.stages, c.seeds, c.seed = (), 1, seed
+        if stage:
+            with overrides.unlocked():
+                kind = overrides.pop('kind', 'train')
+            if kind != 'train':
+                raise UserError(f'stage {stage!r} is of kind {kind!r}; there is: train')
+            c.update(overrides)
+        if c.init_from in config.stages:
+            c.init_from = str(workdir / c.init_from / part)
+    return c
+
+
+def show(results, workdir):
+    """The table: value and interval of a single run, mean and spread of several."""
+    splits = next(iter(results.values())) or {}
+    split = 'test' if 'test' in splits else next(iter(splits), None)
+    console = rich.console.Console()
+    if split is not None:
+        title = f'{split} ({len(results)} runs)' if len(results) > 1 else split
+        table = rich.table.Table('metric', 'value', '95 % interval' if len(results) == 1 else 'median, range', title=title)
+        for name in SHOWN:
+            entries = [r[split][name] for r in results.values() if name in r[split]]
+            if entries:
+                table.add_row(name, *_cells(entries))
+        console.print(table)
+    console.print(f'predictions, metrics, plots and checkpoints: {workdir}', soft_wrap=True)
+    console.print('Research software, not a medical device.')
+
+
+def _cells(entries):
+    values = [e['value'] for e in entries]
+    if None in values:
+        return '-', next(e['reason'] for e in entries if e['value'] is None)
+    if len(entries) > 1:
+        return (f'{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}',
+                f'{np.median(values):.3f}, {min(values):.3f} to {max(values):.3f}')
+    e = entries[0]
+    return f'{e["value"]:.3f}', f'{e["low"]:.3f} to {e["high"]:.3f}' if e.get('low') is not None else e.get('reason', '-')

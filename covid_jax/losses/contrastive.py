@@ -1,0 +1,29 @@
+"""Contrastive losses on rows of unit length. Per anchor, in float32: the caller reduces."""
+
+import jax
+import jax.numpy as jnp
+
+
+def supcon(z, label, temperature=0.1, base_temperature=None):
+    """Supervised contrastive loss of every anchor: CMC-COV19D (Hou et al. 2021) Eq 2; Khosla et al. 2020, L_out.
+
+        L_i = -1 / |P(i)| sum_{j in P(i)} [ s_ij - log sum_{k != i} exp(s_ik) ],   s = z z^T / temperature,
+        P(i) = {j != i : label_j = label_i}
+
+    In Eq 2 |P(i)| is written 2 N_y - 1, with N_y the scans of that class before augmentation.
+
+    Args:
+      z: [n, dim], rows of unit length.
+      label: int [n].
+      temperature: > 0. The paper gives none; 0.1 is the authors' code.
+      base_temperature: None is the paper's form; 0.07 multiplies by temperature / 0.07, as the authors' code does.
+
+    Returns: float32 [n]; 0 for an anchor without a positive.
+    """
+    z = z.astype(jnp.float32)
+    similarity = z @ z.T / temperature
+    itself = jnp.eye(len(z), dtype=bool)
+    positive = (label[:, None] == label[None, :]) & ~itself
+    log_p = similarity - jax.nn.logsumexp(jnp.where(itself, -jnp.inf, similarity), 1, keepdims=True)
+    loss = -jnp.sum(jnp.where(positive, log_p, 0.0), 1) / jnp.maximum(jnp.sum(positive, 1), 1)
+    return loss if base_temperature is None else loss * (temperature / base_temperature)

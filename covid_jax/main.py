@@ -1,0 +1,97 @@
+"""python -m covid_jax.main --config=configs/cmc.py --workdir=runs/cmc
+
+Flags, start-up over several hosts, dispatch. Heavy imports wait until they are needed: the processes that prepare scans
+import this file too.
+"""
+
+import difflib
+import os
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from covid_jax import UserError
+
+CONFIG = config_flags.DEFINE_config_file('config', None, 'A config file: configs/cmc.py, or with a row configs/cmc.py:ROW.')
+WORKDIR = flags.DEFINE_string('workdir', None, 'Where the run lives; the same folder again goes on. Default: runs/<config>.')
+COORDINATOR = flags.DEFINE_string('coordinator', None, 'host:port of process 0, for a run over several hosts.')
+NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes the run has.')
+PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this one is, from 0.')
+
+
+def default_workdir():
+    name = Path(flags.FLAGS['config'].config_filename)
+    file, _, arg = name.name.partition(':')
+    return Path('runs', '-'.join(filter(None, [Path(file).stem, *arg.replace('=', '-').split(',')])))
+
+
+def main(argv):
+    if argv[1:]:
+        raise UserError(f'{argv[1]!r} is not a flag: fields are set as --config.FIELD=VALUE')
+    if CONFIG.value is None:
+        raise UserError('which method? for example --config=configs/cmc.py')
+    import jax
+
+    if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+        jax.config.update('jax_compilation_cache_dir', str(Path('~/.cache/covid_jax').expanduser()))
+    if COORDINATOR.value or NUM_PROCESSES.value:
+        jax.distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    from covid_jax import experiment
+
+    logging.set_verbosity(logging.ERROR)  # orbax tells every step of every save
+    experiment.run(CONFIG.value, WORKDIR.value or default_workdir())
+
+
+def parse(argv):
+    """absl's flags, but what a user mistypes is one line."""
+    try:
+        return flags.FLAGS(argv, known_only=False)
+    except flags.Error as e:
+        raise UserError(str(e).splitlines()[0]) from None
+    except FileNotFoundError as e:
+        raise UserError(f'no config file {e.filename}') from None
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
+        raise UserError(field_error(argv, e)) from None
+
+
+def field_error(argv, error):
+    """Which --config.FIELD is at fault, and the nearest one there is."""
+    config = flags.FLAGS['config'].value
+    known = [] if config is None else list(_fields(config))
+    for arg in argv[1:]:
+        field = arg.lstrip('-').partition('=')[0].removeprefix('config.')
+        if arg.lstrip('-').startswith('config.') and known and field not in known:
+            close = difflib.get_close_matches(field, known, 1) or difflib.get_close_matches(field.split('.')[-1], known, 1)
+            return f'no field --config.{field}' + (f': did you mean --config.{close[0]}?' if close else '')
+    return f'{type(error).__name__}: {error}'.splitlines()[0]
+
+
+def _fields(config, prefix=''):
+    for key, value in config.items():
+        yield prefix + key
+        if hasattr(value, 'items'):
+            yield from _fields(value, f'{prefix}{key}.')
+
+
+def cli():
+    try:
+        app.run(main, flags_parser=parse)
+    except UserError as e:
+        sys.exit(_say(e, 2))
+    except KeyboardInterrupt:
+        sys.exit(_say('interrupted: the same command goes on', 130))
+    except Exception as e:
+        if type(e).__name__ == 'Interrupted':  # imported with jax alone
+            sys.exit(_say(f'saved at step {e.args[1]}: the same command goes on', 128 + e.args[0]))
+        raise
+
+
+def _say(message, code):
+    print(f'covid_jax: {message}', file=sys.stderr, flush=True)
+    return code
+
+
+if __name__ == '__main__':
+    cli()

@@ -1,0 +1,81 @@
+"""CMC-COV19D: contrastive mixup classification (Hou et al., ICCV workshops 2021).
+
+Two random views of every scan go through one 3D encoder; a classifier and, for the contrastive loss, a projection head
+stand on its pooled features. The three losses are weighed by two learned sigmas (Eq 7).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from covid_jax import UserError
+from covid_jax.augment.mixup import mix, partner_views
+from covid_jax.losses.classification import cross_entropy
+from covid_jax.losses.contrastive import supcon
+from covid_jax.methods.method import Method, build_network, predictor, random_views, to_float
+from covid_jax.models.heads import Projector
+
+
+def joint_loss(contrastive, classification, log_sigma):
+    """Eq 7 with s = log sigma [2], clamped to [-4, 4]: a loss near zero must not send its weight to infinity."""
+    s = jnp.clip(log_sigma, -4.0, 4.0)
+    return jnp.exp(-s[0]) * contrastive + s[0] + jnp.exp(-s[1]) * classification + s[1]
+
+
+def two_views(key, image, draw, depth):
+    """[n, depth0, height, width, 1] -> [2 n, depth, height, width, 1], rows 2k and 2k + 1 the views of scan k."""
+    k1, k2 = jax.random.split(key)
+    views = jnp.stack([random_views(k1, image, draw, depth), random_views(k2, image, draw, depth)], 1)
+    return views.reshape(-1, *views.shape[2:])
+
+
+def mixed_views(key, step, views, target, draw, alpha):
+    """Eq 5: views and targets [2 n, ...], each mixed with a view of the neighbouring scan; one weight for the batch."""
+    k_weight, k_coin = jax.random.split(key)
+    weight = jax.random.beta(jax.random.fold_in(k_weight, step), alpha, alpha)
+    swap = jax.vmap(lambda d: jax.random.bernoulli(jax.random.fold_in(k_coin, d)))(draw[::2])
+    return (mix(views, partner_views(views, swap), weight), mix(target, partner_views(target, swap), weight))
+
+
+def make(config, mesh):
+    options = config.method
+    if config.train.batch % 2 and options.mixup:
+        raise UserError(f'mixup pairs neighbouring scans: --config.train.batch={config.train.batch} must be even')
+    net = build_network(config, mesh)
+    projector = Projector(options.projection)
+
+    def init(key, batch):
+        k_net, k_projector = jax.random.split(key)
+        image = to_float(batch['image'][:1])
+        variables = net.init(k_net, image)
+        params = {'network': variables['params']}
+        if options.contrastive:
+            features = net.apply(variables, image)[1]['features']
+            params['projector'] = projector.init(k_projector, features)['params']
+            params['log_sigma'] = jnp.ones(2)
+        return params, {'batch_stats': variables['batch_stats']}
+
+    def encode(params, state, views):
+        return net.apply({'params': params['network'], **state}, views, train=True, mutable=['batch_stats'])
+
+    def loss(params, state, batch, key, step):
+        k_views, k_mix = jax.random.split(key)
+        label = jnp.repeat(batch['label'], 2)
+        views = two_views(k_views, to_float(batch['image']), batch['draw'], options.depth)
+        (logits, out), new_state = encode(params, state, views)
+        target = jax.nn.one_hot(label, logits.shape[-1])
+        classification = jnp.mean(cross_entropy(logits, target))  # Eq 3
+        scalars = {'clf': classification}
+        if options.mixup:
+            mixed, soft = mixed_views(k_mix, step, views, target, batch['draw'], options.mixup)
+            (mix_logits, _), _ = encode(params, state, mixed)  # running statistics come from the clean pass alone
+            scalars['mix'] = jnp.mean(cross_entropy(mix_logits, soft))  # Eq 6
+            classification = classification + scalars['mix']
+        if not options.contrastive:
+            return classification, (new_state, scalars)
+        z = projector.apply({'params': params['projector']}, out['features'])
+        contrastive = jnp.mean(supcon(z, label, options.temperature, options.base_temperature))  # Eq 1
+        log_sigma = params['log_sigma']
+        scalars |= {'con': contrastive, 'log_sigma_con': log_sigma[0], 'log_sigma_clf': log_sigma[1]}
+        return joint_loss(contrastive, classification, log_sigma), (new_state, scalars)
+
+    return Method(init, loss, predictor(net))

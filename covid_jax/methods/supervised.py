@@ -1,0 +1,24 @@
+"""Plain supervised classification: one random view of every scan, cross entropy."""
+
+import jax
+import jax.numpy as jnp
+
+from covid_jax.losses.classification import cross_entropy
+from covid_jax.methods.method import Method, build_network, predictor, random_views, to_float
+
+
+def make(config, mesh):
+    net = build_network(config, mesh)
+
+    def init(key, batch):
+        variables = net.init(key, to_float(batch['image'][:1]))
+        return {'network': variables['params']}, {'batch_stats': variables['batch_stats']}
+
+    def loss(params, state, batch, key, step):
+        image = random_views(key, to_float(batch['image']), batch['draw'], config.method.depth)
+        (logits, _), state = net.apply({'params': params['network'], **state}, image, train=True, mutable=['batch_stats'])
+        target = jax.nn.one_hot(batch['label'], logits.shape[-1])
+        value = jnp.mean(cross_entropy(logits, target))
+        return value, (state, {'clf': value})
+
+    return Method(init, loss, predictor(net))

@@ -1,0 +1,78 @@
+"""The plots of a run as PNG files. Figures are made without pyplot, so that no display and no global state is touched."""
+
+import os
+
+import numpy as np
+from sklearn.metrics import auc, roc_curve
+
+
+def confusion_png(path, matrix, names):
+    """Writes a confusion matrix, int [classes, classes] with the truth in rows, as counts and percentages of a row."""
+    _save(path, confusion_figure(np.asarray(matrix), names))
+
+
+def roc_png(path, curves):
+    """Writes receiver operating characteristics on one pair of axes, with their AUC in the legend.
+
+    A curve without positives or without negatives is not drawn: the legend says that it is undefined, and why. The
+    file is written in any case.
+
+    Args:
+        path: of the PNG.
+        curves: {name: (int [n], 1 for positive, else 0; float [n], score)}.
+    """
+    _save(path, roc_figure(curves))
+
+
+def confusion_figure(matrix, names):
+    from matplotlib.figure import Figure
+
+    classes = len(names)
+    total = matrix.sum(1, keepdims=True)
+    share = matrix / np.maximum(total, 1)
+    side = 2.2 + 1.2 * classes
+    figure = Figure(figsize=(side, side), layout='constrained')
+    axes = figure.subplots()
+    axes.imshow(share, cmap='Blues', vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(matrix):
+        percent = f'{100 * share[row, column]:.1f} %' if total[row, 0] else '-'
+        axes.text(column, row, f'{count}\n{percent}', ha='center', va='center', fontsize=12,
+                  color='white' if share[row, column] > 0.5 else 'black')
+    axes.set_xticks(range(classes), names, rotation=30, ha='right', rotation_mode='anchor')
+    axes.set_yticks(range(classes), [f'{name}\n(n = {count})' for name, count in zip(names, total[:, 0], strict=True)])
+    axes.set(xlabel='predicted', ylabel='truth')
+    return figure
+
+
+def roc_figure(curves):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 5), layout='constrained')
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color='grey', linestyle=':', label='AUC 0.500  chance')
+    for name, (label, score) in curves.items():
+        label = np.asarray(label)
+        missing = 'positives' if not label.any() else 'negatives' if label.all() else None
+        if missing:
+            axes.plot([], [], linestyle='none', label=f'undefined  {name}: no {missing}')
+            continue
+        false_positive_rate, sensitivity, _ = roc_curve(label, score)
+        area = auc(false_positive_rate, sensitivity)
+        axes.plot(false_positive_rate, sensitivity, label=f'AUC {area:.3f}  {name} (n = {len(label)})', clip_on=False)
+    axes.set(xlabel='1 - specificity', ylabel='sensitivity', xlim=(0, 1), ylim=(0, 1), aspect='equal')
+    axes.grid(alpha=0.3)
+    axes.legend(loc='lower right', fontsize=9)
+    return figure
+
+
+def _save(path, figure):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    temporary = f'{path}.{os.getpid()}.tmp'
+    try:
+        figure.savefig(temporary, format='png', dpi=150)
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)

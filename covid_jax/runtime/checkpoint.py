@@ -1,0 +1,73 @@
+"""Checkpoints: the last and the best, on any number of devices and hosts."""
+
+import os
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from covid_jax import UserError
+
+
+def manager(directory):
+    """An Orbax manager that keeps the latest checkpoint and the one of the best score, the later of two equal ones."""
+    policy = checkpoint_managers.preservation_policy
+    best = policy.BestN(get_metric_fn=_rank, reverse=False, n=1, keep_checkpoints_without_metrics=False)
+    options = ocp.CheckpointManagerOptions(
+        best_fn=_rank, best_mode='max', cleanup_tmp_directories=True,
+        preservation_policy=policy.AnyPreservationPolicy([policy.LatestN(1), best]))
+    return ocp.CheckpointManager(os.path.abspath(directory), options=options)
+
+
+def _rank(metrics):
+    return metrics['score'], metrics['step']
+
+
+def save(checkpoints, state, score=None):
+    """Saves the state as the checkpoint of its step; score (higher is better) makes it a candidate for the best.
+
+    A checkpoint that is already there is left as it is. The write goes on in the background.
+    """
+    step = int(state.step)
+    if step in checkpoints.all_steps():
+        return
+    metrics = None if score is None else {'score': float(score), 'step': step}
+    checkpoints.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)), metrics=metrics, force=True)
+
+
+def restore(checkpoints, step, like):
+    """The state at `step`, onto the devices and into the structure of `like`. UserError where they do not fit."""
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
+    try:
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+        return checkpoints.restore(step, args=args)['state']
+    except ValueError as e:
+        raise UserError(f'the checkpoint in {checkpoints.directory} is of another network or optimizer '
+                        f'({str(e).splitlines()[0]}): choose another --workdir') from None
+
+
+def initial_params(source, params):
+    """Parameters started from the best (else the last) checkpoint of the run in the folder `source`.
+
+    Returns the tree and the names of those that kept their own start, because the run has none of that name and shape.
+    """
+    directory = os.path.join(source, 'checkpoints')
+    if not os.path.isdir(directory):
+        raise UserError(f'{source} holds no checkpoints: set --config.init_from to the folder of a finished run')
+    with manager(directory) as checkpoints:
+        step = checkpoints.best_step() or checkpoints.latest_step()
+    if step is None:
+        raise UserError(f'{source} holds no finished checkpoint: set --config.init_from to the folder of a finished run')
+    with ocp.PyTreeCheckpointer() as reader:
+        saved = reader.restore(os.path.join(os.path.abspath(directory), str(step), 'state'))['params']
+    saved = {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(saved)}
+    kept = []
+
+    def pick(path, x):
+        name = jax.tree_util.keystr(path)
+        if name in saved and saved[name].shape == x.shape:
+            return jax.device_put(saved[name], x.sharding)
+        kept.append(name)
+        return x
+
+    return jax.tree_util.tree_map_with_path(pick, params), kept

@@ -1,0 +1,33 @@
+"""One mesh axis, 'data': the state is on every device, the batch is cut over them."""
+
+import jax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+
+def make_mesh(devices=None):
+    """All devices of all hosts (or those given) in one row. Auto axes: losses are written for the global batch."""
+    devices = devices or jax.devices()
+    return jax.make_mesh((len(devices),), ('data',), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def replicated(mesh):
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def by_batch(mesh):
+    return NamedSharding(mesh, PartitionSpec('data'))
+
+
+def put(mesh, batch):
+    """This host's rows -> arrays of the global batch, cut over the devices."""
+    sharding = by_batch(mesh)
+    return {name: jax.make_array_from_process_local_data(sharding, x) for name, x in batch.items()}
+
+
+def default_batch(devices):
+    """The least multiple of twice the device count that is at least 8.
+
+    Twice, so that each device holds whole pairs of scans: a mixup partner on another device would be an exchange of
+    volumes.
+    """
+    return 2 * devices * -(-4 // devices)

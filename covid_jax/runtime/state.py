@@ -1,0 +1,40 @@
+"""What a training carries from step to step, and nothing else."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+
+@flax.struct.dataclass
+class TrainState:
+    """step: updates done; params, opt_state; state: the method's, without gradient; bad: the first step whose loss or
+    gradient was not finite, -1 while there is none."""
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+    state: Any
+    bad: jax.Array
+
+
+def create(params, state, tx):
+    return TrainState(jnp.int32(0), params, tx.init(params), state, jnp.int32(-1))
+
+
+def train_step(method, tx):
+    """step(train_state, batch, key) -> train_state, scalars. key: the run's, the same at every step."""
+
+    def step(train, batch, key):
+        (loss, (state, scalars)), grads = jax.value_and_grad(method.loss, has_aux=True)(
+            train.params, train.state, batch, key, train.step)
+        norm = optax.global_norm(grads)
+        updates, opt_state = tx.update(grads, train.opt_state, train.params)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        bad = jnp.where((train.bad < 0) & ~finite, train.step, train.bad)
+        new = TrainState(train.step + 1, optax.apply_updates(train.params, updates), opt_state, state, bad)
+        return new, {'loss': loss, 'grad_norm': norm, **scalars}
+
+    return step

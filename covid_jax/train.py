@@ -1,0 +1,154 @@
+"""The loop: the same for every method."""
+
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from covid_jax import UserError, evaluate, methods
+from covid_jax import config as configs
+from covid_jax.data import pipeline
+from covid_jax.runtime import checkpoint, optim
+from covid_jax.runtime.interrupt import Interrupted, requests
+from covid_jax.runtime.mesh import by_batch, default_batch, make_mesh, put, replicated
+from covid_jax.runtime.state import create, train_step
+from covid_jax.runtime.writers import Writer, progress
+
+
+def train_and_evaluate(config, workdir, store='', fold=0):
+    """Trains one network and evaluates it; goes on where an earlier call with the same workdir was stopped.
+
+    config: from a config file, unlocked or not; it is not changed. store: where prepared scans are kept, for runs that
+    share them. Returns {split: {metric: {value, low, high, n}}}.
+    """
+    workdir = Path(workdir)
+    mesh = make_mesh()
+    config = resolve(config, workdir, mesh.size)
+    if jax.process_index() == 0:
+        configs.keep(config, workdir)
+    dataset = pipeline.load(config, store or config.data.store or workdir / 'store', fold)
+    announce(dataset)
+    method = methods.make(config, mesh)
+    steps_per_epoch = len(dataset.of_split('train')) / config.train.batch
+    total = max(1, round(config.train.epochs * steps_per_epoch))
+    key = jax.jit(partial(jax.random.key, config.seed), out_shardings=replicated(mesh))()
+    state, tx = initial_state(config, method, dataset, steps_per_epoch, key, mesh)
+    predict = evaluate.predictor(method, mesh)
+
+    with checkpoint.manager(workdir / 'checkpoints') as checkpoints:
+        if (latest := checkpoints.latest_step()) is not None:
+            state = checkpoint.restore(checkpoints, latest, state)
+        elif config.init_from:
+            state = start_from(config.init_from, state)
+        if int(state.step) < total:
+            step = jax.jit(train_step(method, tx), donate_argnums=0, out_shardings=replicated(mesh),
+                           in_shardings=(replicated(mesh), by_batch(mesh), replicated(mesh)))
+            eval_every = max(1, round(config.train.eval_every * steps_per_epoch))
+            with requests() as asked:
+                state = loop(config, workdir, dataset, mesh, step, predict, state, key, total, eval_every, checkpoints,
+                             asked)
+        checkpoints.wait_until_finished()
+        best = checkpoints.best_step()
+        if best is not None and best != int(state.step):
+            state = checkpoint.restore(checkpoints, best, state)
+
+    present = [s for s in ('val', 'test') if len(dataset.of_split(s))]
+    probabilities = {s: evaluate.predict_split(predict, state, dataset, s, config.eval.batch, mesh, key, config.eval.tta)
+                     for s in present}
+    if jax.process_index() == 0:
+        return evaluate.write_report(config, workdir, dataset, probabilities)
+
+
+def resolve(config, workdir, devices):
+    """A copy of the config with the batch sizes filled in. UserError where they do not divide over the devices."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.train.batch = config.train.batch or configs.kept_batch(workdir) or default_batch(devices)
+        config.eval.batch = config.eval.batch or config.train.batch
+    for name in ('train', 'eval'):
+        batch = config[name].batch
+        if batch < 1 or batch % devices:
+            raise UserError(f'--config.{name}.batch={batch} does not divide over {devices} devices: '
+                            f'take a multiple of {devices}')
+    return config
+
+
+def announce(dataset):
+    counts = ', '.join(f'{len(dataset.of_split(s))} {s}' for s in ('train', 'val', 'test'))
+    broken = f'; {len(dataset.broken)} could not be prepared, see quarantine.csv' if dataset.broken else ''
+    if jax.process_index() == 0:
+        print(f'scans: {counts}{broken}', flush=True)
+        for name, why in (('val', 'the last checkpoint is evaluated, no threshold is frozen'), ('test', 'no test metrics')):
+            if not len(dataset.of_split(name)):
+                print(f'no {name} split: {why}', flush=True)
+
+
+def initial_state(config, method, dataset, steps_per_epoch, key, mesh):
+    batch = {'image': np.zeros((1, *dataset.images[0]['image'].shape), np.uint8), 'label': np.zeros(1, np.int32),
+             'site': np.zeros(1, np.int32), 'draw': np.zeros(1, np.uint32), 'mask': np.ones(1, bool)}
+    init = partial(method.init, batch=batch)
+    tx = optim.make(config.train, steps_per_epoch, method.frozen(jax.eval_shape(init, key)[0]))
+    return jax.jit(lambda k: create(*init(k), tx), out_shardings=replicated(mesh))(jax.random.fold_in(key, 0)), tx
+
+
+def start_from(source, state):
+    params, kept = checkpoint.initial_params(source, state.params)
+    print(f'started from {source}; freshly initialised: {", ".join(kept) or "nothing"}', flush=True)
+    return state.replace(params=params)
+
+
+def loop(config, workdir, dataset, mesh, step, predict, state, key, total, eval_every, checkpoints, asked):
+    """Steps until `total`, with validation and a checkpoint every `eval_every`; Interrupted after a saved stop."""
+    first = jax.process_index() == 0
+    done = int(state.step)
+    writer = Writer(workdir, done) if first else None
+    rows = []
+    augment_key = jax.random.fold_in(key, 1)
+
+    def flush():
+        nonlocal rows
+        if (bad := int(state.bad)) >= 0:
+            raise UserError(f'the loss or its gradient is not finite at step {bad}: lower --config.train.lr; '
+                            f'the last checkpoint is older than that step')
+        rows = [{k: float(v) if k != 'step' else v for k, v in jax.device_get(row).items()} for row in rows]
+        if first:
+            writer.write(rows)
+        text, rows = f'loss {rows[-1]["loss"]:.4f}' if rows else '', []
+        return text
+
+    hosts = jax.process_index(), jax.process_count()
+    train = pipeline.train_batches(dataset, config.train.batch, config.seed, done, *hosts)
+    with train as batches, progress(total, done, config.train.batch, first) as tell:
+        for batch in batches:
+            state, scalars = step(state, put(mesh, batch), augment_key)
+            rows.append({'step': done, **scalars})
+            done += 1
+            score = None
+            if evaluating := done % eval_every == 0 or done == total:
+                score, validation = validate(config, dataset, mesh, predict, state)
+                rows[-1] |= validation
+            stop = asked() or checkpoints.reached_preemption(done)
+            if evaluating or stop or done % config.train.log_every == 0:
+                tell(done, flush())
+            if evaluating or stop:
+                checkpoint.save(checkpoints, state, score)
+            if stop:
+                checkpoints.wait_until_finished()
+                raise Interrupted(int(stop), done)
+            if done == total:
+                break
+    if first:
+        writer.close()
+    return state
+
+
+def validate(config, dataset, mesh, predict, state):
+    """Macro F1 of the validation split (None where it is undefined) and the row's scalars."""
+    if not len(dataset.of_split('val')):
+        return None, {}
+    probability = evaluate.predict_split(predict, state, dataset, 'val', config.eval.batch, mesh)
+    metrics = evaluate.split_metrics(config, dataset, 'val', probability)
+    values = {f'val/{name}': jnp.float32(m['value']) for name, m in metrics.items() if m['value'] is not None}
+    return metrics['macro_f1']['value'], values

@@ -1,0 +1,191 @@
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from covid_jax import UserError
+from covid_jax.data import sources
+from covid_jax.data.decode import decode
+from covid_jax.data.exams import class_index
+
+SHARED = Path(__file__).parents[2] / '../shared/data'
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b'x')
+
+
+def refused(call, *args):
+    with pytest.raises(UserError) as caught:
+        call(*args)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+class TestPhantoms:
+
+    def test_half_is_covid_and_splits_share_no_phantom(self):
+        exams = sources.phantoms(5, train=16, val=8, test=8)
+        assert Counter((exam.split, exam.label) for exam in exams) == {
+            ('train', 'covid'): 8, ('train', 'normal'): 4, ('train', 'pneumonia'): 4,
+            ('val', 'covid'): 4, ('val', 'normal'): 2, ('val', 'pneumonia'): 2,
+            ('test', 'covid'): 4, ('test', 'normal'): 2, ('test', 'pneumonia'): 2}
+        assert len({exam.id for exam in exams}) == len({exam.patient for exam in exams}) == 32
+        assert [exam.paths for exam in exams if exam.split == 'val'][1] == ('phantom:16:1:normal',)
+
+    def test_no_seed_trains_on_the_test_phantoms_of_another(self):
+        def bodies(seed, split):
+            return {exam.paths[0].rsplit(':', 1)[0] for exam in sources.phantoms(seed, 4, 4, 4) if exam.split == split}
+        train = set.union(*(bodies(seed, 'train') for seed in range(20)))
+        test = set.union(*(bodies(seed, 'test') for seed in range(20)))
+        assert len(train) == len(test) == 80 and not train & test
+
+
+class TestFolder:
+
+    def test_folders_of_classes(self, tmp_path):
+        touch(tmp_path, 'covid/a.npz', 'covid/scan 2/1.png', 'covid/notes.txt', 'covid/.hidden.png', 'normal/b.JPG',
+              'normal/c.npy', '.git/x.png', '__MACOSX/covid/._a.png', 'README.md')
+        exams = sources.folder(tmp_path)
+        assert [(exam.id, exam.label, exam.split) for exam in exams] == [
+            ('covid/a.npz', 'covid', ''), ('covid/scan 2', 'covid', ''),
+            ('normal/b.JPG', 'normal', ''), ('normal/c.npy', 'normal', '')]
+        assert all(exam.patient == exam.id and exam.paths == (str(tmp_path / exam.id),) for exam in exams)
+
+    def test_folders_of_splits(self, tmp_path):
+        touch(tmp_path, 'train/covid/1.png', 'train/normal/1.png', 'val/covid/2.png', 'test/covid/1.png', 'train/x.csv')
+        exams = sources.folder(str(tmp_path))
+        assert {(exam.id, exam.label, exam.split) for exam in exams} == {
+            ('train/covid/1.png', 'covid', 'train'), ('train/normal/1.png', 'normal', 'train'),
+            ('val/covid/2.png', 'covid', 'val'), ('test/covid/1.png', 'covid', 'test')}
+
+    def test_splits_beside_classes_are_refused(self, tmp_path):
+        touch(tmp_path, 'train/covid/1.png', 'valid/covid/2.png')
+        assert '(valid)' in refused(sources.folder, tmp_path)
+
+    def test_nothing_usable_says_what_was_found_and_expected(self, tmp_path):
+        touch(tmp_path, 'a.png', 'covid/notes.txt')
+        line = refused(sources.folder, tmp_path)
+        assert 'found: a.png, covid' in line and '<class>/<scan>' in line
+        assert '<class>/<scan>' in refused(sources.folder, tmp_path / 'a.png')
+
+    def test_real_folder_of_classes(self):
+        root = SHARED / 'COVID-CT/Images-processed'
+        if not root.exists():
+            pytest.skip(f'needs the real data in {root}')
+        exams = sources.folder(root)
+        assert Counter(exam.label for exam in exams) == {'CT_COVID': 251, 'CT_NonCOVID': 292}
+        assert any('%' in exam.id for exam in exams)
+
+
+class TestManifest:
+
+    @pytest.fixture
+    def write(self, tmp_path):
+        touch(tmp_path, 'a.npz', 'b c.npz', 'scans/1.png')
+
+        def write(text, encoding='utf-8'):
+            (tmp_path / 'm.csv').write_bytes(text.encode(encoding))
+            return tmp_path / 'm.csv'
+        return write
+
+    def test_two_columns_are_enough(self, write, tmp_path):
+        assert sources.manifest(write('path,label\na.npz,covid\nscans,\n')) == [
+            ('a.npz', 'a.npz', 'default', 'covid', '', (str(tmp_path / 'a.npz'),)),
+            ('scans', 'scans', 'default', '', '', (str(tmp_path / 'scans'),))]
+
+    def test_mark_of_excel_and_loose_spacing_are_tolerated(self, write, tmp_path):
+        text = ('\r\n split , id,label,site, patient,path\r\n'
+                'train,1 , covid,A,p1, b c.npz \r\n,,,,,\r\n\r\n,2,normal,, p1,a.npz\r\n')
+        exams = sources.manifest(write(text, 'utf-8-sig'))
+        assert exams == [('1', 'p1', 'A', 'covid', 'train', (str(tmp_path / 'b c.npz'),)),
+                         ('2', 'p1', 'default', 'normal', '', (str(tmp_path / 'a.npz'),))]
+
+    def test_absolute_paths_stay(self, write, tmp_path):
+        assert sources.manifest(write(f'path,label\n{tmp_path}/a.npz,covid'))[0].paths == (str(tmp_path / 'a.npz'),)
+
+    @pytest.mark.parametrize('text, words', [
+        ('path,label,age\na.npz,covid,70\n', ["'age'", 'path, label, id, patient, site, split']),
+        ('path;label\na.npz;covid\n', ["'path;label'", 'accepted are']),
+        ('path,patient\na.npz,1\n', ['path and label', 'found path, patient']),
+        ('path,label,label\na.npz,covid,covid\n', ['each once']),
+        ('path,label\na.npz,covid\n\ngone.npz,covid\n', ['row 4', "'gone.npz'"]),
+        ('path,label\n,covid\n', ['row 2', "''"]),
+        ('path,label\n' + 'x' * 5000 + ',covid\n', ['row 2']),
+        ('path,label\na.npz,covid\na.npz,normal\n', ['row 3', "'a.npz' is already in row 2"]),
+        ('path,label,id\na.npz,covid,7\nb c.npz,covid,7\n', ['row 3', "'7'"]),
+        ('path,label,split\na.npz,covid,dev\n', ['row 2', "'dev'", 'train, val, test']),
+        ('path,label\na.npz,covid,train\n', ['row 2', '3 cells for 2 columns']),
+        ('path,label\n"a.npz,covid\n', ['m.csv']),
+        ('path,label\n', ['no rows']),
+        ('', ['found none']),
+    ])
+    def test_refusals_name_the_row(self, write, text, words):
+        line = refused(sources.manifest, write(text))
+        assert all(word in line for word in ['m.csv', *words]), line
+
+    def test_bytes_that_are_no_text_are_refused(self, write, tmp_path):
+        (tmp_path / 'm.csv').write_bytes(b'PK\x03\x04\xff\xfe\x00')
+        assert 'm.csv' in refused(sources.manifest, tmp_path / 'm.csv')
+        assert str(tmp_path) in refused(sources.manifest, tmp_path)
+
+
+class TestCovidCtMd:
+
+    def test_real_volumes(self):
+        if not (SHARED / 'COVID-CT-MD').exists():
+            pytest.skip(f'needs the real data in {SHARED}/COVID-CT-MD')
+        exams = sources.covid_ct_md(SHARED / 'COVID-CT-MD')
+        assert {exam.patient: exam.label for exam in exams} == {
+            'P001': 'COVID-19', 'cap001': 'CAP', 'cap002': 'CAP', 'normal001': 'Normal'}
+        assert decode(exams[0].paths[0]).voxels.shape == (148, 128, 128)
+
+    def test_label_is_read_without_the_voxels_and_never_unpickled(self, tmp_path):
+        np.savez(tmp_path / 'P1.npz', hu=np.zeros((2, 2, 2), np.int16), label='Normal')
+        assert sources.covid_ct_md(tmp_path)[0][:4] == ('P1', 'P1', 'COVID-CT-MD', 'Normal')
+        np.savez(tmp_path / 'P2.npz', label=np.array({'a': 1}, object))
+        assert 'P2.npz' in refused(sources.covid_ct_md, tmp_path)
+
+    def test_no_label_and_no_volume_are_refused(self, tmp_path):
+        assert 'no .npz' in refused(sources.covid_ct_md, tmp_path)
+        np.savez(tmp_path / 'P1.npz', hu=np.zeros((2, 2, 2), np.int16))
+        line = refused(sources.covid_ct_md, tmp_path)
+        assert 'P1.npz' in line and 'label' in line
+
+
+class TestExamsOf:
+
+    def test_every_source_has_its_name(self, tmp_path):
+        counts = SimpleNamespace(seed=0, train=4, val=2, test=2)
+        assert len(sources.exams_of(SimpleNamespace(source='phantom', root='', phantom=counts))) == 8
+        touch(tmp_path, 'covid/a.npz')
+        (tmp_path / 'm.csv').write_text('path,label\ncovid/a.npz,covid\n')
+        (folder,) = sources.exams_of(SimpleNamespace(source='folder', root=str(tmp_path)))
+        (manifest,) = sources.exams_of(SimpleNamespace(source='manifest', root=str(tmp_path / 'm.csv')))
+        assert folder == manifest
+
+    def test_phantom_labels_are_declared_by_binary_and_ternary_classes(self):
+        for exam in sources.phantoms(0, 4, 0, 0):
+            assert class_index(exam.label, ('normal', 'covid', 'pneumonia')) >= 0
+            assert class_index(exam.label, ('normal|pneumonia', 'covid')) == (exam.label == 'covid')
+
+    @pytest.mark.parametrize('name, nearest', [
+        ('phantoms', 'phantom'), ('mainfest', 'manifest'), ('covid-ct-md', 'covid_ct_md'), ('Folder', 'folder')])
+    def test_mistyped_source_is_corrected(self, name, nearest):
+        line = refused(sources.exams_of, SimpleNamespace(source=name, root='/'))
+        assert f'did you mean {nearest!r}' in line
+
+    @pytest.mark.parametrize('root', ['', None, '/no/such/folder'])
+    def test_missing_root_names_the_flag(self, root):
+        assert '--config.data.root=' in refused(sources.exams_of, SimpleNamespace(source='folder', root=root))
+
+
+def test_workers_that_decode_do_not_import_jax():
+    code = 'import sys; from covid_jax.data import decode, sources, splits; sys.exit("jax" in sys.modules)'
+    subprocess.run([sys.executable, '-c', code], check=True, cwd=Path(__file__).parents[2])

@@ -1,0 +1,75 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from covid_jax.report.plots import confusion_figure, confusion_png, roc_figure, roc_png
+
+MATRIX = np.array([[203, 6], [20, 145]])
+LABEL, SCORE = np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8])
+
+
+def legend(figure):
+    return [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+
+
+def test_cells_hold_counts_and_shares_of_the_truth():
+    axes = confusion_figure(MATRIX, ('non', 'covid')).axes[0]
+    cells = {text.get_position(): text.get_text() for text in axes.texts}
+    assert cells == {(0, 0): '203\n97.1 %', (1, 0): '6\n2.9 %', (0, 1): '20\n12.1 %', (1, 1): '145\n87.9 %'}
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ['non\n(n = 209)', 'covid\n(n = 165)']
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ('predicted', 'truth')
+
+
+def test_a_class_without_examples_has_counts_and_no_shares():
+    texts = confusion_figure(np.array([[3, 0], [0, 0]]), ('non', 'covid')).axes[0].texts
+    assert [text.get_text() for text in texts] == ['3\n100.0 %', '0\n0.0 %', '0\n-', '0\n-']
+
+
+def test_roc_curve_and_area_by_hand():
+    figure = roc_figure({'val': (LABEL, SCORE)})
+    assert legend(figure) == ['AUC 0.500  chance', 'AUC 0.750  val (n = 4)']
+    curve = figure.axes[0].lines[1].get_xydata().tolist()
+    assert curve == [[0, 0], [0, 0.5], [0.5, 0.5], [0.5, 1], [1, 1]]
+
+
+@pytest.mark.parametrize(('label', 'missing'), [([1, 1, 1, 1], 'negatives'), ([0, 0, 0, 0], 'positives')])
+def test_an_undefined_roc_curve_says_so(label, missing):
+    figure = roc_figure({'site B': (np.array(label), SCORE), 'val': (LABEL, SCORE)})
+    assert legend(figure)[1:] == [f'undefined  site B: no {missing}', 'AUC 0.750  val (n = 4)']
+    assert len(figure.axes[0].lines[1].get_xdata()) == 0
+
+
+def test_files_are_images_with_ink_and_nothing_else_is_left(tmp_path):
+    confusion_png(tmp_path / 'confusion.png', MATRIX, ('non', 'covid'))
+    roc_png(str(tmp_path / 'roc.png'), {'one class': (np.ones(4, int), SCORE)})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['confusion.png', 'roc.png']
+    for name in ('confusion.png', 'roc.png'):
+        with Image.open(tmp_path / name) as image:
+            assert image.format == 'PNG' and min(image.size) >= 400
+            assert np.asarray(image.convert('L')).std() > 10
+
+
+def test_a_failed_write_leaves_the_older_file(tmp_path, monkeypatch):
+    path = tmp_path / 'confusion.png'
+    path.write_bytes(b'older')
+
+    def full_disk(figure, file, **_):
+        with open(file, 'wb') as half:
+            half.write(b'half')
+        raise OSError('no space left')
+
+    monkeypatch.setattr('matplotlib.figure.Figure.savefig', full_disk)
+    with pytest.raises(OSError, match='no space'):
+        confusion_png(path, MATRIX, ('non', 'covid'))
+    assert path.read_bytes() == b'older'
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_matplotlib_is_imported_by_the_first_plot_and_pyplot_never(tmp_path):
+    code = ('import sys, numpy as np, covid_jax.report.plots as plots; assert "matplotlib" not in sys.modules; '
+            f'plots.confusion_png({str(tmp_path / "a.png")!r}, np.eye(2, dtype=int), ("a", "b")); '
+            'assert "matplotlib" in sys.modules and "matplotlib.pyplot" not in sys.modules and "jax" not in sys.modules')
+    subprocess.run([sys.executable, '-B', '-c', code], check=True, timeout=120)
