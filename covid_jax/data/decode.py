@@ -187,7 +187,8 @@ def _scan(array, hounsfield, spacing):
     if hounsfield or low < -200:
         if low < -2**15 or high >= 2**15:
             raise ValueError(f'values from {low:g} to {high:g} are not Hounsfield units')
-        return Scan(array.astype(np.float32 if array.dtype.kind == 'f' else np.int16), True, spacing)
+        dtype = np.float32 if array.dtype.kind == 'f' else np.int16
+        return Scan(array.astype(dtype, copy=False), True, spacing)
     scale = 255 if array.dtype.kind == 'f' and high <= 1 else 1
     if low < 0 or high * scale > 255:
         raise ValueError(f'values from {low:g} to {high:g} are not grey (0 to 255); '

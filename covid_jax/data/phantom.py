@@ -2,11 +2,10 @@
 
 Slice 0 is the apex of the lungs, row 0 the front of the chest, column 0 the patient's right. Lengths are mm.
 
-Every scan carries the same three burdens, whatever its label: ground glass, consolidation, and a smooth haze. What the
-label decides is the *shape and place* of the first two: in a covid scan the ground glass lies as patches under the
-pleura of both lungs, in a pneumonia scan the consolidation fills part of one lobe. Where a label does not show a
-lesion, the very same voxel values are laid out again as a smooth zone (ground glass as diffuse haze, consolidation as
-atelectasis where the lung lies on the table). So the amount of opacity says nothing, and its texture says it all.
+Every body has ground glass and consolidation, as much of them under every label. The label decides their shape and
+place: covid shows ground glass as patches under the pleura of both lungs, pneumonia shows consolidation as part of one
+lobe. What a label does not show is laid out anew, the very same voxel values, as a smooth zone: ground glass as a
+diffuse haze, consolidation as fluid and atelectasis in the dependent lung. No histogram tells them apart; an eye does.
 """
 
 import numpy as np
@@ -52,7 +51,7 @@ def address(seed, index, label):
 def from_address(text):
     """The phantom of an address, at the default size. UserError where the text is no address."""
     head, *rest = text.split(':')
-    if head != 'phantom' or len(rest) != 3 or not (rest[0].isdigit() and rest[1].isdigit()):
+    if head != 'phantom' or len(rest) != 3 or not (rest[0].isdecimal() and rest[1].isdecimal()):
         raise UserError(f'{text!r} is not a phantom: write phantom:SEED:INDEX:LABEL, as in phantom:0:17:covid')
     return phantom(int(rest[0]), int(rest[1]), rest[2])
 
@@ -75,7 +74,7 @@ def _oval(x, y):
 
 
 def _anatomy(rng, size):
-    """Spacing, soft tissue and bone in HU, depth under the lung surface in mm, the aerated part of a voxel, and places."""
+    """Spacing, HU of all but the lungs, depth under the lung surface (mm), the lung's part of a voxel, and places."""
     half = rng.uniform(140, 190)
     length, aspect = half * rng.uniform(1.15, 1.45), rng.uniform(0.62, 0.78)
     fov = half * rng.uniform(2.15, 2.65)
@@ -115,7 +114,7 @@ def _below(rng, z, y, x, across, deep, length):
     """How far a point lies (mm) from mediastinum, heart and diaphragm, on the side of the lungs."""
     middle = np.abs(x - 3) - rng.uniform(9, 14) - rng.uniform(14, 24) * np.exp(-(y / (0.5 * deep))**2)
     at, radius = rng.uniform(0.6, 0.7) * length, rng.uniform(0.85, 1.15)
-    heart = ((x - 0.2 * across) / (0.42 * across))**2 + ((y + 0.25 * deep) / (0.48 * deep))**2 + ((z - at) / (0.3 * length))**2
+    heart = ((x / across - 0.2) / 0.42)**2 + ((y / deep + 0.25) / 0.48)**2 + ((z - at) / (0.3 * length))**2
     heart = (np.sqrt(heart) / radius - 1) * 50
     dome = 1 - ((np.abs(x) / across - 0.45) / 0.6)**2 - ((y / deep + 0.2) / 1.0)**2
     floor = length - rng.uniform(0.14, 0.26) * length * np.maximum(dome, 0) + rng.uniform(6, 16) * (x > 0)
@@ -123,7 +122,7 @@ def _below(rng, z, y, x, across, deep, length):
 
 
 def _lung(rng, size, spacing, depth, place):
-    """What a lung voxel [voxels] is made of and where it lies: a dict of vectors over the voxels `where` (flat indices)."""
+    """What the lungs are made of and where it lies: a dict of vectors [voxels] over the flat indices `where`."""
     z, y, x, length, deep, across, hilum, cavity = place
     where = np.flatnonzero(depth > 0)
     z, y, x = (np.broadcast_to(a, size).ravel()[where] for a in (z, y, x))
@@ -131,8 +130,8 @@ def _lung(rng, size, spacing, depth, place):
     slow = [_field(rng, size, (3, 3, 3)).ravel()[where] for _ in range(4)]
     central = -np.sqrt((z - hilum[0])**2 + (y - hilum[1])**2 + (np.abs(x) - hilum[2])**2) / 50
     axes = np.stack([y / deep * 2, central, (z / length - 0.5) * 3, side])
-    zone = rng.uniform(-2, 2, 4) @ axes + 1.2 * slow[0]
-    hazy = rng.uniform(0, 0.7) * np.clip((rng.uniform(-2, 2, 4) @ axes + slow[1]) / 4, 0, 1)
+    zone = rng.uniform(-1, 1, 4) @ axes + slow[0] + 2.5 * _field(rng, size, (36, 76, 76)).ravel()[where]
+    hazy = rng.uniform(0, 0.5) * np.clip((rng.uniform(-2, 2, 4) @ axes + slow[1]) / 4, 0, 1)
     dependent = 3 * y / deep + rng.uniform(-1, 2) * z / length + rng.normal(0, 0.6) * side + 0.4 * slow[2]
     air = rng.uniform(-880, -760) + rng.uniform(15, 70) * y / deep + rng.uniform(5, 35) * slow[3]
     air = _blend(np.clip(air, -970, -650), hazy, rng.uniform(-600, -450))
@@ -146,7 +145,7 @@ def _lung(rng, size, spacing, depth, place):
 
 
 def _tree(rng, size, lung, radius, trunks, twigs=5, steps=40):
-    """The part of each lung voxel [voxels] that tubes from both hila to the pleura take up; `radius` in mm at the hilum."""
+    """The part of each lung voxel [voxels] in tubes from the hila to the pleura; `radius` is mm at the hilum."""
     scale = np.array(lung['spacing'])
     ends = rng.choice(np.flatnonzero(lung['depth'] < 12), trunks)
     starts = lung['hila'][(lung['side'][ends] > 0).astype(int)] + rng.normal(0, 6, (trunks, 3)) / scale
@@ -164,42 +163,45 @@ def _tree(rng, size, lung, radius, trunks, twigs=5, steps=40):
 
 
 def _paint(size, path, radius):
-    """The part of each voxel [depth, height, width] within `radius` [points] (pixels) of `path` [points, 3] (indices)."""
+    """The part of each voxel [depth, height, width] within `radius` [points] pixels of `path` [points, 3]."""
     near = np.rint(path).astype(int)
     part = np.zeros(size)
     reach = np.maximum(radius, 0.6)
     for step in np.ndindex(3, 5, 5):
-        at = near + step - (1, 2, 2)
-        full = np.clip(reach - np.sqrt(((at - path)**2).sum(1)) + 0.5, 0, 1) * np.minimum(1, (radius / 0.6)**2)
+        step = np.subtract(step, (1, 2, 2))
+        some = reach > np.abs(step).max() - 1
+        at, thin = near[some] + step, np.minimum(1, (radius[some] / 0.6)**2)
+        full = np.clip(reach[some] - np.sqrt(((at - path[some])**2).sum(1)) + 0.5, 0, 1) * thin
         keep = (full > 0) & (at >= 0).all(1) & (at < size).all(1)
         np.maximum.at(part, tuple(at[keep].T), full[keep])
     return part
 
 
 def _patches(rng, size, lung, free):
-    """Ground glass: weight and target HU [voxels] of 4 to 9 irregular patches under the pleura, in the part that is `free`."""
+    """Ground glass: weight and target HU [voxels] of 4 to 9 rough patches under the pleura, where the lung is `free`."""
     count = int(rng.integers(4, 10))
     left = int(rng.integers(2, count - 1))
     rough = _field(rng, size, (10, 14, 14)).ravel()[lung['where']]
-    grain = 55 * np.tanh(2 * _field(rng, size, (20, 36, 36)).ravel()[lung['where']])
+    grain = 50 * np.tanh(2 * _field(rng, size, (16, 38, 38)).ravel()[lung['where']])
     weight, target = np.zeros(rough.size), np.full(rough.size, -500.0)
     for k in range(count):
         own = free & (lung['side'] == (1 if k < left else -1))
         rim = np.flatnonzero(own & (lung['pleura'] < 0.15 * lung['depth'][own].max()))
-        at, radius = rng.choice(rim), rng.uniform(0.34, 0.56) * lung['deep'] * rng.uniform(0.75, 1.3, 3)
+        at, radius = rng.choice(rim), rng.uniform(0.42, 0.66) * lung['deep'] * rng.uniform(0.75, 1.3, 3)
         away = sum(((lung[a] - lung[a][at]) / r)**2 for a, r in zip('zyx', radius, strict=True))
-        away += ((lung['pleura'] - lung['pleura'][at]) / (0.36 * lung['deep']))**2
-        patch = np.clip((1.0 - np.sqrt(away) - 0.2 * rough) / 0.25, 0, 1) * own
-        target = np.where(patch > weight, rng.uniform(-600, -450), target)
+        away += ((lung['pleura'] - lung['pleura'][at]) / (0.45 * lung['deep']))**2
+        patch = np.clip((1.0 - np.sqrt(away) - 0.2 * rough) / 0.15, 0, 1) * own
+        target = np.where(patch > weight, rng.uniform(-580, -460), target)
         weight = np.maximum(weight, patch)
-    return weight, np.clip(target + grain, -660, -390)
+    return weight, target + grain
 
 
 def _consolidation(rng, size, lung):
     """One dense lobe: weight and target HU [voxels], sharp at the fissure, ground glass at its free edge."""
     side = rng.choice((-1.0, 1.0))
     rough = _field(rng, size, (6, 8, 8)).ravel()[lung['where']]
-    fissure = (lung['z'] / lung['length'] - 0.5) * rng.uniform(1.0, 1.6) + lung['y'] / lung['deep'] * rng.uniform(0.4, 1.2)
+    steep = rng.uniform(1.0, 1.6), rng.uniform(0.4, 1.2)
+    fissure = steep[0] * (lung['z'] / lung['length'] - 0.5) + steep[1] * lung['y'] / lung['deep']
     lobe = (fissure > 0) == (rng.uniform() < 0.6)
     own = np.flatnonzero((lung['side'] == side) & lobe)
     at = rng.choice(own)
@@ -210,7 +212,7 @@ def _consolidation(rng, size, lung):
     weight, target = np.zeros(rough.size), np.full(rough.size, -500.0)
     weight[own] = np.clip((edge - away) / 0.06 + 1, 0, 1)
     dense = np.clip((edge - away) / 0.04 + 0.5, 0, 1)
-    target[own] = _blend(-500.0, dense, rng.uniform(-30, 20) + 8 * rough[own])
+    target[own] = _blend(-500.0, dense, rng.uniform(-25, 15) + 8 * np.clip(rough[own], -3, 3))
     return weight, target
 
 
@@ -230,7 +232,7 @@ def _blend(base, weight, target):
 
 
 def _scan(rng, hu):
-    """The scanner, int16 [depth, height, width]: a sharp kernel with much noise or a smooth one with little, thick slices."""
+    """The scanner, int16 [depth, height, width]: a sharp and noisy kernel or a smooth one, thin or thick slices."""
     noise = rng.standard_normal(hu.shape)
     sharp, level, slab = rng.uniform() < 0.5, rng.uniform(0.8, 1.25), rng.uniform(0.0, 0.2)
     hu = _mix(hu, 0, slab)

@@ -46,8 +46,6 @@ def prepare(scan, prep):
         least, most = voxels.min(), voxels.max()
         if least < 0 or most > 255:
             raise UserError(f'values from {least:g} to {most:g} are neither Hounsfield units nor grey values 0..255')
-        if 0 < most <= 1:
-            raise UserError('values from 0 to 1: scale them to 0..255, or store Hounsfield units')
     below, above, weight = _taps(voxels.shape[0], prep.size[0])
     out = np.empty((*prep.size, 1), np.uint8)
     for i, (a, b, w) in enumerate(zip(below, above, weight, strict=True)):  # only the two source slices it needs

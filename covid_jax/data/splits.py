@@ -90,7 +90,8 @@ def _deal(strata, folds, fold):
     """Every folds-th patient, dealt through one stratum after the other, so the parts differ by one patient at most."""
     patients = [patient for stratum in strata.values() for patient in stratum]
     if len(patients) < folds:
-        raise UserError(f'folds={folds} needs at least {folds} patients without a given split, not {len(patients)}')
+        raise UserError(f'folds={folds} needs at least {folds} patients that the source leaves without a split, '
+                        f'not {len(patients)}')
     return patients[fold::folds]
 
 

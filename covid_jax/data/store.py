@@ -159,7 +159,7 @@ def _pack(path, parts, prep):
     shutil.rmtree(path, ignore_errors=True)  # what a killed run left
     image = tfds.features.Tensor(shape=(*prep.size, 1), dtype=np.uint8, encoding='bytes')
 
-    class Scans(tfds.core.GeneratorBasedBuilder):
+    class Scans(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version('1.0.0')
 
         def _info(self):

@@ -3,6 +3,7 @@
 import os
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
@@ -59,7 +60,9 @@ def initial_params(source, params):
     if step is None:
         raise UserError(f'{source} holds no finished checkpoint: set --config.init_from to the folder of a finished run')
     with ocp.PyTreeCheckpointer() as reader:
-        saved = reader.restore(os.path.join(os.path.abspath(directory), str(step), 'state'))['params']
+        item = os.path.join(os.path.abspath(directory), str(step), 'state')
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), reader.metadata(item).item_metadata.tree)
+        saved = reader.restore(item, restore_args=as_numpy)['params']
     saved = {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(saved)}
     kept = []
 

@@ -30,7 +30,7 @@ def train_step(method, tx):
     def step(train, batch, key):
         (loss, (state, scalars)), grads = jax.value_and_grad(method.loss, has_aux=True)(
             train.params, train.state, batch, key, train.step)
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         updates, opt_state = tx.update(grads, train.opt_state, train.params)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         bad = jnp.where((train.bad < 0) & ~finite, train.step, train.bad)

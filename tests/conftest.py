@@ -1,0 +1,53 @@
+"""The suite runs on 8 host devices, keys its compilations in a cache, and reads real data only where it is at hand."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(ROOT / '.cache' / 'xla'))
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from ml_collections import config_flags  # noqa: E402, F401
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)
+
+
+@pytest.fixture(scope='session')
+def root():
+    """The project's folder."""
+    return ROOT
+
+
+@pytest.fixture
+def cmc_config():
+    """configs/cmc.py, shrunk to what a test trains in seconds."""
+    return small_config()
+
+
+def small_config(arg=''):
+    import runpy
+
+    c = runpy.run_path(str(ROOT / 'configs' / 'cmc.py'))['get_config'](arg)
+    with c.unlocked():
+        c.data.phantom.update(train=16, val=8, test=8)
+        c.data.workers = 1
+        c.prep.size = (8, 16, 16)
+        c.method.depth = 6
+        c.method.projection = 8
+        c.model.name = '_ResNeStTiny'
+        c.train.update(epochs=4.0, batch=8)
+        c.eval.update(tta=2, resamples=20)
+    return c

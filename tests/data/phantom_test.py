@@ -1,0 +1,156 @@
+"""The phantoms: the same bodies whatever the label, lesions where the disease puts them, and nothing for a shortcut."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from covid_jax import UserError
+from covid_jax.data.phantom import LABELS, _anatomy, address, from_address, phantom
+
+
+@pytest.fixture(scope='module')
+def triples():
+    """The first 8 bodies of seed 5, each under every label: a list of {label: (hu, spacing, lesion)}."""
+    return [{label: phantom(5, i, label) for label in LABELS} for i in range(8)]
+
+
+def lungs(index):
+    """The true lungs of the fixture's bodies, bool [depth, height, width]: consolidation cannot be thresholded."""
+    return _anatomy(np.random.default_rng([5, index, 0]), (40, 96, 96))[2] > 0
+
+
+def body(hu):
+    """The filled body without the table, bool [depth, height, width]."""
+    firm = ndimage.binary_opening(hu > -500, np.ones((1, 5, 5)))
+    return np.stack([ndimage.binary_fill_holes(s) for s in firm])
+
+
+def test_same_call_same_scan_and_the_digest_is_pinned():
+    hu, spacing, lesion = phantom(0, 1, 'covid')
+    again = phantom(0, 1, 'covid')
+    assert np.array_equal(hu, again[0]) and spacing == again[1] and np.array_equal(lesion, again[2])
+    assert hu.dtype == np.int16 and lesion.dtype == bool and hu.shape == lesion.shape == (40, 96, 96)
+    assert hashlib.sha256(hu.tobytes() + lesion.tobytes()).hexdigest() == '0f562aaa6ea8bc0249667fbf4ad433ab186c59c69b62dccc86a888ad03afb755'
+
+
+def test_seeds_and_indices_are_different_bodies():
+    scans = [phantom(*at, 'normal', (8, 32, 32))[0] for at in ((0, 1), (0, 2), (1, 1), (2, 0))]
+    assert len({s.tobytes() for s in scans}) == 4
+
+
+@pytest.mark.parametrize('size', [(8, 32, 32), (16, 64, 48), (64, 40, 40)])
+def test_every_size_has_every_class(size):
+    for i in range(6):
+        for label in LABELS:
+            hu, spacing, lesion = phantom(i, i, label, size)
+            assert hu.shape == lesion.shape == size and min(spacing) > 0
+            assert lesion.any() == (label != 'normal')
+
+
+def test_address_round_trip():
+    assert address(3, 17, 'covid') == 'phantom:3:17:covid'
+    assert np.array_equal(from_address('phantom:3:17:covid')[0], phantom(3, 17, 'covid')[0])
+
+
+@pytest.mark.parametrize('text', ['', 'phantom:3:17', 'phantom:a:1:covid', 'scan:3:17:covid', 'phantom:3:17:flu',
+                                  'phantom:3:-1:covid'])
+def test_what_is_no_phantom_is_a_user_error(text):
+    with pytest.raises(UserError):
+        from_address(text)
+
+
+def test_labels_differ_in_the_lungs_alone(triples):
+    for index, triple in enumerate(triples):
+        near = ndimage.binary_dilation(lungs(index), np.ones((3, 3, 3)), iterations=2)
+        hu, spacing, _ = triple['normal']
+        for label in ('covid', 'pneumonia'):
+            assert triple[label][1] == spacing
+            changed = triple[label][0] != hu
+            assert changed.any() and not (changed & ~near).any()
+
+
+def test_lesions_lie_in_the_lungs_and_normal_scans_have_none(triples):
+    for index, triple in enumerate(triples):
+        lung = lungs(index)
+        assert not triple['normal'][2].any()
+        for label in ('covid', 'pneumonia'):
+            assert triple[label][2].any() and not (triple[label][2] & ~lung).any()
+
+
+def test_covid_is_on_both_sides_under_the_pleura_and_pneumonia_on_one_side(triples):
+    for index, triple in enumerate(triples):
+        lung, spacing = lungs(index), triple['normal'][1]
+        middle = np.median(np.nonzero(body(triple['normal'][0]))[2])
+        right = np.arange(lung.shape[2]) < middle
+        share = {k: (triple[k][2] & right).sum() / triple[k][2].sum() for k in ('covid', 'pneumonia')}
+        assert 0.05 < share['covid'] < 0.95
+        assert share['pneumonia'] < 0.02 or share['pneumonia'] > 0.98
+        depth = ndimage.distance_transform_edt(lung, sampling=spacing)
+        assert np.median(depth[triple['covid'][2]]) < 0.3 * depth.max() < np.percentile(depth[lung], 80)
+
+
+def test_hounsfield_units(triples):
+    for index, triple in enumerate(triples):
+        hu = triple['normal'][0]
+        assert hu.min() >= -1024 and hu.max() <= 1500
+        corner = hu[:, :4, :4]
+        assert -1024 <= np.median(corner) < -970
+        lung = lungs(index)
+        assert -900 < np.median(hu[lung]) < -600
+        assert lung[hu.shape[0] // 2].sum() > lung[2].sum()
+        assert -650 <= np.median(triple['covid'][0][triple['covid'][2]]) <= -400
+        assert -50 <= np.median(triple['pneumonia'][0][triple['pneumonia'][2]]) <= 40
+
+
+def test_both_scanners_occur_under_every_label(triples):
+    noise = {k: np.array([t[k][0][:, :6, :6].astype(float).clip(-1023).std() for t in triples]) for k in LABELS}
+    assert np.array_equal(noise['normal'], noise['covid']) and np.array_equal(noise['normal'], noise['pneumonia'])
+    assert noise['normal'].min() < 12 and noise['normal'].max() > 16
+
+
+def features(hu):
+    """What a shortcut may look at: voxels averaged over 8 x 32 x 32 blocks, and the histograms of body and lungs."""
+    block = [n // k for n, k in zip(hu.shape, (8, 32, 32), strict=True)]
+    voxels = hu.reshape(8, block[0], 32, block[1], 32, block[2]).mean((1, 3, 5)).ravel()
+    inside = body(hu)
+    parts = [np.clip(hu[m], -1024, 399) for m in (inside, inside & (hu < -300))]
+    counts = [np.histogram(v, 64, (-1024, 400))[0] / v.size for v in parts]
+    return voxels, np.concatenate(counts), np.concatenate([voxels, *counts])
+
+
+def shortcut_aucs(seed, size):
+    """The best AUC on 120 unseen scans of a logistic regression on each features(), trained on 240, over three C."""
+    mix = ('covid', 'normal', 'covid', 'pneumonia')
+    draws = [(s, i, mix[i % 4]) for s, n in ((seed, 240), (seed + 1000, 120)) for i in range(n)]
+    sick = np.array([label == 'covid' for *_, label in draws])
+    aucs = []
+    for kind in zip(*(features(phantom(*draw, size)[0]) for draw in draws), strict=True):
+        x = np.stack(kind)
+        models = [make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=5000)) for c in (0.001, 0.03, 1.0)]
+        scores = [m.fit(x[:240], sick[:240]).decision_function(x[240:]) for m in models]
+        aucs.append(max(roc_auc_score(sick[240:], s) for s in scores))
+    return aucs
+
+
+def bound(size):
+    aucs = np.array([shortcut_aucs(seed, size) for seed in range(5)])
+    print('AUC by seed (voxels, histograms, both):', aucs.round(3).tolist())
+    print('median', np.median(aucs, 0).round(3), 'max', aucs.max(0).round(3))
+    return aucs
+
+
+def test_no_shortcut_tells_covid_from_the_rest():
+    aucs = bound((16, 64, 64))
+    assert aucs.max() <= 0.80 and np.median(aucs, 0).max() <= 0.75
+
+
+@pytest.mark.slow
+def test_no_shortcut_at_the_default_size():
+    aucs = bound((40, 96, 96))
+    assert aucs.max() <= 0.80 and np.median(aucs, 0).max() <= 0.75

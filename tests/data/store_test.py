@@ -1,0 +1,162 @@
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from covid_jax import UserError
+from covid_jax.data import store
+from covid_jax.data.decode import decode
+from covid_jax.data.exams import Exam
+from covid_jax.data.phantom import address
+from covid_jax.data.prep import Prep, prepare
+
+PREP = Prep((-1000.0, 400.0), (6, 12, 12))
+
+
+def exams_in(folder, rng, count=4):
+    exams = []
+    for i in range(count):
+        path = folder / f'scan{i}.npz'
+        np.savez(path, hu=rng.integers(-1000, 400, (5, 20, 20)).astype(np.int16))
+        exams.append(Exam(f'e{i}', f'p{i}', 'here', 'covid', 'train', (str(path),)))
+    return exams
+
+
+def built(exams, root, prep=PREP):
+    return store.build(exams, store.content_hashes(exams, root), prep, root, workers=1)
+
+
+def test_what_is_stored_is_what_prepare_gives(tmp_path, rng):
+    exams = exams_in(tmp_path, rng)
+    made = built(exams, tmp_path / 'store')
+    assert made.broken == {} and len(made.images) == 4
+    for e in exams:
+        np.testing.assert_array_equal(made.images[made.row[e.id]]['image'], prepare(decode(e.paths[0]), PREP))
+    assert not (made.path / 'parts').exists()
+
+
+def test_a_finished_store_is_found_again_and_another_prep_is_another_store(tmp_path, rng):
+    exams = exams_in(tmp_path, rng)
+    first = built(exams, tmp_path / 'store')
+    stamp = (first.path / 'table.json').stat().st_mtime_ns
+    assert built(exams, tmp_path / 'store').path == first.path
+    assert (first.path / 'table.json').stat().st_mtime_ns == stamp
+    assert built(exams, tmp_path / 'store', Prep((-1000.0, 400.0), (4, 12, 12))).path != first.path
+
+
+def test_broken_exams_are_set_aside_with_the_reason(tmp_path, rng):
+    exams = exams_in(tmp_path, rng)
+    broken = tmp_path / 'scan1.npz'
+    broken.write_bytes(broken.read_bytes()[:200])
+    made = built(exams, tmp_path / 'store')
+    assert list(made.broken) == ['e1'] and 'scan1.npz' in made.broken['e1'] and '\n' not in made.broken['e1']
+    assert sorted(made.row) == ['e0', 'e2', 'e3']
+    np.testing.assert_array_equal(made.images[made.row['e3']]['image'], prepare(decode(exams[3].paths[0]), PREP))
+
+
+def test_nothing_usable_is_one_line(tmp_path, rng):
+    exams = exams_in(tmp_path, rng, 2)
+    for e in exams:
+        with open(e.paths[0], 'w') as f:
+            f.write('hello')
+    with pytest.raises(UserError, match='none of 2 exams'):
+        built(exams, tmp_path / 'store')
+
+
+def test_a_changed_file_is_another_store(tmp_path, rng):
+    exams = exams_in(tmp_path, rng)
+    before = store.content_hashes(exams, tmp_path / 'store')
+    np.savez(exams[2].paths[0], hu=np.full((5, 20, 20), -700, np.int16))
+    after = store.content_hashes(exams, tmp_path / 'store')
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, True, False, True]
+
+
+def test_hashes_are_of_bytes_not_of_names(tmp_path, rng):
+    exams = exams_in(tmp_path, rng, 2)
+    with open(exams[0].paths[0], 'rb') as a, open(exams[1].paths[0], 'wb') as b:
+        b.write(a.read())
+    first, second = store.content_hashes(exams, tmp_path / 'store')
+    assert first == second
+    folder = tmp_path / 'slices'
+    folder.mkdir()
+    (folder / '1.png').write_bytes(b'one')
+    exam = Exam('f', 'f', '', 'covid', '', (str(folder),))
+    before = store.content_hashes([exam], tmp_path / 'store')
+    (folder / '1.png').rename(folder / '2.png')  # another slice order may be another scan
+    assert store.content_hashes([exam], tmp_path / 'store') != before
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from covid_jax.data import store
+from covid_jax.data.exams import Exam
+from covid_jax.data.prep import Prep
+if __name__ == '__main__':
+    from covid_jax.data.phantom import address
+    exams = [Exam(f'e{i}', f'p{i}', '', 'covid', 'train', (address(0, i, 'covid'),)) for i in range(12)]
+    root = Path(sys.argv[1])
+    store.build(exams, store.content_hashes(exams, root), Prep((-1000.0, 400.0), (6, 12, 12)), root, workers=1)
+"""
+
+
+def test_a_killed_preparation_goes_on_where_it_was(tmp_path):
+    script, root = tmp_path / 'script.py', tmp_path / 'store'
+    script.write_text(KILLED)
+    process = subprocess.Popen([sys.executable, script, root])
+    deadline = time.monotonic() + 120
+    while len(done := sorted(root.glob('*/parts/*.npy'))) < 3:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(0.5)
+    stamps = {p: p.stat().st_mtime_ns for p in done}
+    assert not list(root.glob('*/table.json'))
+    names = [p.name for p in root.glob('*/parts/*')]
+    time.sleep(0.5)
+    assert [p.name for p in root.glob('*/parts/*')] == names, 'a worker outlived its parent'
+
+    exams = [Exam(f'e{i}', f'p{i}', '', 'covid', 'train', (address(0, i, 'covid'),)) for i in range(12)]
+    prepared = []
+    original = store._prepare_all
+
+    def spy(missing, *args):
+        prepared.extend(e.id for e in missing)
+        assert {p: p.stat().st_mtime_ns for p in done} == stamps
+        return original(missing, *args)
+
+    store._prepare_all = spy
+    try:
+        made = built(exams, root)
+    finally:
+        store._prepare_all = original
+    assert 0 < len(prepared) <= 9 and len(made.images) == 12
+    for i in (0, 5, 11):
+        expected = prepare(decode(address(0, i, 'covid')), PREP)
+        np.testing.assert_array_equal(made.images[made.row[f'e{i}']]['image'], expected)
+
+
+def test_a_second_process_waits_for_the_first(tmp_path):
+    script, root = tmp_path / 'script.py', tmp_path / 'store'
+    script.write_text(KILLED)
+    both = [subprocess.Popen([sys.executable, script, root], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [p.communicate(timeout=200)[0] for p in both]
+    assert [p.returncode for p in both] == [0, 0]
+    assert sum('waiting' in o for o in outputs) == 1
+    table = json.loads(next(root.glob('*/table.json')).read_text())
+    assert table['ids'] == [f'e{i}' for i in range(12)]
+
+
+def test_the_folder_name_follows_from_content_and_prep(tmp_path, rng):
+    exams = exams_in(tmp_path, rng, 1)
+    hashes = [hashlib.sha256(b'x').hexdigest()]
+    a = store.build(exams, hashes, PREP, tmp_path / 's', 1).path.name
+    assert a == store.build(exams, hashes, PREP, tmp_path / 't', 1).path.name and len(a) == 16
+    assert os.path.isdir(tmp_path / 's' / a / 'packed')

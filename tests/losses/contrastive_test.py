@@ -1,0 +1,64 @@
+import jax
+import numpy as np
+import optax
+import pytest
+
+from covid_jax.losses.contrastive import supcon
+
+ANGLES = np.deg2rad([0, 90, 30, 150])  # view 1 of scans 0 and 1, view 2 of scans 0 and 1
+Z = np.stack([np.cos(ANGLES), np.sin(ANGLES)], 1).astype('f')
+LABEL = np.array([0, 1, 0, 1])
+
+
+@pytest.mark.parametrize('label,kwargs,expected', [
+    (LABEL, {'temperature': 0.1}, 0.1805330),
+    (LABEL, {'temperature': 0.1, 'base_temperature': 0.07}, 0.2579044),
+    (LABEL, {'temperature': 0.5}, 0.4173732),
+    (LABEL * 0, {'temperature': 0.1}, 6.1773267),
+])
+def test_oracles(label, kwargs, expected):
+    np.testing.assert_allclose(supcon(Z, label, **kwargs).mean(), expected, rtol=2e-6)
+
+
+def by_loops(z, label, temperature):
+    """Eq 2 word for word, in float64."""
+    n, total = len(z), []
+    for i in range(n):
+        positives = [j for j in range(n) if j != i and label[j] == label[i]]
+        denominator = sum(np.exp(z[i] @ z[k] / temperature) for k in range(n) if k != i)
+        total.append(-sum(np.log(np.exp(z[i] @ z[j] / temperature) / denominator) for j in positives) / len(positives))
+    return np.array(total)
+
+
+def test_value_and_gradient_equal_the_loops(rng):
+    z = rng.normal(size=(8, 5))
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    label = np.array([0, 0, 1, 1, 1, 1, 0, 0])
+    np.testing.assert_allclose(supcon(z, label, 0.2), by_loops(z, label, 0.2), rtol=1e-5)
+    gradient = jax.grad(lambda z: supcon(z, label, 0.2).mean())(z.astype('f'))
+    step = 1e-5
+    for i, j in np.ndindex(z.shape):
+        up, down = z.copy(), z.copy()
+        up[i, j] += step
+        down[i, j] -= step
+        slope = (by_loops(up, label, 0.2).mean() - by_loops(down, label, 0.2).mean()) / (2 * step)
+        np.testing.assert_allclose(gradient[i, j], slope, rtol=1e-3, atol=1e-5)
+
+
+def test_equals_optax_where_every_scan_is_its_own_class(rng):
+    z = rng.normal(size=(12, 4)).astype('f')
+    unit = z / np.linalg.norm(z, axis=1, keepdims=True)
+    label = np.arange(12) // 2
+    np.testing.assert_allclose(supcon(unit, label, 0.5).mean(), optax.losses.ntxent(z, label, 0.5), rtol=1e-5)
+
+
+def test_floor_of_collapsed_classes_and_an_anchor_without_positive():
+    z = np.array([[1, 0], [1, 0], [-1, 0], [-1, 0]], 'f').repeat(2, 0)  # 4 + 4 views, classes collapsed and opposite
+    np.testing.assert_allclose(supcon(z, np.repeat([0, 1], 4), 0.01), np.log(3), rtol=1e-5)
+    assert supcon(Z, np.array([0, 1, 0, 2]))[1] == 0
+    assert np.isfinite(jax.grad(lambda z: supcon(z, np.array([0, 1, 0, 2])).sum())(Z)).all()
+
+
+def test_order_of_rows_does_not_matter(rng):
+    order = rng.permutation(4)
+    np.testing.assert_allclose(supcon(Z[order], LABEL[order]), supcon(Z, LABEL)[order], rtol=1e-5)

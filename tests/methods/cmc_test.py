@@ -1,0 +1,158 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import small_config
+
+from covid_jax import UserError, methods
+from covid_jax.methods import cmc
+from covid_jax.methods.method import random_views, row_keys, to_float
+from covid_jax.models.heads import Projector
+from covid_jax.runtime.mesh import make_mesh
+
+
+def batch_of(n, rng, size=(8, 16, 16)):
+    return {'image': rng.integers(0, 256, (n, *size, 1), np.uint8), 'label': rng.integers(0, 2, n).astype(np.int32),
+            'site': np.zeros(n, np.int32), 'draw': np.arange(40, 40 + n, dtype=np.uint32), 'mask': np.ones(n, bool)}
+
+
+def test_joint_loss_oracles():
+    np.testing.assert_allclose(cmc.joint_loss(1.2, 0.7, jnp.ones(2)), 2.6989709, rtol=1e-6)
+    best = jnp.log(jnp.array([1.2, 0.7]))
+    np.testing.assert_allclose(cmc.joint_loss(1.2, 0.7, best), 1.8256466, rtol=1e-6)
+    np.testing.assert_allclose(jax.grad(cmc.joint_loss, 2)(1.2, 0.7, best), 0, atol=1e-6)
+    slopes = jax.grad(cmc.joint_loss, (0, 1, 2))(1.2, 0.7, jnp.ones(2))
+    e = np.exp(-1)  # d/dA = 1 / sigma; d/ds = 1 - A / sigma
+    np.testing.assert_allclose(jnp.hstack(slopes), [e, e, 1 - 1.2 * e, 1 - 0.7 * e], rtol=1e-6)
+
+
+def test_a_vanishing_loss_cannot_send_its_weight_to_infinity():
+    value = cmc.joint_loss(0.0, 0.0, jnp.array([-50.0, -50.0]))
+    np.testing.assert_allclose(value, -8.0)
+    np.testing.assert_allclose(cmc.joint_loss(1.0, 0.0, jnp.array([-50.0, 0.0])), np.exp(4) - 4, rtol=1e-6)
+
+
+def test_projection_head_has_the_papers_size():
+    shapes = jax.eval_shape(Projector(128).init, jax.random.key(0), jax.ShapeDtypeStruct((2, 2048), 'float32'))
+    assert sum(x.size for x in jax.tree.leaves(shapes)) == 4_458_624
+
+
+def test_projections_lie_on_the_unit_sphere(rng):
+    z, _ = Projector(16).init_with_output(jax.random.key(0), rng.normal(size=(5, 32)))
+    np.testing.assert_allclose(jnp.linalg.norm(z, axis=1), 1, rtol=1e-5)
+
+
+def test_views_are_interleaved_and_differ(rng):
+    image = to_float(batch_of(3, rng)['image'])
+    key, draw = jax.random.key(1), jnp.arange(3, dtype=jnp.uint32)
+    views = cmc.two_views(key, image, draw, 6)
+    k1, k2 = jax.random.split(key)
+    assert views.shape == (6, 6, 16, 16, 1)
+    np.testing.assert_array_equal(views[::2], random_views(k1, image, draw, 6))
+    np.testing.assert_array_equal(views[1::2], random_views(k2, image, draw, 6))
+    assert not np.allclose(views[0], views[1])
+
+
+def test_a_row_is_drawn_by_its_number_never_by_its_place(rng):
+    image = to_float(batch_of(4, rng)['image'])
+    draw = jnp.array([5, 9, 2, 7], jnp.uint32)
+    order = np.array([2, 0, 3, 1])
+    views = random_views(jax.random.key(1), image, draw, 6)
+    np.testing.assert_array_equal(random_views(jax.random.key(1), image[order], draw[order], 6), views[order])
+    other = random_views(jax.random.key(1), image, draw + 1, 6)
+    assert all(not np.allclose(a, b) for a, b in zip(views, other, strict=True))
+    names = [jax.random.key_data(row_keys(jax.random.key(1), n, draw)) for n in ('view', 'tta')]
+    assert (names[0] != names[1]).any()
+
+
+def test_mixed_views_are_what_their_labels_say():
+    """Images that are their own label: after mixing they must still be, and the weight is one for the whole batch."""
+    label = jnp.array([0, 1, 1, 0]).repeat(2)
+    views = jnp.broadcast_to(label[:, None].astype(float), (8, 3))
+    target = jax.nn.one_hot(label, 2)
+    mixed, soft = cmc.mixed_views(jax.random.key(0), 5, views, target, jnp.arange(4, dtype=jnp.uint32), 0.5)
+    np.testing.assert_allclose(mixed[:, 0], soft[:, 1], rtol=1e-6)
+    np.testing.assert_allclose(soft.sum(1), 1, rtol=1e-6)
+    assert len(np.unique(np.round(soft[:, 1], 5))) == 2
+    again, _ = cmc.mixed_views(jax.random.key(0), 6, views, target, jnp.arange(4, dtype=jnp.uint32), 0.5)
+    assert not np.allclose(mixed, again)  # another step, another weight
+
+
+def test_weights_follow_beta_one_half():
+    """Beta(a, a) has mean 1/2 and variance 1 / (4 (2 a + 1)): 1/8 at a = 1/2."""
+    target = jax.nn.one_hot(jnp.array([0, 0, 1, 1]), 2)
+
+    def weight(step):
+        draw = jnp.arange(2, dtype=jnp.uint32)
+        return cmc.mixed_views(jax.random.key(3), step, target, target, draw, 0.5)[1][0, 0]
+
+    w = jax.vmap(weight)(jnp.arange(4000))
+    assert abs(w.mean() - 0.5) < 0.02 and abs(w.var() - 0.125) < 0.006
+
+
+def test_the_loss_is_the_sum_of_its_parts(rng):
+    config = small_config()
+    method = methods.make(config, make_mesh(jax.devices()[:1]))
+    batch = batch_of(4, rng)
+    params, state = method.init(jax.random.key(0), batch)
+    value, (new, s) = jax.jit(method.loss)(params, state, batch, jax.random.key(1), 3)
+    np.testing.assert_allclose(value, np.exp(-1) * s['con'] + 1 + np.exp(-1) * (s['clf'] + s['mix']) + 1, rtol=1e-5)
+    # at first the classifier knows nothing, whatever the target
+    np.testing.assert_allclose([s['clf'], s['mix']], np.log(2), rtol=0.02)
+    assert jax.tree.structure(new) == jax.tree.structure(state)
+
+
+def test_losses_can_be_switched_off(rng):
+    batch = batch_of(4, rng)
+    for contrastive, mixup, parts in ((False, 0.0, {'clf'}), (False, 0.5, {'clf', 'mix'}),
+                                      (True, 0.0, {'clf', 'con', 'log_sigma_con', 'log_sigma_clf'})):
+        config = small_config()
+        with config.unlocked():
+            config.method.update(contrastive=contrastive, mixup=mixup)
+        method = methods.make(config, make_mesh(jax.devices()[:1]))
+        params, state = method.init(jax.random.key(0), batch)
+        _, (_, scalars) = jax.eval_shape(method.loss, params, state, batch, jax.random.key(1), 0)
+        assert set(scalars) == parts and ('projector' in params) == contrastive
+
+
+def test_an_odd_batch_cannot_be_paired():
+    config = small_config()
+    with config.unlocked():
+        config.train.batch = 9
+    with pytest.raises(UserError, match='even'):
+        methods.make(config, make_mesh())
+
+
+def test_running_statistics_come_from_the_clean_views_alone(rng):
+    """Mixup on or off: the same statistics."""
+    batch, states = batch_of(4, rng), []
+    for mixup in (0.0, 0.5):
+        config = small_config()
+        with config.unlocked():
+            config.method.mixup = mixup
+        method = methods.make(config, make_mesh(jax.devices()[:1]))
+        params, state = method.init(jax.random.key(0), batch)
+        states.append(jax.jit(method.loss)(params, state, batch, jax.random.key(1), 0)[1][0])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), *states)
+
+
+def test_a_small_network_can_learn_a_bright_corner():
+    """Sanity of the whole: 30 steps on a class that one bright cube tells."""
+    import optax
+
+    from covid_jax.runtime import state as run_state
+
+    rng = np.random.default_rng(0)
+    config = small_config()
+    method = methods.make(config, make_mesh(jax.devices()[:1]))
+    tx = optax.adam(3e-3)
+    step = jax.jit(run_state.train_step(method, tx))
+    batch = batch_of(8, rng)
+    train = run_state.create(*method.init(jax.random.key(0), batch), tx)
+    for _ in range(30):
+        batch['image'] = rng.integers(0, 100, batch['image'].shape).astype(np.uint8)
+        batch['label'] = rng.permutation(np.arange(8) % 2).astype(np.int32)
+        batch['image'][batch['label'] == 1, 2:6, 5:11, 5:11] = 250
+        train, scalars = step(train, batch, jax.random.key(1))
+    assert scalars['clf'] < 0.35
+    assert isinstance(method.predict(train.params, train.state, batch)['features'], jax.Array)

@@ -1,0 +1,146 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from ml_collections import ConfigDict
+
+from covid_jax import UserError
+from covid_jax.runtime import checkpoint, mesh, optim, state
+from covid_jax.runtime.writers import Writer
+
+TRAIN = {'optimizer': 'adam', 'lr': 1e-3, 'lr_steps': (0.3, 0.8), 'weight_decay': 1e-5, 'epochs': 100}
+
+
+def test_the_papers_schedule():
+    """1e-3, divided by 10 at 30 % and 80 % of 100 epochs; 7 steps an epoch."""
+    rate = optim.schedule(ConfigDict(TRAIN), 7)
+    at = [0, 209, 210, 559, 560, 699]
+    np.testing.assert_allclose([rate(s) for s in at], [1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5], rtol=1e-5)
+
+
+def test_an_epoch_need_not_be_whole_steps_and_steps_may_coincide():
+    rate = optim.schedule(ConfigDict({**TRAIN, 'epochs': 1}), 2.5)  # both boundaries fall on epoch 0
+    np.testing.assert_allclose(rate(1), 1e-5, rtol=1e-5)
+
+
+def test_adam_with_l2_by_hand():
+    """torch.optim.Adam(weight_decay): the decay joins the gradient before the moments."""
+    tx = optim.make(ConfigDict({**TRAIN, 'weight_decay': 0.1}), 10)
+    w = jnp.array([2.0, -3.0])
+    opt = tx.init(w)
+    m, v, x = np.zeros(2), np.zeros(2), np.array([2.0, -3.0])
+    for t, g in enumerate(([0.5, 1.0], [-0.2, 0.3]), 1):
+        update, opt = tx.update(jnp.array(g), opt, w)
+        w = optax.apply_updates(w, update)
+        full = np.array(g) + 0.1 * x
+        m, v = 0.9 * m + 0.1 * full, 0.999 * v + 0.001 * full**2
+        x = x - 1e-3 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    np.testing.assert_allclose(w, x, rtol=1e-6)
+
+
+def test_frozen_parameters_do_not_move():
+    params = {'a': jnp.ones(3), 'b': jnp.ones(3)}
+    tx = optim.make(ConfigDict({**TRAIN, 'weight_decay': 0.5}), 10, {'a': True, 'b': False})
+    updates, _ = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
+    assert (updates['a'] == 0).all() and (updates['b'] != 0).all()
+
+
+def test_a_mistyped_optimizer():
+    with pytest.raises(UserError, match='adam|sgd'):
+        optim.make(ConfigDict({**TRAIN, 'optimizer': 'adamm'}), 1)
+
+
+@pytest.mark.parametrize('devices,batch', [(1, 8), (2, 8), (3, 12), (4, 8), (8, 16), (256, 512)])
+def test_default_batch(devices, batch):
+    assert mesh.default_batch(devices) == batch
+
+
+def train_state(value, step):
+    params = {'w': jnp.full((4, 2), value), 'b': jnp.full(2, value)}
+    return state.create(params, {'mean': jnp.full(3, value)}, optax.adam(1e-3)).replace(step=jnp.int32(step))
+
+
+def test_last_and_best_are_kept_and_the_later_of_equals(tmp_path):
+    for step, score in ((1, 0.6), (2, 0.9), (3, 0.9), (4, 0.7), (5, None)):
+        with checkpoint.manager(tmp_path) as m:  # a fresh manager each time, as after a restart
+            checkpoint.save(m, train_state(float(step), step), score)
+    with checkpoint.manager(tmp_path) as m:
+        assert sorted(m.all_steps()) == [3, 5] and m.best_step() == 3 and m.latest_step() == 5
+        like = train_state(0.0, 0)
+        restored = checkpoint.restore(m, 3, like)
+        jax.tree.map(np.testing.assert_array_equal, restored, train_state(3.0, 3))
+
+
+def test_a_checkpoint_moves_between_numbers_of_devices(tmp_path):
+    def on(devices):
+        return jax.device_put(train_state(1.5, 7), mesh.replicated(mesh.make_mesh(jax.devices()[:devices])))
+
+    with checkpoint.manager(tmp_path) as m:
+        checkpoint.save(m, on(8))
+        m.wait_until_finished()
+        for devices in (1, 2, 8):
+            restored = checkpoint.restore(m, 7, jax.tree.map(lambda x: x * 0, on(devices)))
+            assert restored.params['w'].sharding == on(devices).params['w'].sharding
+            jax.tree.map(np.testing.assert_array_equal, restored, on(devices))
+
+
+def test_another_network_is_one_line(tmp_path):
+    with checkpoint.manager(tmp_path) as m:
+        checkpoint.save(m, train_state(1.0, 1))
+        m.wait_until_finished()
+        other = train_state(1.0, 1).replace(params={'w': jnp.zeros((4, 3)), 'b': jnp.zeros(2)})
+        with pytest.raises(UserError, match='another network'):
+            checkpoint.restore(m, 1, other)
+
+
+def test_init_from_takes_what_agrees_in_name_and_shape(tmp_path):
+    with checkpoint.manager(tmp_path / 'checkpoints') as m:
+        checkpoint.save(m, train_state(2.0, 1), 0.5)
+    started, kept = checkpoint.initial_params(tmp_path, {'w': jnp.zeros((4, 2)), 'b': jnp.zeros(3), 'new': jnp.zeros(1)})
+    assert (started['w'] == 2).all() and (started['b'] == 0).all() and kept == ["['b']", "['new']"]
+    with pytest.raises(UserError, match='init_from'):
+        checkpoint.initial_params(tmp_path / 'nowhere', {})
+
+
+def test_each_step_is_written_once(tmp_path):
+    def rows():
+        return [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+
+    first = Writer(tmp_path, 0)
+    first.write([{'step': s, 'loss': float(s)} for s in range(5)])
+    first.close()
+    with open(tmp_path / 'metrics.jsonl', 'a') as f:
+        f.write('{"step": 5, "lo')  # killed in the middle of a line
+    again = Writer(tmp_path, 3)
+    again.write([{'step': s, 'loss': -float(s)} for s in range(3, 6)])
+    again.close()
+    assert [r['step'] for r in rows()] == [0, 1, 2, 3, 4, 5]
+    assert [r['loss'] for r in rows()] == [0, 1, 2, -3, -4, -5]
+
+
+def test_the_first_step_that_is_not_finite_is_remembered():
+    from covid_jax.methods.method import Method
+
+    def loss(params, extra, batch, key, step):
+        return params['w'] ** 2 * jnp.where(step == 2, jnp.nan, 1.0), (extra, {})
+
+    tx = optax.sgd(1e-3)
+    step = jax.jit(state.train_step(Method(None, loss, None), tx))
+    train = state.create({'w': jnp.float32(1.0)}, {}, tx)
+    seen = []
+    for _ in range(5):
+        train, _ = step(train, {}, jax.random.key(0))
+        seen.append(int(train.bad))
+    assert seen == [-1, -1, 2, 2, 2]
+
+
+def test_a_gradient_that_is_not_finite_counts_though_the_loss_is():
+    from covid_jax.methods.method import Method
+
+    tx = optax.sgd(1e-3)
+    step = state.train_step(Method(None, lambda p, s, b, k, n: (jnp.sqrt(p['w']), (s, {})), None), tx)
+    train, scalars = step(state.create({'w': jnp.float32(0.0)}, {}, tx), {}, jax.random.key(0))
+    assert np.isfinite(scalars['loss']) and int(train.bad) == 0
