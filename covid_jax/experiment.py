@@ -39,21 +39,18 @@ def run(config, workdir):
 def part_config(config, workdir, stage, part, seed):
     """The config of one training: the stage's overrides put in, its seed, and `init_from` as a folder."""
     c = config.copy_and_resolve_references()
-    overrides = c.get(stage) if stage else None
-    if stage and overrides is None:
+    if stage and stage not in c:
         raise UserError(f'config.stages names {stage!r}, which has no overrides: add config.{stage} = {{...}}')
+    overrides = c[stage].to_dict() if stage else {}
+    if (kind := overrides.pop('kind', 'train')) != 'train':
+        raise UserError(f'stage {stage!r} is of kind {kind!r}; there is: train')
     with c.unlocked():
-        for name in c.stages:
+        for name in config.stages:
             del c[name]
-        c.stages, c.seeds, c.seed = (), 1, seed
-        if stage:
-            with overrides.unlocked():
-                kind = overrides.pop('kind', 'train')
-            if kind != 'train':
-                raise UserError(f'stage {stage!r} is of kind {kind!r}; there is: train')
-            c.update(overrides)
-        if c.init_from in config.stages:
-            c.init_from = str(workdir / c.init_from / part)
+    c.update({'stages': (), 'seeds': 1, 'seed': seed})
+    c.update(overrides)
+    if c.init_from in config.stages:
+        c.init_from = str(workdir / c.init_from / part)
     return c
 
 

@@ -6,6 +6,7 @@ import this file too.
 
 import difflib
 import os
+import runpy
 import sys
 from pathlib import Path
 
@@ -46,26 +47,30 @@ def main(argv):
 
 def parse(argv):
     """absl's flags, but what a user mistypes is one line."""
+    check_config(argv)
     try:
         return flags.FLAGS(argv, known_only=False)
-    except flags.Error as e:
-        raise UserError(str(e).splitlines()[0]) from None
-    except FileNotFoundError as e:
-        raise UserError(f'no config file {e.filename}') from None
-    except (AttributeError, KeyError, TypeError, ValueError) as e:
-        raise UserError(field_error(argv, e)) from None
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
+        raise UserError(' '.join(str(e).split())) from None
 
 
-def field_error(argv, error):
-    """Which --config.FIELD is at fault, and the nearest one there is."""
-    config = flags.FLAGS['config'].value
-    known = [] if config is None else list(_fields(config))
-    for arg in argv[1:]:
-        field = arg.lstrip('-').partition('=')[0].removeprefix('config.')
-        if arg.lstrip('-').startswith('config.') and known and field not in known:
-            close = difflib.get_close_matches(field, known, 1) or difflib.get_close_matches(field.split('.')[-1], known, 1)
-            return f'no field --config.{field}' + (f': did you mean --config.{close[0]}?' if close else '')
-    return f'{type(error).__name__}: {error}'.splitlines()[0]
+def check_config(argv):
+    """UserError for a config file or a row that is not there, and for a field that the config does not have."""
+    names = [a.lstrip('-').partition('=')[0] for a in argv]
+    if 'config' not in names[1:]:
+        return
+    at = names.index('config', 1)
+    file, _, row = (argv[at].partition('=')[2] or ''.join(argv[at + 1:at + 2])).partition(':')
+    if not Path(file).is_file():
+        raise UserError(f'there is no config file {file}')
+    known = list(_fields(runpy.run_path(file)['get_config'](row)))
+    for name in names[1:]:
+        field = name.removeprefix('config.')
+        if name.startswith('config.') and field not in known:
+            last = {k.split('.')[-1]: k for k in known}
+            close = (difflib.get_close_matches(field, known, 1)
+                     or [last[k] for k in difflib.get_close_matches(field.split('.')[-1], last, 1)])
+            raise UserError(f'no field --config.{field}' + (f': did you mean --config.{close[0]}?' if close else ''))
 
 
 def _fields(config, prefix=''):

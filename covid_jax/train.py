@@ -72,6 +72,10 @@ def resolve(config, workdir, devices):
         if batch < 1 or batch % devices:
             raise UserError(f'--config.{name}.batch={batch} does not divide over {devices} devices: '
                             f'take a multiple of {devices}')
+    for name, least in (('train.epochs', 0), ('train.eval_every', 0), ('train.log_every', 1), ('eval.tta', 0)):
+        group, field = name.split('.')
+        if config[group][field] < least:
+            raise UserError(f'--config.{name}={config[group][field]} must be at least {least}')
     return config
 
 

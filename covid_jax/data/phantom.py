@@ -4,8 +4,9 @@ Slice 0 is the apex of the lungs, row 0 the front of the chest, column 0 the pat
 
 Every body has ground glass and consolidation, as much of them under every label. The label decides their shape and
 place: covid shows ground glass as patches under the pleura of both lungs, pneumonia shows consolidation as part of one
-lobe. What a label does not show is laid out anew, the very same voxel values, as a smooth zone: ground glass as a
-diffuse haze, consolidation as fluid and atelectasis in the dependent lung. No histogram tells them apart; an eye does.
+lobe. What a label does not show is laid out anew, the very same voxel values, as something harmless: ground glass as a
+fine mottle of small vessels, consolidation as fluid and atelectasis in the dependent lung. Hence neither a histogram
+nor a coarse map of the lungs tells the labels apart; shape does, to an eye or to a network with convolutions.
 """
 
 import numpy as np
@@ -20,7 +21,7 @@ def phantom(seed, index, label, size=(40, 96, 96)):
     """One scan: (hu int16 [depth, height, width], spacing (z, y, x) in mm, lesion bool [depth, height, width]).
 
     Two labels of one (seed, index) are the same body under the same scanner with the same noise: they differ in the
-    lungs alone, by the lesions and by the smooth zones that stand in for them. UserError for a label not in LABELS.
+    lungs alone, by the lesions and by what stands in for them. UserError for a label not in LABELS.
     """
     if label not in LABELS:
         raise UserError(f'phantom label {label!r} is not one of {", ".join(LABELS)}')
@@ -32,7 +33,7 @@ def phantom(seed, index, label, size=(40, 96, 96)):
     glass = _patches(sick, size, lung, bed[0] == 0)
     shown = {'covid': glass[0], 'pneumonia': dense[0]}.get(label, np.zeros(glass[0].size))
     dense = dense if label == 'pneumonia' else bed
-    glass = glass if label == 'covid' else _spread(*glass, lung['haze'] - 1e3 * (dense[0] > 0))
+    glass = glass if label == 'covid' else _spread(*glass, lung['mottle'] - 1e3 * (dense[0] > 0))
     background = _blend(_blend(lung['air'], *glass), *dense)
     background = _blend(background, lung['vessel'], 40.0)
     background = _blend(background, lung['bronchus'], -950.0)
@@ -130,15 +131,15 @@ def _lung(rng, size, spacing, depth, place):
     slow = [_field(rng, size, (3, 3, 3)).ravel()[where] for _ in range(4)]
     central = -np.sqrt((z - hilum[0])**2 + (y - hilum[1])**2 + (np.abs(x) - hilum[2])**2) / 50
     axes = np.stack([y / deep * 2, central, (z / length - 0.5) * 3, side])
-    zone = rng.uniform(-1, 1, 4) @ axes + slow[0] + 2.5 * _field(rng, size, (36, 76, 76)).ravel()[where]
-    hazy = rng.uniform(0, 0.5) * np.clip((rng.uniform(-2, 2, 4) @ axes + slow[1]) / 4, 0, 1)
+    mottle = rng.uniform(-1, 1, 4) @ axes + slow[0] + 2.5 * _field(rng, size, (26, 54, 54)).ravel()[where]
+    hazy = rng.uniform(0, 0.75) * np.clip((rng.uniform(-2, 2, 4) @ axes + slow[1]) / 4, 0, 1)
     dependent = 3 * y / deep + rng.uniform(-1, 2) * z / length + rng.normal(0, 0.6) * side + 0.4 * slow[2]
     air = rng.uniform(-880, -760) + rng.uniform(15, 70) * y / deep + rng.uniform(5, 35) * slow[3]
     air = _blend(np.clip(air, -970, -650), hazy, rng.uniform(-600, -450))
     hila = np.argmax(np.where(side > 0, central, -np.inf)), np.argmax(np.where(side < 0, central, -np.inf))
     hila = np.stack(np.unravel_index(where[[hila[1], hila[0]]], size), 1)
     lung = {'where': where, 'z': z, 'y': y, 'x': x, 'side': side, 'depth': depth, 'pleura': pleura, 'air': air,
-            'haze': zone, 'dependent': dependent, 'hila': hila, 'length': length, 'deep': deep, 'spacing': spacing}
+            'mottle': mottle, 'dependent': dependent, 'hila': hila, 'length': length, 'deep': deep, 'spacing': spacing}
     lung['vessel'] = _tree(rng, size, lung, rng.uniform(3.5, 6.5), 26)
     lung['bronchus'] = _tree(rng, size, lung, rng.uniform(2.5, 3.5), 12)
     return lung
@@ -191,7 +192,7 @@ def _patches(rng, size, lung, free):
         away = sum(((lung[a] - lung[a][at]) / r)**2 for a, r in zip('zyx', radius, strict=True))
         away += ((lung['pleura'] - lung['pleura'][at]) / (0.45 * lung['deep']))**2
         patch = np.clip((1.0 - np.sqrt(away) - 0.2 * rough) / 0.15, 0, 1) * own
-        target = np.where(patch > weight, rng.uniform(-580, -460), target)
+        target = np.where(patch > weight, rng.uniform(-600, -450), target)
         weight = np.maximum(weight, patch)
     return weight, target + grain
 
@@ -234,12 +235,12 @@ def _blend(base, weight, target):
 def _scan(rng, hu):
     """The scanner, int16 [depth, height, width]: a sharp and noisy kernel or a smooth one, thin or thick slices."""
     noise = rng.standard_normal(hu.shape)
-    sharp, level, slab = rng.uniform() < 0.5, rng.uniform(0.8, 1.25), rng.uniform(0.0, 0.2)
+    sharp, level, slab = rng.uniform() < 0.5, rng.uniform(0.8, 1.25), rng.uniform(0.0, 0.12)
     hu = _mix(hu, 0, slab)
     if sharp:
         hu = hu + 0.3 * (hu - _mix(_mix(hu, 1, 0.25), 2, 0.25)) + 38 * level * noise
     else:
-        hu = _mix(_mix(hu, 1, 0.15), 2, 0.15) + 26 * level * _mix(_mix(noise, 1, 0.25), 2, 0.25)
+        hu = _mix(_mix(hu, 1, 0.1), 2, 0.1) + 26 * level * _mix(_mix(noise, 1, 0.25), 2, 0.25)
     return np.rint(np.clip(hu + rng.uniform(-12, 12), -1024, 1500)).astype(np.int16)
 
 

@@ -11,7 +11,7 @@ from covid_jax import UserError
 from covid_jax.augment.mixup import mix, partner_views
 from covid_jax.losses.classification import cross_entropy
 from covid_jax.losses.contrastive import supcon
-from covid_jax.methods.method import Method, build_network, predictor, random_views, to_float
+from covid_jax.methods.method import Method, build_network, predictor, random_views, to_float, view_depth
 from covid_jax.models.heads import Projector
 
 
@@ -40,7 +40,7 @@ def make(config, mesh):
     options = config.method
     if config.train.batch % 2 and options.mixup:
         raise UserError(f'mixup pairs neighbouring scans: --config.train.batch={config.train.batch} must be even')
-    net = build_network(config, mesh)
+    net, depth = build_network(config, mesh), view_depth(config)
     projector = Projector(options.projection)
 
     def init(key, batch):
@@ -60,7 +60,7 @@ def make(config, mesh):
     def loss(params, state, batch, key, step):
         k_views, k_mix = jax.random.split(key)
         label = jnp.repeat(batch['label'], 2)
-        views = two_views(k_views, to_float(batch['image']), batch['draw'], options.depth)
+        views = two_views(k_views, to_float(batch['image']), batch['draw'], depth)
         (logits, out), new_state = encode(params, state, views)
         target = jax.nn.one_hot(label, logits.shape[-1])
         classification = jnp.mean(cross_entropy(logits, target))  # Eq 3

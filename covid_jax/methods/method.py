@@ -7,6 +7,7 @@ from zlib import crc32
 import jax
 import jax.numpy as jnp
 
+from covid_jax import UserError
 from covid_jax.augment import volume
 from covid_jax.data.exams import class_names
 from covid_jax.models import network
@@ -45,6 +46,14 @@ def build_network(config, mesh):
         dtype = 'float32' if platform == 'cpu' else 'bfloat16'
     return network(config.model.name)(classes=len(class_names(config.data.classes)), mean=config.model.mean,
                                       std=config.model.std, dtype=dtype, conv_form=form_for(platform))
+
+
+def view_depth(config):
+    """Slices of a training view. UserError where a prepared scan has fewer."""
+    if not 1 <= config.method.depth <= config.prep.size[0]:
+        raise UserError(f'--config.method.depth={config.method.depth} must be from 1 to the depth of a prepared scan, '
+                        f'{config.prep.size[0]}')
+    return config.method.depth
 
 
 def random_views(key, image, draw, depth):

@@ -4,18 +4,19 @@ import jax
 import jax.numpy as jnp
 
 from covid_jax.losses.classification import cross_entropy
-from covid_jax.methods.method import Method, build_network, predictor, random_views, to_float
+from covid_jax.methods.method import Method, build_network, predictor, random_views, to_float, view_depth
 
 
 def make(config, mesh):
     net = build_network(config, mesh)
+    depth = view_depth(config)
 
     def init(key, batch):
         variables = net.init(key, to_float(batch['image'][:1]))
         return {'network': variables['params']}, {'batch_stats': variables['batch_stats']}
 
     def loss(params, state, batch, key, step):
-        image = random_views(key, to_float(batch['image']), batch['draw'], config.method.depth)
+        image = random_views(key, to_float(batch['image']), batch['draw'], depth)
         (logits, _), state = net.apply({'params': params['network'], **state}, image, train=True, mutable=['batch_stats'])
         target = jax.nn.one_hot(batch['label'], logits.shape[-1])
         value = jnp.mean(cross_entropy(logits, target))
