@@ -35,8 +35,7 @@ def phantom(seed, index, label, size=(40, 96, 96)):
     dense = dense if label == 'pneumonia' else bed
     glass = glass if label == 'covid' else _spread(*glass, lung['mottle'] - 1e3 * (dense[0] > 0))
     background = _blend(_blend(lung['air'], *glass), *dense)
-    background = _blend(background, lung['vessel'], 40.0)
-    background = _blend(background, lung['bronchus'], -950.0)
+    background = _blend(_blend(background, lung['vessel'], 40.0), lung['bronchus'], -950.0)
     filled, lesion = np.full(size, -850.0), np.zeros(size, bool)
     filled.flat[lung['where']] = background
     lesion.flat[lung['where']] = shown > 0.5
@@ -131,8 +130,8 @@ def _lung(rng, size, spacing, depth, place):
     slow = [_field(rng, size, (3, 3, 3)).ravel()[where] for _ in range(4)]
     central = -np.sqrt((z - hilum[0])**2 + (y - hilum[1])**2 + (np.abs(x) - hilum[2])**2) / 50
     axes = np.stack([y / deep * 2, central, (z / length - 0.5) * 3, side])
-    mottle = rng.uniform(-1, 1, 4) @ axes + slow[0] + 2.5 * _field(rng, size, (26, 54, 54)).ravel()[where]
-    hazy = rng.uniform(0, 0.75) * np.clip((rng.uniform(-2, 2, 4) @ axes + slow[1]) / 4, 0, 1)
+    mottle = rng.uniform(-1, 1, 4) @ axes + slow[0] + 2.5 * _field(rng, size, [5 * n // 8 for n in size]).ravel()[where]
+    hazy = rng.uniform(0, 0.5) * np.clip((rng.uniform(-2, 2, 4) @ axes + slow[1]) / 4, 0, 1)
     dependent = 3 * y / deep + rng.uniform(-1, 2) * z / length + rng.normal(0, 0.6) * side + 0.4 * slow[2]
     air = rng.uniform(-880, -760) + rng.uniform(15, 70) * y / deep + rng.uniform(5, 35) * slow[3]
     air = _blend(np.clip(air, -970, -650), hazy, rng.uniform(-600, -450))
@@ -145,7 +144,7 @@ def _lung(rng, size, spacing, depth, place):
     return lung
 
 
-def _tree(rng, size, lung, radius, trunks, twigs=5, steps=40):
+def _tree(rng, size, lung, radius, trunks, twigs=4, steps=30):
     """The part of each lung voxel [voxels] in tubes from the hila to the pleura; `radius` is mm at the hilum."""
     scale = np.array(lung['spacing'])
     ends = rng.choice(np.flatnonzero(lung['depth'] < 12), trunks)
@@ -168,9 +167,8 @@ def _paint(size, path, radius):
     near = np.rint(path).astype(int)
     part = np.zeros(size)
     reach = np.maximum(radius, 0.6)
-    for step in np.ndindex(3, 5, 5):
-        step = np.subtract(step, (1, 2, 2))
-        some = reach > np.abs(step).max() - 1
+    for step in np.subtract(list(np.ndindex(3, 5, 5)), (1, 2, 2)):
+        some = np.flatnonzero(reach > np.abs(step).max() - 1)
         at, thin = near[some] + step, np.minimum(1, (radius[some] / 0.6)**2)
         full = np.clip(reach[some] - np.sqrt(((at - path[some])**2).sum(1)) + 0.5, 0, 1) * thin
         keep = (full > 0) & (at >= 0).all(1) & (at < size).all(1)
@@ -179,7 +177,7 @@ def _paint(size, path, radius):
 
 
 def _patches(rng, size, lung, free):
-    """Ground glass: weight and target HU [voxels] of 4 to 9 rough patches under the pleura, where the lung is `free`."""
+    """Ground glass: weight and target HU [voxels] of 4 to 9 patches under the pleura, where the lung is `free`."""
     count = int(rng.integers(4, 10))
     left = int(rng.integers(2, count - 1))
     rough = _field(rng, size, (10, 14, 14)).ravel()[lung['where']]
@@ -192,7 +190,7 @@ def _patches(rng, size, lung, free):
         away = sum(((lung[a] - lung[a][at]) / r)**2 for a, r in zip('zyx', radius, strict=True))
         away += ((lung['pleura'] - lung['pleura'][at]) / (0.45 * lung['deep']))**2
         patch = np.clip((1.0 - np.sqrt(away) - 0.2 * rough) / 0.15, 0, 1) * own
-        target = np.where(patch > weight, rng.uniform(-600, -450), target)
+        target = np.where(patch > weight, rng.uniform(-590, -460), target)
         weight = np.maximum(weight, patch)
     return weight, target + grain
 
@@ -229,6 +227,7 @@ def _spread(weight, target, potential):
 
 
 def _blend(base, weight, target):
+    """A part `weight` of a voxel has the HU `target`, the rest keeps its own."""
     return base + weight * (target - base)
 
 
