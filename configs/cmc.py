@@ -17,7 +17,7 @@ def get_config(arg=''):
     c = base()
     c.method = {
         'name': name,
-        'depth': 16,  # slices of a training view
+        'depth': 20,  # slices of a training view
         'contrastive': True,
         'temperature': 0.1,  # the paper gives none; authors' code
         'base_temperature': None,  # 0.07: rescaled as the authors' code does

@@ -27,17 +27,17 @@ def base():
         'split_seed': 0,
         'store': '',  # where prepared scans are kept; '': in the run's folder
         'workers': 0,  # preparing processes; 0: one a core
-        'phantom': {'seed': 0, 'train': 240, 'val': 60, 'test': 120},
+        'phantom': {'seed': 0, 'train': 360, 'val': 60, 'test': 120},
     }
-    c.prep = {'window': (-1000.0, 400.0), 'size': (32, 64, 64)}
+    c.prep = {'window': (-1000.0, 400.0), 'size': (24, 48, 48)}
     c.model = {'name': 'ResNeSt14Small', 'dtype': 'auto', 'mean': 0.3529, 'std': 0.2983}
-    c.method = {'name': 'supervised', 'depth': 16}
+    c.method = {'name': 'supervised', 'depth': 20}
     c.train = {
         'batch': 0,  # scans; 0: the least multiple of twice the device count that is at least 8
-        'epochs': 20.0,
+        'epochs': 10.0,
         'optimizer': 'adam',  # adam | sgd
-        'lr': 1e-3,
-        'lr_steps': (0.3, 0.8),  # shares of the epochs after which the rate is divided by 10
+        'lr': 6e-4,
+        'lr_steps': (0.8, 0.95),  # shares of the epochs after which the rate is divided by 10
         'weight_decay': 1e-5,  # L2, added to the gradient
         'eval_every': 1.0,  # epochs between validations; each saves a checkpoint
         'log_every': 10,  # steps

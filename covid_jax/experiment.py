@@ -61,12 +61,17 @@ def show(results, workdir):
     console = rich.console.Console()
     if split is not None:
         title = f'{split} ({len(results)} runs)' if len(results) > 1 else split
+        reasons = {}
         table = rich.table.Table('metric', 'value', '95 % interval' if len(results) == 1 else 'median, range', title=title)
         for name in SHOWN:
             entries = [r[split][name] for r in results.values() if name in r[split]]
             if entries:
                 table.add_row(name, *_cells(entries))
+                for e in entries:
+                    reasons |= dict.fromkeys(e.get('reason', '').split('; '))
         console.print(table)
+        for reason in filter(None, reasons):
+            console.print(reason, soft_wrap=True)
     console.print(f'predictions, metrics, plots and checkpoints: {workdir}', soft_wrap=True)
     console.print('Research software, not a medical device.')
 
@@ -74,9 +79,9 @@ def show(results, workdir):
 def _cells(entries):
     values = [e['value'] for e in entries]
     if None in values:
-        return '-', next(e['reason'] for e in entries if e['value'] is None)
+        return '-', ''
     if len(entries) > 1:
         return (f'{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}',
                 f'{np.median(values):.3f}, {min(values):.3f} to {max(values):.3f}')
     e = entries[0]
-    return f'{e["value"]:.3f}', f'{e["low"]:.3f} to {e["high"]:.3f}' if e.get('low') is not None else e.get('reason', '-')
+    return f'{e["value"]:.3f}', '' if e.get('low') is None else f'{e["low"]:.3f} to {e["high"]:.3f}'

@@ -54,8 +54,9 @@ def train_and_evaluate(config, workdir, store='', fold=0):
         if best is not None and best != int(state.step):
             state = checkpoint.restore(checkpoints, best, state)
 
+    tta_key = jax.random.fold_in(key, 2)
     present = [s for s in ('val', 'test') if len(dataset.of_split(s))]
-    probabilities = {s: evaluate.predict_split(predict, state, dataset, s, config.eval.batch, mesh, key, config.eval.tta)
+    probabilities = {s: evaluate.predict_split(predict, state, dataset, s, config.eval.batch, mesh, tta_key, config.eval.tta)
                      for s in present}
     if jax.process_index() == 0:
         return evaluate.write_report(config, workdir, dataset, probabilities)

@@ -130,7 +130,8 @@ def _lung(rng, size, spacing, depth, place):
     slow = [_field(rng, size, (3, 3, 3)).ravel()[where] for _ in range(4)]
     central = -np.sqrt((z - hilum[0])**2 + (y - hilum[1])**2 + (np.abs(x) - hilum[2])**2) / 50
     axes = np.stack([y / deep * 2, central, (z / length - 0.5) * 3, side])
-    mottle = rng.uniform(-1, 1, 4) @ axes + slow[0] + 2.5 * _field(rng, size, [5 * n // 8 for n in size]).ravel()[where]
+    mottle = rng.uniform((-1, 0.2, -1, -1), (1, 1.6, 1, 1)) @ axes + slow[0]  # more of it near the hila
+    mottle += 2.5 * _field(rng, size, [5 * n // 8 for n in size]).ravel()[where]
     hazy = rng.uniform(0, 0.5) * np.clip((rng.uniform(-2, 2, 4) @ axes + slow[1]) / 4, 0, 1)
     dependent = 3 * y / deep + rng.uniform(-1, 2) * z / length + rng.normal(0, 0.6) * side + 0.4 * slow[2]
     air = rng.uniform(-880, -760) + rng.uniform(15, 70) * y / deep + rng.uniform(5, 35) * slow[3]
@@ -177,8 +178,8 @@ def _paint(size, path, radius):
 
 
 def _patches(rng, size, lung, free):
-    """Ground glass: weight and target HU [voxels] of 4 to 9 patches under the pleura, where the lung is `free`."""
-    count = int(rng.integers(4, 10))
+    """Ground glass: weight and target HU [voxels] of 6 to 9 patches under the pleura, where the lung is `free`."""
+    count = int(rng.integers(6, 10))
     left = int(rng.integers(2, count - 1))
     rough = _field(rng, size, (10, 14, 14)).ravel()[lung['where']]
     grain = 50 * np.tanh(2 * _field(rng, size, (16, 38, 38)).ravel()[lung['where']])
@@ -190,7 +191,7 @@ def _patches(rng, size, lung, free):
         away = sum(((lung[a] - lung[a][at]) / r)**2 for a, r in zip('zyx', radius, strict=True))
         away += ((lung['pleura'] - lung['pleura'][at]) / (0.45 * lung['deep']))**2
         patch = np.clip((1.0 - np.sqrt(away) - 0.2 * rough) / 0.15, 0, 1) * own
-        target = np.where(patch > weight, rng.uniform(-590, -460), target)
+        target = np.where(patch > weight, rng.uniform(-560, -430), target)
         weight = np.maximum(weight, patch)
     return weight, target + grain
 

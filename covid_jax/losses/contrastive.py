@@ -21,7 +21,7 @@ def supcon(z, label, temperature=0.1, base_temperature=None):
     Returns: float32 [n]; 0 for an anchor without a positive.
     """
     z = z.astype(jnp.float32)
-    similarity = z @ z.T / temperature
+    similarity = jnp.matmul(z, z.T, precision='highest') / temperature  # float32 on TPU and GPU too
     itself = jnp.eye(len(z), dtype=bool)
     positive = (label[:, None] == label[None, :]) & ~itself
     log_p = similarity - jax.nn.logsumexp(jnp.where(itself, -jnp.inf, similarity), 1, keepdims=True)

@@ -1,13 +1,18 @@
 """One mesh axis, 'data': the state is on every device, the batch is cut over them."""
 
 import jax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 
 def make_mesh(devices=None):
-    """All devices of all hosts (or those given) in one row. Auto axes: losses are written for the global batch."""
-    devices = devices or jax.devices()
-    return jax.make_mesh((len(devices),), ('data',), axis_types=(AxisType.Auto,), devices=devices)
+    """All devices of all hosts (or those given) in one row, host by host. Auto axes: losses are for the global batch.
+
+    `jax.make_mesh` would order a TPU's devices by their place in the torus, and the global batch would no longer be the
+    rows of host 0, then of host 1.
+    """
+    devices = sorted(devices or jax.devices(), key=lambda d: (d.process_index, d.id))
+    return Mesh(np.array(devices), ('data',), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh):
