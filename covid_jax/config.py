@@ -8,6 +8,8 @@ import ml_collections
 
 from covid_jax import UserError
 
+FREE = ('data.workers', 'data.store', 'train.log_every')  # fields that change no result: a run may go on with others
+
 
 def base():
     """Fields that every method has, for CT on the phantom at a size for a laptop. configs/*.py say what differs."""
@@ -64,22 +66,32 @@ def row(arg, rows, **choices):
     return name or rows[0], values
 
 
-def keep(config, workdir):
-    """Writes workdir/config.json, or checks that it is the one already there: a folder holds one run.
+def check(config, workdir, dataset=None):
+    """UserError where workdir holds another run: one of another config, or of other scans, labels or splits.
 
-    UserError that names the fields that differ.
+    dataset: the digest of this run's data, once it is known.
     """
     path = Path(workdir) / 'config.json'
-    text = config.to_json(indent=1, sort_keys=True)
+    if not path.exists():
+        return
+    kept = json.loads(path.read_text())
+    if kept.pop('dataset') != dataset and dataset is not None:
+        raise UserError(f'{workdir} was started with other scans, labels, splits or preparation: choose another --workdir')
+    old, new = _flat(kept), _flat(json.loads(config.to_json()))
+    fields = sorted({*old, *new} - set(FREE))
+    differ = [f'{k}: {old.get(k)} there, {new.get(k)} now' for k in fields if old.get(k) != new.get(k)]
+    if differ:
+        raise UserError(f'{workdir} holds another run ({"; ".join(differ[:5])}): choose another --workdir')
+
+
+def keep(config, workdir, dataset):
+    """Writes workdir/config.json: the config and the digest of the data. One that is there is left."""
+    path = Path(workdir) / 'config.json'
     if path.exists():
-        old, new = _flat(json.loads(path.read_text())), _flat(json.loads(text))
-        differ = [f'{k}: {old.get(k)} there, {new.get(k)} now' for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
-        if differ:
-            raise UserError(f'{workdir} holds another run ({"; ".join(differ[:5])}): choose another --workdir')
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix('.tmp')
-    temporary.write_text(text)
+    temporary.write_text(json.dumps({**json.loads(config.to_json()), 'dataset': dataset}, indent=1, sort_keys=True))
     os.replace(temporary, path)
 
 

@@ -57,7 +57,7 @@ def split_metrics(config, dataset, split, probability, threshold=None, resamples
 
 
 def write_report(config, workdir, dataset, probabilities):
-    """predictions.csv, metrics.json, quarantine.csv and plots from {split: [n, classes]}. Returns the metrics."""
+    """predictions.csv, metrics.json and plots from {split: [n, classes]}. Returns the metrics."""
     names = class_names(config.data.classes)
     threshold = None
     if 'val' in probabilities:
@@ -70,10 +70,11 @@ def write_report(config, workdir, dataset, probabilities):
         if threshold is None:
             frozen['reason'] = 'undefined: no validation split with both classes to freeze it on'
         metrics[split]['threshold_frozen'] = frozen
+        for name, entry in metrics[split].items():
+            if name.startswith(('sensitivity', 'specificity', 'auc', 'average_precision', 'threshold')):
+                entry['positive'] = names[POSITIVE]
     _write_csv(workdir / 'predictions.csv', ('id', 'patient', 'site', 'split', 'label', *(f'p_{n}' for n in names)),
                _prediction_rows(dataset, probabilities, names))
-    if dataset.broken:
-        _write_csv(workdir / 'quarantine.csv', ('id', 'reason'), dataset.broken.items())
     _replace(workdir / 'metrics.json', json.dumps(metrics, indent=1))
     for split, probability in probabilities.items():
         label = dataset.label[dataset.of_split(split)]
@@ -84,6 +85,12 @@ def write_report(config, workdir, dataset, probabilities):
         split: ((dataset.label[dataset.of_split(split)] == POSITIVE).astype(int), p[:, POSITIVE])
         for split, p in probabilities.items()})
     return metrics
+
+
+def write_quarantine(workdir, dataset):
+    """quarantine.csv, where exams could not be prepared."""
+    if dataset.broken:
+        _write_csv(workdir / 'quarantine.csv', ('id', 'reason'), dataset.broken.items())
 
 
 def _prediction_rows(dataset, probabilities, names):

@@ -18,6 +18,7 @@ def run(config, workdir):
 
     Returns {folder: {split: {metric: ...}}} of the last stage, the folder relative to workdir.
     """
+    check_ranges(config)
     workdir = Path(workdir)
     store = config.data.store or workdir / 'store'
     results = {}
@@ -34,6 +35,20 @@ def run(config, workdir):
     if jax.process_index() == 0:
         show(results, workdir)
     return results
+
+
+def check_ranges(config):
+    """UserError for a number that cannot be."""
+    least = {'seeds': 1, 'folds': 1, 'seed': 0, 'data.split_seed': 0, 'data.workers': 0, 'train.epochs': 0,
+             'train.eval_every': 0, 'train.log_every': 1, 'eval.tta': 0, 'eval.resamples': 0}
+    for name, low in least.items():
+        value = config
+        for part in name.split('.'):
+            value = value[part]
+        if value < low:
+            raise UserError(f'--config.{name}={value} must be at least {low}')
+    if config.model.dtype not in ('auto', 'float32', 'bfloat16', 'float64'):
+        raise UserError(f'--config.model.dtype={config.model.dtype} must be auto, float32 or bfloat16')
 
 
 def part_config(config, workdir, stage, part, seed):
@@ -60,7 +75,8 @@ def show(results, workdir):
     split = 'test' if 'test' in splits else next(iter(splits), None)
     console = rich.console.Console()
     if split is not None:
-        title = f'{split} ({len(results)} runs)' if len(results) > 1 else split
+        positive = next(iter(results.values()))[split]['auc']['positive']
+        title = f'{split}, positive class {positive}' + (f', {len(results)} runs' if len(results) > 1 else '')
         reasons = {}
         table = rich.table.Table('metric', 'value', '95 % interval' if len(results) == 1 else 'median, range', title=title)
         for name in SHOWN:

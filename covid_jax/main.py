@@ -19,6 +19,7 @@ CONFIG = config_flags.DEFINE_config_file('config', None, 'A config file: configs
 WORKDIR = flags.DEFINE_string('workdir', None, 'Where the run lives; the same folder again goes on. Default: runs/<config>.')
 COORDINATOR = flags.DEFINE_string('coordinator', None, 'host:port of process 0, for a run over several hosts.')
 NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes the run has.')
+DISTRIBUTED = flags.DEFINE_bool('distributed', False, 'On each host of a TPU pod or SLURM job, which jax finds by itself.')
 PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this one is, from 0.')
 
 
@@ -37,7 +38,10 @@ def main(argv):
 
     if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
         jax.config.update('jax_compilation_cache_dir', str(Path('~/.cache/covid_jax').expanduser()))
-    if COORDINATOR.value or NUM_PROCESSES.value:
+    given = [f.value is not None for f in (COORDINATOR, NUM_PROCESSES, PROCESS_ID)]
+    if any(given) and not all(given):
+        raise UserError('--coordinator, --num_processes and --process_id go together')
+    if DISTRIBUTED.value or all(given):
         jax.distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     from covid_jax import experiment
 
@@ -63,7 +67,10 @@ def check_config(argv):
     file, _, row = (argv[at].partition('=')[2] or ''.join(argv[at + 1:at + 2])).partition(':')
     if not Path(file).is_file():
         raise UserError(f'there is no config file {file}')
-    known = list(_fields(runpy.run_path(file)['get_config'](row)))
+    try:
+        known = list(_fields(runpy.run_path(file)['get_config'](row)))
+    except (SyntaxError, KeyError):
+        raise UserError(f'{file} is no config file: it has no get_config') from None
     for name in names[1:]:
         field = name.removeprefix('config.')
         if name.startswith('config.') and field not in known:

@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 from covid_jax import UserError, evaluate, methods
 from covid_jax import config as configs
@@ -26,16 +27,19 @@ def train_and_evaluate(config, workdir, store='', fold=0):
     workdir = Path(workdir)
     mesh = make_mesh()
     config = resolve(config, workdir, mesh.size)
-    if jax.process_index() == 0:
-        configs.keep(config, workdir)
-    dataset = pipeline.load(config, store or config.data.store or workdir / 'store', fold)
-    announce(dataset)
+    configs.check(config, workdir)
     method = methods.make(config, mesh)
+    dataset = pipeline.load(config, store or config.data.store or workdir / 'store', fold)
+    configs.check(config, workdir, dataset.digest)
+    announce(dataset)
     steps_per_epoch = len(dataset.of_split('train')) / config.train.batch
     total = max(1, round(config.train.epochs * steps_per_epoch))
     key = jax.jit(partial(jax.random.key, config.seed), out_shardings=replicated(mesh))()
     state, tx = initial_state(config, method, dataset, steps_per_epoch, key, mesh)
     predict = evaluate.predictor(method, mesh)
+    if jax.process_index() == 0:
+        configs.keep(config, workdir, dataset.digest)
+        evaluate.write_quarantine(workdir, dataset)
 
     with checkpoint.manager(workdir / 'checkpoints') as checkpoints:
         if (latest := checkpoints.latest_step()) is not None:
@@ -73,10 +77,6 @@ def resolve(config, workdir, devices):
         if batch < 1 or batch % devices:
             raise UserError(f'--config.{name}.batch={batch} does not divide over {devices} devices: '
                             f'take a multiple of {devices}')
-    for name, least in (('train.epochs', 0), ('train.eval_every', 0), ('train.log_every', 1), ('eval.tta', 0)):
-        group, field = name.split('.')
-        if config[group][field] < least:
-            raise UserError(f'--config.{name}={config[group][field]} must be at least {least}')
     return config
 
 
@@ -100,7 +100,8 @@ def initial_state(config, method, dataset, steps_per_epoch, key, mesh):
 
 def start_from(source, state):
     params, kept = checkpoint.initial_params(source, state.params)
-    print(f'started from {source}; freshly initialised: {", ".join(kept) or "nothing"}', flush=True)
+    if jax.process_index() == 0:
+        print(f'started from {source}; freshly initialised: {", ".join(kept) or "nothing"}', flush=True)
     return state.replace(params=params)
 
 
@@ -112,11 +113,13 @@ def loop(config, workdir, dataset, mesh, step, predict, state, key, total, eval_
     rows = []
     augment_key = jax.random.fold_in(key, 1)
 
+    def check_finite():
+        if (bad := int(state.bad)) >= 0:
+            raise UserError(f'the loss or its gradient is not finite at step {bad}: run again with a lower '
+                            f'--config.train.lr and another --workdir')
+
     def flush():
         nonlocal rows
-        if (bad := int(state.bad)) >= 0:
-            raise UserError(f'the loss or its gradient is not finite at step {bad}: lower --config.train.lr; '
-                            f'the last checkpoint is older than that step')
         rows = [{k: float(v) if k != 'step' else v for k, v in jax.device_get(row).items()} for row in rows]
         if first:
             writer.write(rows)
@@ -131,11 +134,17 @@ def loop(config, workdir, dataset, mesh, step, predict, state, key, total, eval_
             rows.append({'step': done, **scalars})
             done += 1
             score = None
-            if evaluating := done % eval_every == 0 or done == total:
+            evaluating = done % eval_every == 0 or done == total
+            logging = done % config.train.log_every == 0
+            if evaluating or logging:
+                check_finite()
+            if evaluating:
                 score, validation = validate(config, dataset, mesh, predict, state)
                 rows[-1] |= validation
-            stop = asked() or checkpoints.reached_preemption(done)
-            if evaluating or stop or done % config.train.log_every == 0:
+            stop = asked() if hosts[1] == 1 else (evaluating or logging) and agreed(asked())
+            if stop:
+                check_finite()
+            if evaluating or stop or logging:
                 tell(done, flush())
             if evaluating or stop:
                 checkpoint.save(checkpoints, state, score)
@@ -147,6 +156,11 @@ def loop(config, workdir, dataset, mesh, step, predict, state, key, total, eval_
     if first:
         writer.close()
     return state
+
+
+def agreed(number):
+    """The highest signal number that any host was asked with: all stop at the same step, or none."""
+    return int(multihost_utils.process_allgather(np.int32(number)).max())
 
 
 def validate(config, dataset, mesh, predict, state):

@@ -19,7 +19,7 @@ def dataset(label, split):
     n = len(label)
     exams = [Exam(f'e{i}', f'p{i}', 'here', 'x', s, ()) for i, s in enumerate(split)]
     images = [{'image': np.full((2, 2, 2, 1), 10 * i, np.uint8)} for i in range(n)]
-    return Dataset(exams, np.array(label, np.int32), np.zeros(n, np.int32), np.arange(n), images, {})
+    return Dataset(exams, np.array(label, np.int32), np.zeros(n, np.int32), np.arange(n), images, {}, '')
 
 
 def brightness(params, state, batch, key=None):

@@ -106,7 +106,7 @@ def test_the_batch_of_a_run_is_kept_on_other_devices(tmp_path):
         c.train.batch = 0
     first = resolve(c, tmp_path, 1)
     assert first.train.batch == 8 and c.train.batch == 0
-    config.keep(first, tmp_path)
+    config.keep(first, tmp_path, 'digest')
     assert resolve(c, tmp_path, 2).train.batch == 8
     with pytest.raises(UserError, match='multiple of 3'):
         resolve(c, tmp_path, 3)

@@ -5,6 +5,8 @@ site int32 [batch], draw uint32 [batch] (the running number of the draw, of whic
 made), mask bool [batch] (False on the padding of a last evaluation batch).
 """
 
+import hashlib
+import json
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -14,13 +16,13 @@ import numpy as np
 
 from covid_jax import UserError
 from covid_jax.data import sources, splits, store
-from covid_jax.data.exams import Exam, class_index
+from covid_jax.data.exams import Exam, class_index, class_names
 from covid_jax.data.prep import Prep
 
 
 class Dataset(NamedTuple):
     """exams: those that could be prepared, splits filled; label, site: int32 [n] beside them; row: of each in `images`;
-    broken: exam id -> reason."""
+    broken: exam id -> reason; digest: tells this data set (scans, labels, splits, preparation) from another."""
 
     exams: list[Exam]
     label: np.ndarray
@@ -28,6 +30,7 @@ class Dataset(NamedTuple):
     row: np.ndarray
     images: object
     broken: dict[str, str]
+    digest: str
 
     def of_split(self, split):
         """Positions of the split's exams, in order."""
@@ -39,6 +42,8 @@ def load(config, root, fold=0):
     data = config.data
     exams = sources.exams_of(data)
     classes = tuple(data.classes)
+    if len(set(class_names(classes))) < max(2, len(classes)):
+        raise UserError(f'--config.data.classes={classes} must be two or more classes of different names, covid the second')
     for exam in exams:
         try:
             class_index(exam.label, classes)
@@ -46,6 +51,7 @@ def load(config, root, fold=0):
             raise UserError(f'{exam.id}: {e}') from None
     exams = splits.assign(exams, classes, val=data.val, test=data.test, folds=config.folds, fold=fold,
                           seed=data.split_seed, held_out=tuple(data.held_out))
+    exams = [e._replace(split='') if e.split == 'train' and not e.label else e for e in exams]  # nothing to learn from
     hashes = store.content_hashes(exams, root)
     splits.check_duplicates(exams, hashes)
     prep = Prep(tuple(config.prep.window), tuple(config.prep.size))
@@ -54,11 +60,17 @@ def load(config, root, fold=0):
     names = sorted({e.site for e in kept})
     dataset = Dataset(kept, np.array([class_index(e.label, classes) for e in kept], np.int32),
                       np.array([names.index(e.site) for e in kept], np.int32),
-                      np.array([prepared.row[e.id] for e in kept]), prepared.images, prepared.broken)
+                      np.array([prepared.row[e.id] for e in kept]), prepared.images, prepared.broken,
+                      _digest(exams, hashes, prep))
     if not len(dataset.of_split('train')):
         reason = next(iter(prepared.broken.values()), 'no exam is in it')
         raise UserError(f'nothing is left to train on: {reason}')
     return dataset
+
+
+def _digest(exams, hashes, prep):
+    rows = sorted((e.id, e.patient, e.site, e.label, e.split, h) for e, h in zip(exams, hashes, strict=True))
+    return hashlib.sha256(json.dumps([prep.hash, rows]).encode()).hexdigest()[:16]
 
 
 def train_batches(dataset, batch, seed, start=0, host=0, hosts=1):

@@ -11,6 +11,8 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
+import socket
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -61,13 +63,20 @@ def content_hashes(exams, root):
     """sha256 of each exam's bytes, in order. Files that did not change since the last call below `root` are not re-read."""
     cache = Path(root) / 'hashes.json'
     known = json.loads(cache.read_text()) if cache.exists() else {}
+    before = len(known)
 
     def of_file(path):
-        stat = path.stat()
+        try:
+            stat = path.stat()
+        except OSError as e:  # decoding will say so, and set the exam aside
+            return str(e.strerror)
         stamp = f'{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}'
         if stamp not in known:
-            with open(path, 'rb') as f:
-                known[stamp] = hashlib.file_digest(f, 'sha256').hexdigest()
+            try:
+                with open(path, 'rb') as f:
+                    known[stamp] = hashlib.file_digest(f, 'sha256').hexdigest()
+            except OSError as e:
+                return str(e.strerror)
         return known[stamp]
 
     def of_exam(exam):
@@ -84,7 +93,7 @@ def content_hashes(exams, root):
 
     with ThreadPoolExecutor(8) as pool:
         hashes = list(pool.map(of_exam, exams))
-    if known:
+    if len(known) > before:
         Path(root).mkdir(parents=True, exist_ok=True)
         _write(cache, json.dumps(known))
     return hashes
@@ -133,6 +142,8 @@ def _prepare_all(exams, part, prep, workers):
 
 
 def _die_with_parent():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+
     def watch():
         multiprocessing.parent_process().join()
         os._exit(1)
@@ -145,6 +156,8 @@ def _prepare_one(source, prep, target):
         array = prepare(decode.decode(source), prep)
     except UserError as e:
         return str(e) if source in str(e) else f'{source}: {e}'
+    except MemoryError:
+        raise UserError(f'not enough memory to prepare {source}: run the same command with --config.data.workers=1') from None
     except Exception as e:  # whatever a broken file does to a decoder, the other exams go on
         return f'{source}: {type(e).__name__}: {e}'
     temporary = target.with_suffix(f'.{os.getpid()}.tmp')
@@ -195,6 +208,6 @@ def _lock(path):
 
 
 def _write(path, text):
-    temporary = path.with_suffix('.tmp')
+    temporary = path.with_suffix(f'.{socket.gethostname()}-{os.getpid()}.tmp')
     temporary.write_text(text)
     os.replace(temporary, path)

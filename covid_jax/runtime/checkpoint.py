@@ -10,12 +10,12 @@ from orbax.checkpoint import checkpoint_managers
 from covid_jax import UserError
 
 
-def manager(directory):
+def manager(directory, read_only=False):
     """An Orbax manager that keeps the latest checkpoint and the one of the best score, the later of two equal ones."""
     policy = checkpoint_managers.preservation_policy
     best = policy.BestN(get_metric_fn=_rank, reverse=False, n=1, keep_checkpoints_without_metrics=False)
     options = ocp.CheckpointManagerOptions(
-        best_fn=_rank, best_mode='max', cleanup_tmp_directories=True,
+        best_fn=_rank, best_mode='max', cleanup_tmp_directories=not read_only, read_only=read_only,
         preservation_policy=policy.AnyPreservationPolicy([policy.LatestN(1), best]))
     return ocp.CheckpointManager(os.path.abspath(directory), options=options)
 
@@ -55,7 +55,7 @@ def initial_params(source, params):
     directory = os.path.join(source, 'checkpoints')
     if not os.path.isdir(directory):
         raise UserError(f'{source} holds no checkpoints: set --config.init_from to the folder of a finished run')
-    with manager(directory) as checkpoints:
+    with manager(directory, read_only=True) as checkpoints:
         step = checkpoints.best_step() or checkpoints.latest_step()
     if step is None:
         raise UserError(f'{source} holds no finished checkpoint: set --config.init_from to the folder of a finished run')
