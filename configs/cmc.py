@@ -2,9 +2,11 @@
 
     python -m covid_jax.main --config=configs/cmc.py
 
-trains the main row (classification, contrastive and mixup loss), small, on the phantom. Rows so far:
+trains the main row (classification, contrastive and mixup loss), small, on the phantom: about 5 minutes on 2 CPU cores,
+measured in docs/results.md. Paper, full scale, COV19-CT-DB validation: accuracy 94.65, macro F1 94.54 (Table 1, Model4);
+not measured by this project. Rows so far:
 
-    configs/cmc.py:supervised        the same network and data with cross entropy alone
+    configs/cmc.py:supervised        the same network and data with cross entropy alone; not measured
 """
 
 from covid_jax.config import base, row

@@ -107,55 +107,50 @@ def start_from(source, state):
 
 def loop(config, workdir, dataset, mesh, step, predict, state, key, total, eval_every, checkpoints, asked):
     """Steps until `total`, with validation and a checkpoint every `eval_every`; Interrupted after a saved stop."""
-    first = jax.process_index() == 0
+    hosts = jax.process_index(), jax.process_count()
+    first, batch_size = hosts[0] == 0, config.train.batch
     done = int(state.step)
     writer = Writer(workdir, done) if first else None
     rows = []
     augment_key = jax.random.fold_in(key, 1)
-
-    def check_finite():
-        if (bad := int(state.bad)) >= 0:
-            raise UserError(f'the loss or its gradient is not finite at step {bad}: run again with a lower '
-                            f'--config.train.lr and another --workdir')
-
-    def flush():
-        nonlocal rows
-        rows = [{k: float(v) if k != 'step' else v for k, v in jax.device_get(row).items()} for row in rows]
-        if first:
-            writer.write(rows)
-        text, rows = f'loss {rows[-1]["loss"]:.4f}' if rows else '', []
-        return text
-
-    hosts = jax.process_index(), jax.process_count()
-    train = pipeline.train_batches(dataset, config.train.batch, config.seed, done, *hosts)
-    with train as batches, progress(total, done, config.train.batch, first) as tell:
+    train = pipeline.train_batches(dataset, batch_size, config.seed, done, *hosts)
+    with train as batches, progress(total, done, batch_size, first) as tell:
         for batch in batches:
             state, scalars = step(state, put(mesh, batch), augment_key)
             rows.append({'step': done, **scalars})
             done += 1
-            score = None
             evaluating = done % eval_every == 0 or done == total
-            logging = done % config.train.log_every == 0
-            if evaluating or logging:
-                check_finite()
+            logging = evaluating or done % config.train.log_every == 0
+            stop = asked() if hosts[1] == 1 else logging and agreed(asked())
+            score = None
+            if logging or stop:
+                check_finite(state)
             if evaluating:
                 score, validation = validate(config, dataset, mesh, predict, state)
                 rows[-1] |= validation
-            stop = asked() if hosts[1] == 1 else (evaluating or logging) and agreed(asked())
-            if stop:
-                check_finite()
-            if evaluating or stop or logging:
-                tell(done, flush())
-            if evaluating or stop:
+            if logging or stop:
+                rows = [{name: value if name == 'step' else float(value) for name, value in row.items()}
+                        for row in jax.device_get(rows)]
+                if first:
+                    writer.write(rows)
+                tell(done, f'loss {rows[-1]["loss"]:.4f}')
+                rows = []
+            if evaluating or stop:  # after the rows: a restart keeps the rows of the steps before it
                 checkpoint.save(checkpoints, state, score)
             if stop:
                 checkpoints.wait_until_finished()
-                raise Interrupted(int(stop), done)
+                raise Interrupted(stop, done)
             if done == total:
                 break
     if first:
         writer.close()
     return state
+
+
+def check_finite(state):
+    if (bad := int(state.bad)) >= 0:
+        raise UserError(f'the loss or its gradient is not finite at step {bad}: run again with a lower '
+                        f'--config.train.lr and another --workdir')
 
 
 def agreed(number):

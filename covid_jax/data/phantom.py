@@ -130,7 +130,7 @@ def _lung(rng, size, spacing, depth, place):
     slow = [_field(rng, size, (3, 3, 3)).ravel()[where] for _ in range(4)]
     central = -np.sqrt((z - hilum[0])**2 + (y - hilum[1])**2 + (np.abs(x) - hilum[2])**2) / 50
     axes = np.stack([y / deep * 2, central, (z / length - 0.5) * 3, side])
-    mottle = rng.uniform((-1, -0.4, -1, -1), (1, 1.2, 1, 1)) @ axes + slow[0]  # more of it near the hila
+    mottle = rng.uniform((-1, -0.4, -1, -1), (1, 1.2, 1, 1)) @ axes + slow[0]  # rather near the hila
     mottle += 2.5 * _field(rng, size, [5 * n // 8 for n in size]).ravel()[where]
     hazy = rng.uniform(0, 0.5) * np.clip((rng.uniform(-2, 2, 4) @ axes + slow[1]) / 4, 0, 1)
     dependent = 3 * y / deep + rng.uniform(-1, 2) * z / length + rng.normal(0, 0.6) * side + 0.4 * slow[2]
