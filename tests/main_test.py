@@ -227,7 +227,7 @@ def test_a_mistyped_config_or_row(root, tmp_path, config, message):
 
 def test_another_run_in_the_same_folder_is_refused(root, uninterrupted):
     result = run(root, uninterrupted[0], '--config.train.lr=0.5')
-    assert result.returncode == 2 and 'train.lr: 0.001 there, 0.5 now' in result.stderr, result.stderr
+    assert result.returncode == 2 and 'train.lr: 0.0006 there, 0.5 now' in result.stderr, result.stderr
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(root, tmp_path):
