@@ -38,13 +38,28 @@ def save(checkpoints, state, score=None):
 
 def restore(checkpoints, step, like):
     """The state at `step`, onto the devices and into the structure of `like`. UserError where they do not fit."""
-    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-    try:
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        return checkpoints.restore(step, args=args)['state']
-    except ValueError as e:
+    saved = _shapes(_metadata(os.path.join(checkpoints.directory, str(step), 'state')))
+    wanted = _shapes(like)
+    misfits = [f'{name} {saved.get(name)} there, {wanted.get(name)} here' for name in sorted({*saved, *wanted})
+               if saved.get(name) != wanted.get(name)]
+    if misfits:
         raise UserError(f'the checkpoint in {checkpoints.directory} is of another network or optimizer '
-                        f'({str(e).splitlines()[0]}): choose another --workdir') from None
+                        f'({"; ".join(misfits[:3])}): choose another --workdir')
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
+    return checkpoints.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))['state']
+
+
+def _metadata(item):
+    with ocp.PyTreeCheckpointer() as reader:
+        return reader.metadata(item).item_metadata.tree
+
+
+def _shapes(tree):
+    """{name: shape}; a field, a key and a place of a tuple are named alike, as they are in a checkpoint."""
+    def name(path):
+        return '/'.join(str(getattr(k, 'key', getattr(k, 'name', getattr(k, 'idx', k)))) for k in path)
+
+    return {name(path): tuple(x.shape) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def initial_params(source, params):
@@ -61,7 +76,7 @@ def initial_params(source, params):
         raise UserError(f'{source} holds no finished checkpoint: set --config.init_from to the folder of a finished run')
     with ocp.PyTreeCheckpointer() as reader:
         item = os.path.join(os.path.abspath(directory), str(step), 'state')
-        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), reader.metadata(item).item_metadata.tree)
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), _metadata(item))
         saved = reader.restore(item, restore_args=as_numpy)['params']
     saved = {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(saved)}
     kept = []
