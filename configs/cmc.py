@@ -2,7 +2,7 @@
 
     python -m covid_jax.main --config=configs/cmc.py
 
-trains the main row (classification, contrastive and mixup loss), small, on the phantom: about 5 minutes on 2 CPU cores,
+trains the main row (classification, contrastive and mixup loss), small, on the phantom: about 4 minutes on 2 CPU cores,
 measured in docs/results.md. Paper, full scale, COV19-CT-DB validation: accuracy 94.65, macro F1 94.54 (Table 1, Model4);
 not measured by this project. Rows so far:
 
