@@ -1,0 +1,55 @@
+"""What every decoder gives, the limits that every header is judged by, and how a foreign error becomes one line."""
+
+import re
+import warnings
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+
+from covid_jax import UserError
+
+VOXELS = 2**30
+BYTES = 2**32
+FILES = 4096  # that one scan may be made of
+
+
+class Scan(NamedTuple):
+    """What a path holds.
+
+    voxels:     [depth, height, width]; one slice has depth 1. Where the source knows directions: slices from the feet to
+                the head, rows from the front to the back, columns from the patient's right to the left
+    hounsfield: True: int16 or float32 Hounsfield units. False: grey, uint8 or float32 in [0, 255]
+    spacing:    (z, y, x) mm between voxel centres, None where the source does not say
+    """
+
+    voxels: np.ndarray
+    hounsfield: bool
+    spacing: tuple[float, float, float] | None
+
+
+@contextmanager
+def blame(path):
+    """Whatever a parser raises on foreign bytes becomes a UserError that names the file; its warnings are not ours."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(' '.join(f'{path}: {str(error) or type(error).__name__}'.splitlines())) from error
+
+
+def check_size(shape):
+    """ValueError for a claimed shape of more voxels than any scan has, before memory is taken for it."""
+    if any(n < 1 for n in shape):
+        raise ValueError(f'{" x ".join(map(str, shape))} voxels are none')
+    if np.prod(shape, dtype=object) > VOXELS:
+        raise ValueError(f'{" x ".join(map(str, shape))} are more than {VOXELS} voxels')
+
+
+def natural(path):
+    """The sort key of a slice: its whole stem with numbers as numbers ('ct 2' before 'ct 10'), then its name."""
+    parts = re.split('([0-9]+)', path.stem.lower())
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
