@@ -57,7 +57,59 @@ def split_metrics(config, dataset, split, probability, threshold=None, resamples
 
 
 def write_report(config, workdir, dataset, probabilities):
-    """predictions.csv, metrics.json and plots from {split: [n, classes]}. Returns the metrics."""
+    """predictions.csv, metrics.json and plots from {split: [n, classes]}. Returns the metrics.
+
+    Where patients have several exams, the same by patient: predictions_patients.csv, and 'val_patients', 'test_patients'
+    among the metrics.
+    """
+    names = class_names(config.data.classes)
+    metrics = _all_metrics(config, dataset, probabilities)
+    _write_csv(workdir / 'predictions.csv', ('id', 'patient', 'site', 'split', 'label', *(f'p_{n}' for n in names)),
+               _prediction_rows(dataset, probabilities, names))
+    if any(len({dataset.exams[i].patient for i in dataset.of_split(s)}) < len(p) for s, p in probabilities.items()):
+        patients, means, torn = by_patient(dataset, probabilities)
+        metrics |= {f'{split}_patients': m for split, m in _all_metrics(config, patients, means).items()}
+        if torn:
+            print(f'{len(torn)} patients have images of different labels and are not in the metrics by patient: '
+                  f'{", ".join(torn[:5])}{", ..." if len(torn) > 5 else ""}', flush=True)
+        header = 'patient', 'site', 'split', 'label', *(f'p_{n}' for n in names)
+        _write_csv(workdir / 'predictions_patients.csv', header, (r[1:] for r in _prediction_rows(patients, means, names)))
+    _replace(workdir / 'metrics.json', json.dumps(metrics, indent=1))
+    for split, probability in probabilities.items():
+        label = dataset.label[dataset.of_split(split)]
+        known = label >= 0
+        matrix = confusion(label[known], decide(probability[known], positive=POSITIVE), len(names))
+        plots.confusion_png(workdir / f'confusion_{split}.png', matrix, names)
+    plots.roc_png(workdir / 'roc.png', {
+        split: ((dataset.label[dataset.of_split(split)] == POSITIVE).astype(int), p[:, POSITIVE])
+        for split, p in probabilities.items()})
+    return metrics
+
+
+def by_patient(dataset, probabilities):
+    """The data set with one exam for each patient, {split: [patients, classes]} the means of their probabilities, and the
+    patients that are left out because their exams have different labels (the unlabelled ones aside)."""
+    rows, means, torn = [], {}, []
+    for split, probability in probabilities.items():
+        members = {}
+        for position, i in enumerate(dataset.of_split(split)):
+            members.setdefault(dataset.exams[i].patient, []).append((position, i))
+        means[split] = []
+        for patient, places in members.items():
+            at, own = map(list, zip(*places, strict=True))
+            label = set(dataset.label[own].tolist()) - {-1}
+            if len(label) > 1:
+                torn.append(patient)
+                continue
+            rows.append((dataset.exams[own[0]]._replace(id=patient), label.pop() if label else -1))
+            means[split].append(probability[at].mean(0))
+        means[split] = np.array(means[split], np.float32).reshape(-1, probability.shape[1])
+    exams, labels = zip(*rows, strict=True) if rows else ((), ())
+    return dataset._replace(exams=list(exams), label=np.array(labels, np.int32)), means, torn
+
+
+def _all_metrics(config, dataset, probabilities):
+    """{split: {metric: ...}}, the threshold frozen on the validation split."""
     names = class_names(config.data.classes)
     threshold = None
     if 'val' in probabilities:
@@ -73,17 +125,6 @@ def write_report(config, workdir, dataset, probabilities):
         for name, entry in metrics[split].items():
             if name.startswith(('sensitivity', 'specificity', 'auc', 'average_precision', 'threshold')):
                 entry['positive'] = names[POSITIVE]
-    _write_csv(workdir / 'predictions.csv', ('id', 'patient', 'site', 'split', 'label', *(f'p_{n}' for n in names)),
-               _prediction_rows(dataset, probabilities, names))
-    _replace(workdir / 'metrics.json', json.dumps(metrics, indent=1))
-    for split, probability in probabilities.items():
-        label = dataset.label[dataset.of_split(split)]
-        known = label >= 0
-        matrix = confusion(label[known], decide(probability[known], positive=POSITIVE), len(names))
-        plots.confusion_png(workdir / f'confusion_{split}.png', matrix, names)
-    plots.roc_png(workdir / 'roc.png', {
-        split: ((dataset.label[dataset.of_split(split)] == POSITIVE).astype(int), p[:, POSITIVE])
-        for split, p in probabilities.items()})
     return metrics
 
 

@@ -70,26 +70,31 @@ def part_config(config, workdir, stage, part, seed):
 
 
 def show(results, workdir):
-    """The table: value and interval of a single run, mean and spread of several."""
+    """The table: value and interval of a single run, mean and spread of several; by image and, where that differs, by
+    patient."""
     splits = next(iter(results.values())) or {}
     split = 'test' if 'test' in splits else next(iter(splits), None)
     console = rich.console.Console()
-    if split is not None:
-        positive = next(iter(results.values()))[split]['auc']['positive']
-        title = f'{split}, positive class {positive}' + (f', {len(results)} runs' if len(results) > 1 else '')
-        reasons = {}
-        table = rich.table.Table('metric', 'value', '95 % interval' if len(results) == 1 else 'median, range', title=title)
-        for name in SHOWN:
-            entries = [r[split][name] for r in results.values() if name in r[split]]
-            if entries:
-                table.add_row(name, *_cells(entries))
-                for e in entries:
-                    reasons |= dict.fromkeys(e.get('reason', '').split('; '))
-        console.print(table)
-        for reason in filter(None, reasons):
-            console.print(reason, soft_wrap=True)
+    for name in (split, f'{split}_patients'):
+        if name in splits:
+            _show_split(console, [metrics[name] for metrics in results.values()], name.replace('_', ', by '))
     console.print(f'predictions, metrics, plots and checkpoints: {workdir}', soft_wrap=True)
     console.print('Research software, not a medical device.')
+
+
+def _show_split(console, runs, name):
+    title = f'{name}, positive class {runs[0]["auc"]["positive"]}' + (f', {len(runs)} runs' if len(runs) > 1 else '')
+    reasons = {}
+    table = rich.table.Table('metric', 'value', '95 % interval' if len(runs) == 1 else 'median, range', title=title)
+    for metric in SHOWN:
+        entries = [run[metric] for run in runs if metric in run]
+        if entries:
+            table.add_row(metric, *_cells(entries))
+            for e in entries:
+                reasons |= dict.fromkeys(e.get('reason', '').split('; '))
+    console.print(table)
+    for reason in filter(None, reasons):
+        console.print(reason, soft_wrap=True)
 
 
 def _cells(entries):

@@ -15,9 +15,9 @@ from covid_jax.methods.method import Method
 from covid_jax.runtime.mesh import make_mesh
 
 
-def dataset(label, split):
+def dataset(label, split, patient=None):
     n = len(label)
-    exams = [Exam(f'e{i}', f'p{i}', 'here', 'x', s, ()) for i, s in enumerate(split)]
+    exams = [Exam(f'e{i}', patient[i] if patient else f'p{i}', 'here', 'x', s, ()) for i, s in enumerate(split)]
     images = [{'image': np.full((2, 2, 2, 1), 10 * i, np.uint8)} for i in range(n)]
     return Dataset(exams, np.array(label, np.int32), np.zeros(n, np.int32), np.arange(n), images, {}, '')
 
@@ -54,9 +54,9 @@ def test_passes_are_averaged():
     np.testing.assert_allclose(p[:, 1], (1 / (1 + np.exp(-(np.arange(3) / 10 + draws)))).mean(0), rtol=1e-5)
 
 
-def report(tmp_path, label, split, probability):
+def report(tmp_path, label, split, probability, patient=None):
     config = small_config()
-    d = dataset(label, split)
+    d = dataset(label, split, patient)
     p = {s: np.stack([1 - q, q], 1) for s in dict.fromkeys(split)
          for q in [np.array([x for x, t in zip(probability, split, strict=True) if t == s])]}
     return evaluate.write_report(config, tmp_path, d, p), json.loads((tmp_path / 'metrics.json').read_text())
@@ -87,3 +87,26 @@ def test_unlabelled_exams_are_predicted_and_not_scored(tmp_path):
     with open(tmp_path / 'predictions.csv', newline='') as f:
         table = list(csv.DictReader(f))
     assert [r['label'] for r in table] == ['noncovid', 'covid', ''] and [r['p_covid'] for r in table][2] == '0.200000'
+
+
+def test_images_are_scored_by_image_and_by_patient(tmp_path, capsys):
+    """Patient a: mean 0.6, covid; b: mean 0.4, not; c has both labels and is left out; d: one image, no label."""
+    label, patient = [1, 1, 0, 0, 0, 1, -1], list('aabbccd')
+    metrics, kept = report(tmp_path, label, ['test'] * 7, [0.3, 0.9, 0.7, 0.1, 0.2, 0.8, 0.5], patient)
+    assert metrics == kept
+    assert metrics['test']['accuracy']['value'] == pytest.approx(4 / 6) and metrics['test']['accuracy']['n'] == 6
+    assert metrics['test_patients']['accuracy']['value'] == 1.0 and metrics['test_patients']['accuracy']['n'] == 2
+    assert '1 patients have images of different labels' in capsys.readouterr().out
+    with open(tmp_path / 'predictions_patients.csv', newline='') as f:
+        table = {r['patient']: (r['label'], r['p_covid']) for r in csv.DictReader(f)}
+    assert table == {'a': ('covid', '0.600000'), 'b': ('noncovid', '0.400000'), 'd': ('', '0.500000')}
+
+
+def test_patients_of_one_exam_are_not_counted_twice(tmp_path):
+    metrics, _ = report(tmp_path, [0, 1], ['test'] * 2, [0.3, 0.9])
+    assert list(metrics) == ['test'] and not (tmp_path / 'predictions_patients.csv').exists()
+
+
+def test_only_patients_of_both_labels_leave_undefined_metrics_with_a_reason(tmp_path):
+    metrics, _ = report(tmp_path, [0, 1], ['test'] * 2, [0.3, 0.9], ['a', 'a'])
+    assert metrics['test_patients']['auc']['value'] is None and metrics['test_patients']['auc']['reason']
