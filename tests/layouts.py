@@ -7,7 +7,6 @@ import pytest
 from covid_jax import UserError
 
 ROOT = Path(__file__).parents[1]
-SHARED = ROOT / '../shared/data'
 
 
 def touch(root, *names):
@@ -35,9 +34,3 @@ def refused(source, root):
         source(root, lambda note: None)
     assert len(str(caught.value).splitlines()) == 1
     return str(caught.value)
-
-
-def real(name):
-    if not (SHARED / name).exists():
-        pytest.skip(f'needs the real data in {SHARED / name}')
-    return SHARED / name

@@ -3,7 +3,8 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
-from layouts import listed, real, refused, touch, write
+from layouts import listed, refused, touch, write
+from scans import real
 
 from covid_jax.data import published_images
 from covid_jax.data.exams import class_index

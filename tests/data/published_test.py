@@ -3,7 +3,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from layouts import listed, real, refused, touch, write
+from layouts import listed, refused, touch, write
+from scans import real
 
 from covid_jax.data import published
 from covid_jax.data.exams import class_index
