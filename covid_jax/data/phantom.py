@@ -43,6 +43,11 @@ def phantom(seed, index, label, size=(40, 96, 96)):
     return hu, spacing, lesion
 
 
+def lungs(seed, index, size=(40, 96, 96)):
+    """The true lungs of phantom(seed, index, ...) under every label, bool [depth, height, width]: lesions included."""
+    return _anatomy(np.random.default_rng([seed, index, 0]), size)[3] > 0.5
+
+
 def address(seed, index, label):
     """'phantom:SEED:INDEX:LABEL', which stands where other exams have a path."""
     return f'phantom:{seed}:{index}:{label}'

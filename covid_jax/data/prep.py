@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from covid_jax import UserError
+from covid_jax.data.lungs import box, lung_mask
+
+LUNGS = ('', 'crop', 'mask')
 
 
 @dataclass(frozen=True)
@@ -13,65 +16,103 @@ class Prep:
     """How a scan is prepared.
 
     window:  Hounsfield units that become 0 and 255; scans without Hounsfield units (0..255) are taken as they are
-    size:    (depth, height, width) after resizing
+    size:    (depth, height, width) of the result
+    spacing: (z, y, x) mm of the result, whose middle is the scan's: cropped, or padded with 0, to size. (): the whole scan
+             is resized to size, whatever its spacing
+    lungs:   '' | 'crop': what follows sees only the box around both lungs | 'mask': that, and 0 outside the lungs
+    margin:  (z, y, x) mm by which that box is wider than the lungs
     version: raised whenever `prepare` changes what it returns
     """
 
     window: tuple[float, float]
     size: tuple[int, int, int]
-    version: int = 1
+    spacing: tuple[float, float, float] | tuple[()] = ()
+    lungs: str = ''
+    margin: tuple[float, float, float] = (5.0, 9.0, 9.0)
+    version: int = 2
 
     def __post_init__(self):
         if len(self.window) != 2 or self.window[0] >= self.window[1]:
             raise UserError(f'--config.prep.window={self.window} must be two Hounsfield values, the lower first')
         if len(self.size) != 3 or min(self.size) < 1:
             raise UserError(f'--config.prep.size={self.size} must be three whole numbers: depth, height, width')
+        if self.spacing and (len(self.spacing) != 3 or min(self.spacing) <= 0):
+            raise UserError(f'--config.prep.spacing={self.spacing} must be (), or three lengths in mm: z, y, x')
+        if self.lungs not in LUNGS:
+            raise UserError(f"--config.prep.lungs={self.lungs} must be one of {', '.join(map(repr, LUNGS))}")
+        if len(self.margin) != 3 or min(self.margin) < 0:
+            raise UserError(f'--config.prep.margin={self.margin} must be three lengths in mm: z, y, x')
 
     @property
     def hash(self):
         """The same in every process and Python version."""
-        fields = ([float(v) for v in self.window], [int(n) for n in self.size], self.version)
+        floats = [[float(v) for v in values] for values in (self.window, self.spacing, self.margin)]
+        fields = (floats[0], [int(n) for n in self.size], floats[1], self.lungs, floats[2] if self.lungs else [], self.version)
         return hashlib.sha256(repr(fields).encode()).hexdigest()[:16]
 
 
 def prepare(scan, prep):
-    """A decoded scan [depth, height, width] -> uint8 [*prep.size, 1]: windowed, then resized linearly.
+    """A decoded scan [depth, height, width] -> uint8 [*prep.size, 1]: lungs found, windowed, then resampled linearly.
 
-    CMC-COV19D section 5.1 (resize to a fixed depth, height and width, then to [0, 1]). UserError where the values can be
-    neither Hounsfield units nor 0..255.
+    CMC-COV19D section 5.1 (resize to a fixed depth, height and width); Rubik's cube Pro section 4.1 (lungs, crop with
+    margins, spacing). Reads only the slices that it needs. UserError where the values can be neither Hounsfield units nor
+    0..255, where a spacing is asked for and the scan has none, and where no lungs are found.
     """
-    voxels = scan.voxels
-    low, high = prep.window if scan.hounsfield else (0.0, 255.0)
+    voxels, low, high = scan.voxels, *(prep.window if scan.hounsfield else (0.0, 255.0))
     if not scan.hounsfield:
         least, most = voxels.min(), voxels.max()
         if least < 0 or most > 255:
             raise UserError(f'values from {least:g} to {most:g} are neither Hounsfield units nor grey values 0..255')
-    below, above, weight = _taps(voxels.shape[0], prep.size[0])
-    out = np.empty((*prep.size, 1), np.uint8)
-    for i, (a, b, w) in enumerate(zip(below, above, weight, strict=True)):  # only the two source slices it needs
-        plane = _scaled(voxels[a], low, high)
-        if w:
-            plane = plane + np.float32(w) * (_scaled(voxels[b], low, high) - plane)
-        plane = _linear(_linear(plane, prep.size[1], 0), prep.size[2], 1)
-        out[i, :, :, 0] = np.rint(plane)
+    if prep.spacing and not scan.spacing:
+        raise UserError(f'--config.prep.spacing={prep.spacing} needs scans that know their spacing, as DICOM or NIfTI does')
+    mask = None
+    if prep.lungs:
+        mask = _lungs(scan)
+        inside = box(mask, scan.spacing or (1.0, 1.0, 1.0), prep.margin)
+        voxels, mask = voxels[inside], mask[inside] if prep.lungs == 'mask' else None
+    steps = np.divide(prep.spacing, scan.spacing) if prep.spacing else np.divide(voxels.shape, prep.size)
+    (below, above, weight, here), *planar = [_taps(*a) for a in zip(voxels.shape, prep.size, steps, strict=True)]
+    out = np.zeros((*prep.size, 1), np.uint8)
+    done = {}
+    for i in np.flatnonzero(here):
+        done = {k: done[k] if k in done else _plane(voxels[k], None if mask is None else mask[k], low, high, *planar)
+                for k in (below[i], above[i])}
+        plane = done[below[i]] + np.float32(weight[i]) * (done[above[i]] - done[below[i]])
+        np.rint(plane, out=out[i, :, :, 0], casting='unsafe')
     return out
 
 
-def _scaled(plane, low, high):
-    return np.clip((plane.astype(np.float32) - low) * np.float32(255 / (high - low)), 0, 255)
+def _lungs(scan):
+    try:
+        return lung_mask(scan)
+    except ValueError as error:
+        raise UserError(f"{error}; --config.prep.lungs='' takes scans whole") from None
 
 
-def _linear(plane, size, axis):
-    if plane.shape[axis] == size:
-        return plane
-    below, above, weight = _taps(plane.shape[axis], size)
-    low, high = plane.take(below, axis), plane.take(above, axis)
-    weight = weight.astype(np.float32)
-    return low + (weight[:, None] if axis == 0 else weight) * (high - low)
+def _plane(plane, mask, low, high, rows, columns):
+    """One slice [height, width] -> float32 [*size[1:]] in [0, 255]: windowed, 0 outside the mask, resampled in plane."""
+    plane = np.clip((plane.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low)), 0, 255)
+    if mask is not None:
+        plane *= mask
+    for axis, (below, above, weight, here) in enumerate((rows, columns)):
+        if len(below) == plane.shape[axis] and not weight.any() and here.all():
+            continue
+        lower, upper = plane.take(below, axis), plane.take(above, axis)
+        upper -= lower
+        upper *= np.expand_dims(weight, 1 - axis)
+        lower += upper
+        plane = lower if here.all() else lower * np.expand_dims(here, 1 - axis)
+    return plane
 
 
-def _taps(length, size):
-    """Half-pixel linear interpolation, edges repeated: indices below and above, weight of the one above."""
-    at = np.clip((np.arange(size) + 0.5) * length / size - 0.5, 0, length - 1)
+def _taps(length, size, step):
+    """Linear interpolation of `size` samples `step` voxels apart, their middle the middle of `length` voxels.
+
+    Returns indices below and above, float32 weight of the one above, and whether the sample lies in the scan, whose edge
+    is half a voxel beyond the last centre; there the last voxel is repeated.
+    """
+    at = (np.arange(size) + 0.5 - size / 2) * step + length / 2 - 0.5
+    here = (at > -0.5 - 1e-6) & (at < length - 0.5 + 1e-6)
+    at = np.clip(at, 0, length - 1)
     below = np.floor(at).astype(int)
-    return below, np.minimum(below + 1, length - 1), at - below
+    return below, np.minimum(below + 1, length - 1), (at - below).astype(np.float32), here
