@@ -4,6 +4,7 @@ A store is a folder named after what is in it (source hashes and Prep). While it
 its own, renamed into place: that is what a killed run finds again. A finished store has `table.json`, written last.
 """
 
+import dataclasses
 import fcntl
 import hashlib
 import io
@@ -16,7 +17,7 @@ import socket
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,10 +86,11 @@ def content_hashes(exams, root):
             if path.startswith('phantom:'):
                 digest.update(f'{path} version {phantom.VERSION}'.encode())
                 continue
-            path = Path(path)
-            for file in sorted(p for p in path.rglob('*') if p.is_file()) if path.is_dir() else [path]:
-                name = '' if file == path else file.relative_to(path).as_posix()
+            whole, part = decode.split_address(path)
+            for file in decode.files_of(path):
+                name = '' if file == whole else os.path.relpath(file, whole)
                 digest.update(f'{name}\0{of_file(file)}\0'.encode())
+            digest.update(json.dumps(part).encode() if part else b'')
         return digest.hexdigest()
 
     with ThreadPoolExecutor(8) as pool:
@@ -102,7 +104,7 @@ def content_hashes(exams, root):
 def _make(path, exams, hashes, prep, workers):
     parts = path / 'parts'
     parts.mkdir(exist_ok=True)
-    _write(path / 'prep.json', json.dumps({'window': prep.window, 'size': prep.size, 'version': prep.version}))
+    _write(path / 'prep.json', json.dumps(dataclasses.asdict(prep)))
     part = {exam.id: parts / f'{digest}.npy' for exam, digest in zip(exams, hashes, strict=True)}
     broken = _prepare_all([e for e in exams if not part[e.id].exists()], part, prep, workers)
     good = [e for e in exams if e.id not in broken]
@@ -117,28 +119,44 @@ def _make(path, exams, hashes, prep, workers):
 
 def _prepare_all(exams, part, prep, workers):
     """{exam id: reason} of those that could not be prepared."""
-    if not exams:
-        return {}
-    broken = {}
+    broken, left = {}, {e.id: e for e in exams}
     columns = [rich.progress.TextColumn('preparing scans'), rich.progress.BarColumn(),
                rich.progress.MofNCompleteColumn(), rich.progress.TimeRemainingColumn()]
-    workers = min(workers or os.cpu_count(), len(exams))
+    with rich.progress.Progress(*columns, disable=not exams) as progress:
+        bar = progress.add_task('', total=len(exams))
+
+        def ended(exam, reason):
+            del left[exam.id]
+            if reason is not None:
+                broken[exam.id] = reason
+            progress.advance(bar)
+
+        try:
+            with _pool(min(workers or os.cpu_count(), len(exams) or 1)) as pool:
+                jobs = {pool.submit(_prepare_one, e.paths[0], prep, part[e.id]): e for e in exams}
+                for job in as_completed(jobs):
+                    ended(jobs[job], job.result())
+        except BrokenProcessPool:  # a scan that crashes its decoder, or too little memory: find out which
+            progress.print('a preparing process died: the scans that are left are prepared one at a time')
+            while left:
+                with _pool(1) as pool, suppress(BrokenProcessPool):
+                    for exam in list(left.values()):
+                        ended(exam, pool.submit(_prepare_one, exam.paths[0], prep, part[exam.id]).result())
+                if left:
+                    exam = next(iter(left.values()))
+                    ended(exam, f'{exam.paths[0]}: the process that prepared it died, of the file or of too little memory')
+    return {e.id: broken[e.id] for e in exams if e.id in broken}
+
+
+@contextmanager
+def _pool(workers):
+    """Preparing processes; when the block is left, what has not begun is dropped."""
     context = multiprocessing.get_context('spawn')  # a fork of a process that runs jax can hang
     pool = ProcessPoolExecutor(workers, context, initializer=_die_with_parent)
     try:
-        with rich.progress.Progress(*columns) as progress:
-            bar = progress.add_task('', total=len(exams))
-            jobs = {pool.submit(_prepare_one, e.paths[0], prep, part[e.id]): e for e in exams}
-            for job in as_completed(jobs):
-                if (reason := job.result()) is not None:
-                    broken[jobs[job].id] = reason
-                progress.advance(bar)
-    except BrokenProcessPool:
-        raise UserError('a preparing process was killed, out of memory perhaps: run the same command with '
-                        '--config.data.workers=1; what is prepared is kept') from None
+        yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    return {e.id: broken[e.id] for e in exams if e.id in broken}
 
 
 def _die_with_parent():

@@ -60,6 +60,26 @@ def test_broken_exams_are_set_aside_with_the_reason(tmp_path, rng):
     np.testing.assert_array_equal(made.images[made.row['e3']]['image'], prepare(decode(exams[3].paths[0]), PREP))
 
 
+def test_a_scan_that_kills_its_process_is_set_aside_and_the_others_go_on(tmp_path, rng, monkeypatch, capsys):
+    (tmp_path / 'sitecustomize.py').write_text(
+        'import os\nfrom covid_jax.data import decode\nreal = decode.decode\n'
+        'decode.decode = lambda path: os.abort() if "scan2" in str(path) else real(path)\n')
+    monkeypatch.setenv('PYTHONPATH', f'{tmp_path}{os.pathsep}{os.environ.get("PYTHONPATH", "")}')
+    exams = exams_in(tmp_path, rng)
+    made = store.build(exams, store.content_hashes(exams, tmp_path / 'store'), PREP, tmp_path / 'store', workers=2)
+    assert list(made.broken) == ['e2'] and 'scan2.npz' in made.broken['e2'] and sorted(made.row) == ['e0', 'e1', 'e3']
+    assert 'one at a time' in capsys.readouterr().out
+
+
+def test_a_part_of_a_file_is_another_content_than_the_file(tmp_path, rng):
+    (whole,) = exams_in(tmp_path, rng, 1)
+    parts = [whole._replace(paths=(f'{whole.paths[0]}::slice={i}',)) for i in (1, 2)]
+    assert len(set(store.content_hashes([whole, *parts], tmp_path / 'store'))) == 3
+    made = built([parts[0]], tmp_path / 'store')
+    expected = prepare(decode(whole.paths[0])._replace(voxels=np.load(whole.paths[0])['hu'][1:2]), PREP)
+    np.testing.assert_array_equal(made.images[0]['image'], expected)
+
+
 def test_nothing_usable_is_one_line(tmp_path, rng):
     exams = exams_in(tmp_path, rng, 2)
     for e in exams:
