@@ -20,8 +20,9 @@ def base():
     c.stages = ()  # names of overrides, run in turn
     c.init_from = ''  # a run's folder, or an earlier stage: start from its parameters
     c.data = {
-        'source': 'phantom',  # phantom | folder | manifest | covid_ct_md
-        'root': '',  # the folder, or the manifest's CSV file
+        'source': 'phantom',  # see docs/data.md; several, with commas between them, are sites of one data set
+        'root': '',  # the folder, or the manifest's CSV file; one for each source, with commas between them
+        'exclude': '',  # a text file of ids that are left out, one a line
         'classes': ('noncovid|non-covid|non_covid|normal|pneumonia|cap|cp', 'covid|covid-19|covid19|ncp'),
         'val': 0.2,  # share of patients, where the source names no val split
         'test': 0.2,
@@ -31,7 +32,13 @@ def base():
         'workers': 0,  # preparing processes; 0: one a core
         'phantom': {'seed': 0, 'train': 360, 'val': 60, 'test': 120},
     }
-    c.prep = {'window': (-1000.0, 400.0), 'size': (24, 48, 48)}
+    c.prep = {
+        'window': (-1000.0, 400.0),  # Hounsfield units that become 0 and 255
+        'size': (24, 48, 48),  # depth, height, width
+        'spacing': (),  # z, y, x in mm: resample to it, then crop or pad to size; (): resize the whole scan to size
+        'lungs': '',  # crop: to the box around both lungs | mask: that, and 0 outside the lungs
+        'margin': (5.0, 9.0, 9.0),  # z, y, x in mm by which the box is wider
+    }
     c.model = {'name': 'ResNeSt14Small', 'dtype': 'auto', 'mean': 0.3529, 'std': 0.2983}
     c.method = {'name': 'supervised', 'depth': 20}
     c.train = {

@@ -21,7 +21,14 @@ def run(config, workdir):
     check_ranges(config)
     workdir = Path(workdir)
     store = config.data.store or workdir / 'store'
-    results = {}
+    results, said = {}, set()
+
+    def say(line):
+        """Once, however many parts read the same data."""
+        if line not in said and jax.process_index() == 0:
+            print(line, flush=True)
+        said.add(line)
+
     for stage in config.stages or ('',):
         results = {}
         for fold in range(config.folds):
@@ -30,7 +37,7 @@ def run(config, workdir):
                 if jax.process_index() == 0 and (stage or part.parts):
                     print(f'== {Path(stage) / part}', flush=True)
                 metrics = train_and_evaluate(part_config(config, workdir, stage, part, seed), workdir / stage / part,
-                                             store, fold)
+                                             store, fold, say)
                 results[str(Path(stage) / part)] = metrics
     if jax.process_index() == 0:
         show(results, workdir)
@@ -77,7 +84,7 @@ def show(results, workdir):
     console = rich.console.Console()
     for name in (split, f'{split}_patients'):
         if name in splits:
-            _show_split(console, [metrics[name] for metrics in results.values()], name.replace('_', ', by '))
+            _show_split(console, [metrics[name] for metrics in results.values()], name.replace('_patients', ', by patient'))
     console.print(f'predictions, metrics, plots and checkpoints: {workdir}', soft_wrap=True)
     console.print('Research software, not a medical device.')
 

@@ -1,5 +1,6 @@
 """The loop: the same for every method."""
 
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -18,18 +19,19 @@ from covid_jax.runtime.state import create, train_step
 from covid_jax.runtime.writers import Writer, progress
 
 
-def train_and_evaluate(config, workdir, store='', fold=0):
+def train_and_evaluate(config, workdir, store='', fold=0, say=print):
     """Trains one network and evaluates it; goes on where an earlier call with the same workdir was stopped.
 
     config: from a config file, unlocked or not; it is not changed. store: where prepared scans are kept, for runs that
-    share them. Returns {split: {metric: {value, low, high, n}}}.
+    share them. say: is called with each line that a user should know about the data. Returns {split: {metric: {value, low,
+    high, n}}}.
     """
     workdir = Path(workdir)
     mesh = make_mesh()
     config = resolve(config, workdir, mesh.size)
     configs.check(config, workdir)
     method = methods.make(config, mesh)
-    dataset = pipeline.load(config, store or config.data.store or workdir / 'store', fold)
+    dataset = pipeline.load(config, store or config.data.store or workdir / 'store', fold, say)
     configs.check(config, workdir, dataset.digest)
     announce(dataset)
     steps_per_epoch = len(dataset.of_split('train')) / config.train.batch
@@ -85,6 +87,9 @@ def announce(dataset):
     broken = f'; {len(dataset.broken)} could not be prepared, see quarantine.csv' if dataset.broken else ''
     if jax.process_index() == 0:
         print(f'scans: {counts}{broken}', flush=True)
+        sites = Counter(exam.site for exam in dataset.exams)
+        if len(sites) > 1:
+            print(f'sites: {", ".join(f"{count} {site}" for site, count in sorted(sites.items()))}', flush=True)
         for name, why in (('val', 'the last checkpoint is evaluated, no threshold is frozen'), ('test', 'no test metrics')):
             if not len(dataset.of_split(name)):
                 print(f'no {name} split: {why}', flush=True)

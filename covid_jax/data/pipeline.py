@@ -37,24 +37,21 @@ class Dataset(NamedTuple):
         return np.array([i for i, e in enumerate(self.exams) if e.split == split], int)
 
 
-def load(config, root, fold=0):
-    """Reads, checks, prepares and splits the config's data; the store is made below `root`. UserError for bad input."""
+def load(config, root, fold=0, say=print):
+    """Reads, checks, prepares and splits the config's data; the store is made below `root`. UserError for bad input.
+
+    say: is called with each line that a user should know about the data before it is prepared.
+    """
     data = config.data
-    exams = sources.exams_of(data)
     classes = tuple(data.classes)
     if len(set(class_names(classes))) < max(2, len(classes)):
         raise UserError(f'--config.data.classes={classes} must be two or more classes of different names, covid the second')
-    for exam in exams:
-        try:
-            class_index(exam.label, classes)
-        except UserError as e:
-            raise UserError(f'{exam.id}: {e}') from None
-    exams = splits.assign(exams, classes, val=data.val, test=data.test, folds=config.folds, fold=fold,
-                          seed=data.split_seed, held_out=tuple(data.held_out))
+    exams = _placed(sources.parts_of(data, say), classes, config, fold)
     exams = [e._replace(split='') if e.split == 'train' and not e.label else e for e in exams]  # nothing to learn from
+    splits.check_training(exams)
     hashes = store.content_hashes(exams, root)
     splits.check_duplicates(exams, hashes)
-    prep = Prep(tuple(config.prep.window), tuple(config.prep.size))
+    prep = Prep(**{name: value if isinstance(value, str) else tuple(value) for name, value in config.prep.items()})
     prepared = store.build(exams, hashes, prep, Path(root), data.workers)
     kept = [e for e in exams if e.id in prepared.row]
     names = sorted({e.site for e in kept})
@@ -66,6 +63,23 @@ def load(config, root, fold=0):
         reason = next(iter(prepared.broken.values()), 'no exam is in it')
         raise UserError(f'nothing is left to train on: {reason}')
     return dataset
+
+
+def _placed(parts, classes, config, fold):
+    """All exams with their splits, which are drawn within each source: one may name its own, and another none."""
+    data, exams = config.data, []
+    held_out = set(data.held_out)
+    unknown = held_out - {exam.patient for part in parts for exam in part}
+    for part in parts:
+        for exam in part:
+            try:
+                class_index(exam.label, classes)
+            except UserError as e:
+                raise UserError(f'{exam.id}: {e}') from None
+        mine = unknown | held_out & {exam.patient for exam in part}
+        exams += splits.assign(part, classes, val=data.val, test=0 if held_out else data.test, folds=config.folds, fold=fold,
+                               seed=data.split_seed, held_out=tuple(sorted(mine)))
+    return exams
 
 
 def _digest(exams, hashes, prep):

@@ -30,15 +30,14 @@ class Scan(NamedTuple):
 
 @contextmanager
 def blame(path):
-    """Whatever a parser raises on foreign bytes becomes a UserError that names the file; its warnings are not ours."""
+    """Whatever a parser raises on foreign bytes becomes one printable line that names the file; its warnings are not ours."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             yield
-    except UserError:
-        raise
     except Exception as error:
-        raise UserError(' '.join(f'{path}: {str(error) or type(error).__name__}'.splitlines())) from error
+        line = str(error) if isinstance(error, UserError) else f'{path}: {str(error) or type(error).__name__}'
+        raise UserError(''.join(sign if sign.isprintable() else ' ' for sign in line)) from error
 
 
 def check_size(shape):

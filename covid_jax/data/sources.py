@@ -1,20 +1,26 @@
-"""Where exams come from. A source is a function that returns a list of Exam; exams_of calls the one a config names."""
+"""Where exams come from: the user's own folders and tables, the phantoms, and whatever mix of data sets a config names.
+
+A source is a function of a root and of `note`, which is called with a line for each thing that a user should know; it
+returns a list of Exam. published.py and published_images.py have those of the papers.
+"""
 
 import csv
 import difflib
 import os
-import zipfile
+from collections import Counter
+from itertools import chain
 from pathlib import Path
 
 from covid_jax import UserError
-from covid_jax.data import decode, phantom
+from covid_jax.data import decode, dicom, phantom, published, published_images
 from covid_jax.data.exams import Exam
+from covid_jax.data.listing import lines, visible
+from covid_jax.data.scan import blame
 
 SPLITS = ('train', 'val', 'test')
 PHANTOM_LABELS = ('covid', 'normal', 'covid', 'pneumonia')
 COLUMNS = ('path', 'label', 'id', 'patient', 'site', 'split')
-LAYOUT = ('expected <class>/<scan> or {train,val,test}/<class>/<scan>, '
-          'where a scan is a .npz, .npy, .png or .jpg file or a folder of slices')
+LAYOUT = f'expected <class>/<scan> or {{train,val,test}}/<class>/<scan>, where a scan is {decode.EXPECTED}'
 
 
 def phantoms(seed, train, val, test):
@@ -28,35 +34,47 @@ def phantoms(seed, train, val, test):
     return exams
 
 
-def folder(root):
+def folder(root, note=print):
     """root/<class>/<scan>, or root/<split>/<class>/<scan> where the split is train, val or test.
 
-    A scan is a .npz, .npy, .png or .jpg file, or a folder of slices; other files and hidden ones are skipped. The label
-    is the name of the class folder; every scan is its own patient, and its id is its path below root.
+    A scan is whatever `decode` reads; other files and hidden ones are skipped. The label is the name of the class folder,
+    the id is the path below root. Every scan is its own patient, but for DICOM scans of one PatientID.
     UserError if there is nothing of the kind, or if folders of splits and of classes are mixed.
     """
     root = Path(root)
     if not root.is_dir():
         raise UserError(f'{root} is not a folder: {LAYOUT}')
-    folders = [path for path in _visible(root) if path.is_dir()]
+    folders = [path for path in visible(root) if path.is_dir()]
     splits = [path for path in folders if path.name in SPLITS]
     if splits and len(splits) < len(folders):
         odd = ', '.join(path.name for path in folders if path not in splits)
         raise UserError(f'{root} holds both splits and other folders ({odd}): {LAYOUT}')
-    classes = [(path.name, label) for path in splits for label in _visible(path)] or [('', path) for path in folders]
+    classes = [(path.name, label) for path in splits for label in visible(path)] or [('', path) for path in folders]
     exams = [_folder_exam(root, split, scan) for split, label in classes if label.is_dir() for scan in _scans(label)]
     if not exams:
-        found = ', '.join(path.name for path in _visible(root)[:5]) or 'nothing'
+        found = ', '.join(path.name for path in visible(root)[:5]) or 'nothing'
         raise UserError(f'no scans in {root} (found: {found}): {LAYOUT}')
-    return exams
+    return one_patient(exams, root, note)
 
 
-def _visible(path):
-    return sorted(entry for entry in path.iterdir() if not entry.name.startswith(('.', '__MACOSX')))
+def one_patient(exams, root, note):
+    """The exams with DICOM scans of one PatientID under one patient: the id of the first of them; the PatientID stays
+    unsaid. Exams whose source names a patient are left. UserError where all scans carry the same PatientID."""
+    first, placed = {}, []
+    for exam in exams:
+        digest = dicom.patient_digest(decode.split_address(exam.paths[0])[0]) if exam.patient == exam.id else ''
+        placed.append(exam._replace(patient=first.setdefault(digest, exam.id)) if digest else exam)
+    count = sum(exam.patient in first.values() for exam in placed)
+    if count > 2 and len(first) == 1:
+        raise UserError(f'{root}: all {count} DICOM scans carry one PatientID: name the patients in a manifest '
+                        '(column patient)')
+    if count > len(first):
+        note(f'{root}: {count} DICOM scans of {len(first)} patients, by their PatientID')
+    return placed
 
 
 def _scans(path):
-    return [scan for scan in _visible(path) if scan.is_dir() or scan.suffix.lower() in decode.ARRAYS + decode.IMAGES]
+    return [scan for scan in visible(path) if decode.is_scan(scan)]
 
 
 def _folder_exam(root, split, scan):
@@ -64,11 +82,13 @@ def _folder_exam(root, split, scan):
     return Exam(name, name, 'default', scan.parent.name, split, (str(scan),))
 
 
-def manifest(path):
+def manifest(path, note=print):
     """A comma-separated file with the columns path and label, and optionally id, patient, site and split.
 
-    Paths are relative to the file. An empty id is the path, an empty patient the id, an empty site 'default'. UserError
-    that names the row (its line in the file) for a missing scan, a repeated id, an unknown split or a row too long.
+    Paths are relative to the file and may name a part, as in 'a::series=1.2.3'. An empty id is the path, an empty site
+    'default', an empty patient the id, but for DICOM scans of one PatientID.
+    UserError that names the row (its line in the file) for a missing scan, a repeated id, an unknown split or a row too
+    long.
     """
     path = Path(path)
     exams, lines = [], {}
@@ -80,12 +100,12 @@ def manifest(path):
         exams.append(exam)
     if not exams:
         raise UserError(f'{path} holds no rows: expected the columns {", ".join(COLUMNS)}')
-    return exams
+    return one_patient(exams, path, note)
 
 
 def _rows(path):
     """(line number, {column: stripped cell}) of every row that is not blank."""
-    with decode.blame(path), path.open(newline='', encoding='utf-8-sig') as stream:
+    with blame(path), path.open(newline='', encoding='utf-8-sig') as stream:
         reader = csv.reader(stream, strict=True)
         rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(map(str.strip, cells))]
     columns = rows[0][1] if rows else []
@@ -102,7 +122,7 @@ def _rows(path):
 
 def _manifest_exam(path, line, row):
     scan = row.get('path', '')
-    if not scan or not os.path.exists(path.parent / scan):
+    if not scan or not os.path.exists(decode.split_address(path.parent / scan)[0]):
         raise UserError(f'{path} row {line}: no such file {scan!r} (paths are relative to {path.parent})')
     split = row.get('split', '')
     if split not in SPLITS + ('',):
@@ -112,30 +132,66 @@ def _manifest_exam(path, line, row):
                 (str(path.parent / scan),))
 
 
-def covid_ct_md(root):
-    """COVID-CT-MD as one .npz per patient with the keys hu and label, in root/volumes or in root."""
-    root = Path(root)
-    paths = sorted(root.glob('volumes/*.npz')) or sorted(root.glob('*.npz'))
-    if not paths:
-        raise UserError(f'no .npz volumes in {root} or {root / "volumes"}')
-    return [Exam(path.stem, path.stem, 'COVID-CT-MD', _stored_label(path), '', (str(path),)) for path in paths]
+SOURCES = {'folder': folder, 'manifest': manifest, 'cov19_ct_db': published.cov19_ct_db, 'cc_ccii': published.cc_ccii,
+           'covid_ct_md': published.covid_ct_md, 'luna16': published.luna16, 'covid_ct': published_images.covid_ct,
+           'sars_cov_2_ct': published_images.sars_cov_2_ct, 'chest_xray': published_images.chest_xray}
 
 
-def _stored_label(path):
-    with decode.blame(path), zipfile.ZipFile(path) as archive:
-        return str(decode.member(archive, 'label', kinds='U', ndims=(0,), limit=1))
+def parts_of(data, note=print):
+    """A list of exams for each source of a config's data section; its exclusion list holds for all.
+
+    Several sources, with commas between them and between their roots, are sites of one data set: ids and patients then
+    start with the site, or with the root's name where the source names no site. UserError for a source of no such name and
+    for a root that does not exist.
+    """
+    names = data.source.split(',')
+    roots = data.root.split(',') if len(names) > 1 else [data.root]
+    if len(names) != len(roots):
+        raise UserError(f'--config.data.source names {len(names)} sources and --config.data.root {len(roots)} roots: '
+                        'give each source its root, with commas between them')
+    parts = [_one_source(name, root, data, note) for name, root in zip(names, roots, strict=True)]
+    if len(parts) > 1:
+        parts = [_as_site(exams, root) for exams, root in zip(parts, roots, strict=True)]
+    exams = list(chain.from_iterable(parts))
+    twice = [name for name, count in Counter(exam.id for exam in exams).items() if count > 1]
+    if twice:
+        raise UserError(f'{len(twice)} ids are in two sources, the first {twice[0]!r}: rename the folder of one')
+    if data.exclude:
+        kept = {exam.id for exam in exclude(exams, data.exclude, note)}
+        parts = [[exam for exam in part if exam.id in kept] for part in parts]
+    return parts
 
 
-def exams_of(data):
-    """The exams of a config's data section: its source, its root, and for phantoms their seed and counts.
-    UserError for a source of no such name and for a root that does not exist."""
-    if data.source == 'phantom':
+def excluded(path):
+    """The ids that a text file lists, one per line; '#' starts a comment, blank lines do not count."""
+    return set(filter(None, (line.partition('#')[0].strip() for line in lines(Path(path)))))
+
+
+def exclude(exams, path, note):
+    """The exams without those that the file lists by their id or the last parts of it ('covid/ct_scan_31')."""
+    listed = excluded(path)
+    ends = [{exam.id.split('/', n)[n] for n in range(exam.id.count('/') + 1)} & listed for exam in exams]
+    found = set().union(*ends)
+    kept = [exam for exam, hit in zip(exams, ends, strict=True) if not hit]
+    note(f'{path}: {len(found)} of {len(listed)} ids are in the data, {len(listed) - len(found)} are not; '
+         f'{len(exams) - len(kept)} of {len(exams)} exams are left out')
+    return kept
+
+
+def _one_source(name, root, data, note):
+    if name == 'phantom':
         return phantoms(data.phantom.seed, data.phantom.train, data.phantom.val, data.phantom.test)
-    readers = {'folder': folder, 'manifest': manifest, 'covid_ct_md': covid_ct_md}
-    if data.source not in readers:
-        names = ['phantom', *readers]
-        nearest = difflib.get_close_matches(data.source, names, n=1, cutoff=0)[0]
-        raise UserError(f'no data source {data.source!r}, did you mean {nearest!r}? There are {", ".join(names)}')
-    if not data.root or not os.path.exists(data.root):
-        raise UserError(f'data source {data.source!r} finds nothing at {data.root!r}: set --config.data.root=...')
-    return readers[data.source](data.root)
+    if name not in SOURCES:
+        names = ['phantom', *SOURCES]
+        nearest = difflib.get_close_matches(name, names, n=1, cutoff=0)[0]
+        raise UserError(f'no data source {name!r}, did you mean {nearest!r}? There are {", ".join(names)}')
+    if not root or not os.path.exists(root):
+        raise UserError(f'data source {name!r} finds nothing at {root!r}: set --config.data.root=...')
+    return SOURCES[name](Path(root), note)
+
+
+def _as_site(exams, root):
+    site = {exam.site for exam in exams} - {'default'}
+    prefix = site.pop() if len(site) == 1 else Path(root).stem or 'phantom'
+    return [exam._replace(id=f'{prefix}/{exam.id}', patient=f'{prefix}/{exam.patient}',
+                          site=prefix if exam.site == 'default' else exam.site) for exam in exams]

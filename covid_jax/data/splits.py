@@ -23,8 +23,7 @@ def assign(exams, classes, val=0.2, test=0.2, folds=1, fold=0, seed=0, held_out=
     classes:   the declared classes (see class_index)
     val, test: fractions of the patients that the source does not place
     fold:      in [0, folds)
-    Raises: UserError for a patient in two splits, an unknown patient in held_out, fractions or folds that cannot be,
-    and an empty train split.
+    Raises: UserError for a patient in two splits, an unknown patient in held_out, and fractions or folds that cannot be.
     """
     if not (0 <= val and 0 <= test and val + test < 1):
         raise UserError(f'val={val} and test={test} must be at least 0 and leave something to train on')
@@ -42,12 +41,15 @@ def assign(exams, classes, val=0.2, test=0.2, folds=1, fold=0, seed=0, held_out=
     if 'val' not in given:
         rest = {stratum: [p for p in patients if split[p] != 'test'] for stratum, patients in strata.items()}
         split |= dict.fromkeys(_draw(rest, strata, val), 'val')
-    placed = [exam._replace(split=split[exam.patient]) if exam.label or exam.split else exam for exam in exams]
-    if not any(exam.split == 'train' for exam in placed):
+    return [exam._replace(split=split[exam.patient]) if exam.label or exam.split else exam for exam in exams]
+
+
+def check_training(exams):
+    """UserError where no exam is in train. exams: with their splits."""
+    if not any(exam.split == 'train' for exam in exams):
         unlabelled = sum(not exam.label for exam in exams)
         raise UserError(f'no exam is left to train on: of {len(exams)} exams {unlabelled} have no label '
-                        f'and {sum(exam.split in ("val", "test") for exam in placed)} are in val or test')
-    return placed
+                        f'and {sum(exam.split in ("val", "test") for exam in exams)} are in val or test')
 
 
 def _fixed(exams, held_out):

@@ -1,10 +1,12 @@
 import itertools
+from collections import Counter
 from contextlib import ExitStack
 
 import numpy as np
 import pytest
 
 from covid_jax import UserError
+from covid_jax.config import base
 from covid_jax.data import pipeline
 from covid_jax.data.exams import Exam
 
@@ -78,8 +80,6 @@ def manifest(tmp_path, text):
         hu = np.random.default_rng(ord(name)).integers(-1000, 400, (3, 8, 8)).astype(np.int16)
         np.savez(tmp_path / f'{name}.npz', hu=hu)
     (tmp_path / 'scans.csv').write_text('path,label,patient,split\n' + text)
-    from covid_jax.config import base
-
     c = base()
     c.data.update(source='manifest', root=str(tmp_path / 'scans.csv'), workers=1)
     c.prep.size = (3, 8, 8)
@@ -107,4 +107,26 @@ def test_the_same_bytes_in_two_splits(tmp_path):
     c = manifest(tmp_path, 'a.npz,covid,p1,train\nb.npz,normal,p2,train\nc.npz,covid,p3,test\n')
     (tmp_path / 'c.npz').write_bytes((tmp_path / 'a.npz').read_bytes())
     with pytest.raises(UserError, match='a.npz.*c.npz'):
+        pipeline.load(c, tmp_path / 'store')
+
+
+def test_each_source_draws_the_splits_that_it_does_not_name(tmp_path):
+    """One site names train and val, for all its patients; the other nothing, and draws its own val and test."""
+    for site, splits in (('oslo', ('train', 'val')), ('rome', ('',))):
+        for i in range(20):
+            folder = tmp_path / site / splits[i % len(splits)] / ('covid' if i % 4 < 2 else 'normal')
+            folder.mkdir(parents=True, exist_ok=True)
+            np.save(folder / f'{i}.npy', np.random.default_rng([i, len(site), ord(site[0])]).integers(0, 255, (2, 4, 4), np.uint8))
+    c = base()
+    c.data.update(source='folder,folder', root=f'{tmp_path}/oslo,{tmp_path}/rome', workers=1, val=0.2, test=0.2)
+    c.prep.size = (2, 4, 4)
+    d = pipeline.load(c, tmp_path / 'store')
+    counts = Counter((e.site, e.split) for e in d.exams)
+    assert counts == {('oslo', 'train'): 10, ('oslo', 'val'): 10, ('rome', 'train'): 12, ('rome', 'val'): 4, ('rome', 'test'): 4}
+    assert np.unique(d.site).tolist() == [0, 1]
+    c.data.held_out = ('rome/covid/0.npy',)
+    d = pipeline.load(c, tmp_path / 'store')
+    assert [e.id for e in d.exams if e.split == 'test'] == ['rome/covid/0.npy']
+    c.data.held_out = ('nobody',)
+    with pytest.raises(UserError, match='nobody'):
         pipeline.load(c, tmp_path / 'store')

@@ -1,15 +1,14 @@
 import subprocess
 import sys
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from covid_jax import UserError
 from covid_jax.data import sources
-from covid_jax.data.decode import decode
 from covid_jax.data.exams import class_index
 
 SHARED = Path(__file__).parents[2] / '../shared/data'
@@ -136,39 +135,58 @@ class TestManifest:
         assert str(tmp_path) in refused(sources.manifest, tmp_path)
 
 
-class TestCovidCtMd:
-
-    def test_real_volumes(self):
-        if not (SHARED / 'COVID-CT-MD').exists():
-            pytest.skip(f'needs the real data in {SHARED}/COVID-CT-MD')
-        exams = sources.covid_ct_md(SHARED / 'COVID-CT-MD')
-        assert {exam.patient: exam.label for exam in exams} == {
-            'P001': 'COVID-19', 'cap001': 'CAP', 'cap002': 'CAP', 'normal001': 'Normal'}
-        assert decode(exams[0].paths[0]).voxels.shape == (148, 128, 128)
-
-    def test_label_is_read_without_the_voxels_and_never_unpickled(self, tmp_path):
-        np.savez(tmp_path / 'P1.npz', hu=np.zeros((2, 2, 2), np.int16), label='Normal')
-        assert sources.covid_ct_md(tmp_path)[0][:4] == ('P1', 'P1', 'COVID-CT-MD', 'Normal')
-        np.savez(tmp_path / 'P2.npz', label=np.array({'a': 1}, object))
-        assert 'P2.npz' in refused(sources.covid_ct_md, tmp_path)
-
-    def test_no_label_and_no_volume_are_refused(self, tmp_path):
-        assert 'no .npz' in refused(sources.covid_ct_md, tmp_path)
-        np.savez(tmp_path / 'P1.npz', hu=np.zeros((2, 2, 2), np.int16))
-        line = refused(sources.covid_ct_md, tmp_path)
-        assert 'P1.npz' in line and 'label' in line
+def data(source, root, **more):
+    counts = SimpleNamespace(seed=0, train=4, val=2, test=2)
+    return SimpleNamespace(**{'source': source, 'root': str(root), 'exclude': '', 'phantom': counts} | more)
 
 
-class TestExamsOf:
+def exams_of(settings, note=lambda line: None):
+    return list(chain.from_iterable(sources.parts_of(settings, note)))
+
+
+class TestPartsOf:
 
     def test_every_source_has_its_name(self, tmp_path):
-        counts = SimpleNamespace(seed=0, train=4, val=2, test=2)
-        assert len(sources.exams_of(SimpleNamespace(source='phantom', root='', phantom=counts))) == 8
+        assert len(exams_of(data('phantom', ''))) == 8
         touch(tmp_path, 'covid/a.npz')
         (tmp_path / 'm.csv').write_text('path,label\ncovid/a.npz,covid\n')
-        (folder,) = sources.exams_of(SimpleNamespace(source='folder', root=str(tmp_path)))
-        (manifest,) = sources.exams_of(SimpleNamespace(source='manifest', root=str(tmp_path / 'm.csv')))
-        assert folder == manifest
+        assert exams_of(data('folder', tmp_path)) == exams_of(data('manifest', tmp_path / 'm.csv'))
+
+    def test_several_sources_are_sites_whose_ids_and_patients_stay_apart(self, tmp_path):
+        touch(tmp_path, 'rome/covid/a.npz', 'oslo/covid/a.npz', 'sars/COVID/Covid (1).png', 'sars/non-COVID/Non-Covid (1).png')
+        roots = ','.join(str(tmp_path / name) for name in ('rome', 'oslo', 'sars'))
+        exams = exams_of(data('folder,folder,sars_cov_2_ct', roots))
+        assert [(exam.id, exam.site) for exam in exams[:2]] == [('rome/covid/a.npz', 'rome'), ('oslo/covid/a.npz', 'oslo')]
+        assert {exam.site for exam in exams[2:]} == {'SARS-CoV-2-CT'} and len({exam.patient for exam in exams}) == 4
+        line = refused(exams_of, data('folder,folder', str(tmp_path / 'rome')))
+        assert '2 sources' in line and '1 roots' in line
+        touch(tmp_path, 'more/rome/covid/a.npz')
+        line = refused(exams_of, data('folder,folder', f'{tmp_path}/rome,{tmp_path}/more/rome'))
+        assert 'rome/covid/a.npz' in line
+
+    def test_listed_ids_or_their_last_parts_are_left_out(self, tmp_path):
+        touch(tmp_path, *(f'{split}/covid/{n}.npz' for split in ('train', 'val') for n in range(4)))
+        path = tmp_path / 'out.txt'
+        path.write_bytes(b'# why\r\n\r\ntrain/covid/1.npz  # wrong view\r\ncovid/2.npz\r\n7.npz\r\n')
+        notes = []
+        exams = exams_of(data('folder', tmp_path, exclude=str(path)), notes.append)
+        assert {exam.id for exam in exams} == {
+            'train/covid/0.npz', 'train/covid/3.npz', 'val/covid/0.npz', 'val/covid/1.npz', 'val/covid/3.npz'}
+        assert notes == [f'{path}: 2 of 3 ids are in the data, 1 are not; 3 of 8 exams are left out']
+        assert 'gone.txt' in refused(exams_of, data('folder', tmp_path, exclude=str(tmp_path / 'gone.txt')))
+
+    @pytest.mark.parametrize('name, count, files', [
+        ('cov19_ct_db', 16, ('0.jpg',)), ('cc_ccii', 8, tuple(f'{k}.png' for k in range(20)))])
+    def test_shipped_lists_are_written_as_the_source_writes_ids(self, tmp_path, root, name, count, files):
+        path = root / f'configs/exclude/{name}.txt'
+        bad = sources.excluded(path)
+        good = {'cov19_ct_db': ('train/covid/a', 'train/non-covid/a', 'val/covid/a', 'val/non-covid/a'),
+                'cc_ccii': ('NCP/1/1', 'CP/1/1', 'Normal/1/1')}[name]
+        touch(tmp_path, *(f'{scan}/{file}' for scan in (*bad, *good) for file in files))
+        notes = []
+        kept = exams_of(data(name, tmp_path, exclude=str(path)), notes.append)
+        assert {exam.id for exam in kept} == set(good) and len(bad) == count
+        assert f'{count} of {count} ids are in the data, 0 are not' in notes[-1]
 
     def test_phantom_labels_are_declared_by_binary_and_ternary_classes(self):
         for exam in sources.phantoms(0, 4, 0, 0):
@@ -178,12 +196,12 @@ class TestExamsOf:
     @pytest.mark.parametrize('name, nearest', [
         ('phantoms', 'phantom'), ('mainfest', 'manifest'), ('covid-ct-md', 'covid_ct_md'), ('Folder', 'folder')])
     def test_mistyped_source_is_corrected(self, name, nearest):
-        line = refused(sources.exams_of, SimpleNamespace(source=name, root='/'))
+        line = refused(exams_of, data(name, '/'))
         assert f'did you mean {nearest!r}' in line
 
-    @pytest.mark.parametrize('root', ['', None, '/no/such/folder'])
+    @pytest.mark.parametrize('root', ['', '/no/such/folder'])
     def test_missing_root_names_the_flag(self, root):
-        assert '--config.data.root=' in refused(sources.exams_of, SimpleNamespace(source='folder', root=root))
+        assert '--config.data.root=' in refused(exams_of, data('folder', root or ''))
 
 
 def test_workers_that_decode_do_not_import_jax():

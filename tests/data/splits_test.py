@@ -5,7 +5,7 @@ import pytest
 
 from covid_jax import UserError
 from covid_jax.data.exams import Exam
-from covid_jax.data.splits import assign, check_duplicates
+from covid_jax.data.splits import assign, check_duplicates, check_training
 
 CLASSES = ('normal', 'covid|COVID-19', 'pneumonia')
 
@@ -154,7 +154,7 @@ def test_settings_that_cannot_be_are_refused(settings, words):
 @pytest.mark.parametrize('exams', [[], [exam('a', '')], [exam('a', split='test'), exam('b', split='val')]])
 def test_empty_train_is_refused(exams):
     with pytest.raises(UserError, match='no exam is left to train on'):
-        assign(exams, CLASSES)
+        check_training(assign(exams, CLASSES))
 
 
 def test_undeclared_label_is_refused():
