@@ -70,6 +70,8 @@ def _coarse(voxels, steps):
 
 def _like_hu(grey):
     """Grey values of an unknown window, brought to air at -1000 and soft tissue at 40; between them linear."""
+    if grey.min() == grey.max():
+        return np.full_like(grey, -1000)
     counts, edges = np.histogram(grey, 256)
     value, below = (edges[1:] + edges[:-1]) / 2, np.cumsum(counts)
     low = np.cumsum(counts * value)
