@@ -5,7 +5,7 @@ import zipfile
 
 import numpy as np
 
-from covid_jax.data.scan import BYTES, VOXELS, Scan
+from covid_jax.data.scan import BYTES, VOXELS, Scan, check_spacing
 
 KEYS = ('hu', 'volume', 'image')
 
@@ -29,6 +29,7 @@ def decode_npz(path):
             spacing = tuple(float(mm) for mm in member(archive, 'spacing_mm', ndims=(1,), limit=3))
             if len(spacing) != 3 or not all(0 < mm < math.inf for mm in spacing):
                 raise ValueError(f'spacing_mm must be three positive numbers (z, y, x), not {spacing}')
+            check_spacing(spacing)
         return as_scan(member(archive, key), key == 'hu', spacing)
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from covid_jax import UserError
 from covid_jax.data.exams import Exam
 from covid_jax.data.images import SUFFIXES
-from covid_jax.data.scan import blame
+from covid_jax.data.scan import blame, hidden
 
 TEXT = 2**24  # bytes that a list or table may have
 
@@ -22,7 +22,7 @@ def visible(folder):
     """The entries of a folder, sorted, but for hidden ones and what macOS adds to archives."""
     if not folder.is_dir():
         raise UserError(f'{folder} is not a folder')
-    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith(('.', '__MACOSX')))
+    return sorted(entry for entry in folder.iterdir() if not hidden(entry.name))
 
 
 def glob(root, pattern):

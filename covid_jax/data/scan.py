@@ -1,5 +1,6 @@
 """What every decoder gives, the limits that every header is judged by, and how a foreign error becomes one line."""
 
+import errno
 import re
 import warnings
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from covid_jax import UserError
 VOXELS = 2**30
 BYTES = 2**32
 FILES = 4096  # that one scan may be made of
+MACHINE = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT)  # not the file's fault
 
 
 class Scan(NamedTuple):
@@ -30,12 +32,19 @@ class Scan(NamedTuple):
 
 @contextmanager
 def blame(path):
-    """Whatever a parser raises on foreign bytes becomes one printable line that names the file; its warnings are not ours."""
+    """Whatever a parser raises on foreign bytes becomes one printable line that names the file; its warnings are not ours.
+
+    What is the machine's fault (no memory, no room on the disk) goes on as it is: the file may be good.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             yield
+    except MemoryError:
+        raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in MACHINE:
+            raise
         line = str(error) if isinstance(error, UserError) else f'{path}: {str(error) or type(error).__name__}'
         raise UserError(''.join(sign if sign.isprintable() else ' ' for sign in line)) from error
 
@@ -46,6 +55,17 @@ def check_size(shape):
         raise ValueError(f'{" x ".join(map(str, shape))} voxels are none')
     if np.prod(shape, dtype=object) > VOXELS:
         raise ValueError(f'{" x ".join(map(str, shape))} are more than {VOXELS} voxels')
+
+
+def check_spacing(spacing):
+    """ValueError for millimetres between voxels that no scan of a chest has."""
+    if not all(0.01 <= mm <= 100 for mm in spacing):
+        raise ValueError(f'voxels of {" x ".join(f"{mm:g}" for mm in spacing)} mm: a wrong unit or a broken header')
+
+
+def hidden(name):
+    """Whether a file or folder is hidden, or something that macOS adds to archives."""
+    return name.startswith(('.', '__MACOSX'))
 
 
 def natural(path):
