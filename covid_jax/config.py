@@ -23,7 +23,7 @@ def base():
         'source': 'phantom',  # see docs/data.md; several, with commas between them, are sites of one data set
         'root': '',  # the folder, or the manifest's CSV file; one for each source, with commas between them
         'exclude': '',  # a text file of ids that are left out, one a line
-        'classes': ('noncovid|non-covid|non_covid|normal|pneumonia|cap|cp', 'covid|covid-19|covid19|ncp'),
+        'classes': ('noncovid|non-covid|non_covid|normal|healthy|pneumonia|cap|cp', 'covid|covid-19|covid19|ncp'),
         'val': 0.2,  # share of patients, where the source names no val split
         'test': 0.2,
         'held_out': (),  # patients that are the test split

@@ -80,6 +80,8 @@ def write_report(config, workdir, dataset, probabilities):
         known = label >= 0
         matrix = confusion(label[known], decide(probability[known], positive=POSITIVE), len(names))
         plots.confusion_png(workdir / f'confusion_{split}.png', matrix, names)
+    if not probabilities:
+        return metrics
     plots.roc_png(workdir / 'roc.png', {
         split: ((dataset.label[dataset.of_split(split)] == POSITIVE).astype(int), p[:, POSITIVE])
         for split, p in probabilities.items()})

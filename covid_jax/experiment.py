@@ -85,6 +85,8 @@ def show(results, workdir):
     for name in (split, f'{split}_patients'):
         if name in splits:
             _show_split(console, [metrics[name] for metrics in results.values()], name.replace('_patients', ', by patient'))
+    if not splits:
+        console.print('no val and no test split: nothing was evaluated')
     console.print(f'predictions, metrics, plots and checkpoints: {workdir}', soft_wrap=True)
     console.print('Research software, not a medical device.')
 
@@ -93,7 +95,7 @@ def _show_split(console, runs, name):
     title = f'{name}, positive class {runs[0]["auc"]["positive"]}' + (f', {len(runs)} runs' if len(runs) > 1 else '')
     reasons = {}
     table = rich.table.Table('metric', 'value', '95 % interval' if len(runs) == 1 else 'median, range', title=title)
-    for metric in SHOWN:
+    for metric in SHOWN if name.startswith('test') else SHOWN[:-1]:  # the threshold was frozen on val itself
         entries = [run[metric] for run in runs if metric in run]
         if entries:
             table.add_row(metric, *_cells(entries))

@@ -1,6 +1,5 @@
 """The loop: the same for every method."""
 
-from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -31,9 +30,9 @@ def train_and_evaluate(config, workdir, store='', fold=0, say=print):
     config = resolve(config, workdir, mesh.size)
     configs.check(config, workdir)
     method = methods.make(config, mesh)
-    dataset = pipeline.load(config, store or config.data.store or workdir / 'store', fold, say)
-    configs.check(config, workdir, dataset.digest)
-    announce(dataset)
+    dataset = pipeline.load(config, store or config.data.store or workdir / 'store', fold, say,
+                            lambda digest: configs.check(config, workdir, digest))
+    announce(dataset, say)
     steps_per_epoch = len(dataset.of_split('train')) / config.train.batch
     total = max(1, round(config.train.epochs * steps_per_epoch))
     key = jax.jit(partial(jax.random.key, config.seed), out_shardings=replicated(mesh))()
@@ -82,17 +81,10 @@ def resolve(config, workdir, devices):
     return config
 
 
-def announce(dataset):
-    counts = ', '.join(f'{len(dataset.of_split(s))} {s}' for s in ('train', 'val', 'test'))
-    broken = f'; {len(dataset.broken)} could not be prepared, see quarantine.csv' if dataset.broken else ''
-    if jax.process_index() == 0:
-        print(f'scans: {counts}{broken}', flush=True)
-        sites = Counter(exam.site for exam in dataset.exams)
-        if len(sites) > 1:
-            print(f'sites: {", ".join(f"{count} {site}" for site, count in sorted(sites.items()))}', flush=True)
-        for name, why in (('val', 'the last checkpoint is evaluated, no threshold is frozen'), ('test', 'no test metrics')):
-            if not len(dataset.of_split(name)):
-                print(f'no {name} split: {why}', flush=True)
+def announce(dataset, say):
+    for name, why in (('val', 'the last checkpoint is evaluated, no threshold is frozen'), ('test', 'no test metrics')):
+        if not len(dataset.of_split(name)):
+            say(f'no {name} split: {why}')
 
 
 def initial_state(config, method, dataset, steps_per_epoch, key, mesh):

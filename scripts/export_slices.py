@@ -13,11 +13,11 @@ from PIL import Image
 
 from covid_jax.data.decode import decode
 from covid_jax.data.prep import Prep, prepare
-from covid_jax.data.sources import covid_ct_md
+from covid_jax.data.published import covid_ct_md
 
 
 def main(volumes, out):
-    for exam in covid_ct_md(volumes):
+    for exam in covid_ct_md(volumes, print):
         scan = decode(exam.paths[0])
         grey = prepare(scan, Prep((-1000.0, 400.0), scan.voxels.shape))[..., 0]
         folder = Path(out, 'test' if exam.patient == 'cap002' else 'train', exam.label, exam.patient)

@@ -31,7 +31,7 @@ import numpy as np
 from fuzz_originals import originals
 
 from covid_jax import UserError
-from covid_jax.data import decode, dicom
+from covid_jax.data import decode
 
 SECONDS, MEMORY, ADDRESSES = 20, 2**30, 3 * 2**32
 GOOD, BAD = ('decoded', 'refused'), ('crash', 'hang', 'memory', 'foreign', 'stray')
@@ -129,7 +129,7 @@ def outcome(root, address):
     ending, why = 'decoded', ''
     try:
         decode.files_of(address)
-        dicom.patient_digest(address)
+        decode.patient_digest(address)
         why = _is_no_scan(decode.decode(address))
     except UserError as error:
         ending, line = 'refused', str(error)

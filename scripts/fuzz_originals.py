@@ -44,11 +44,15 @@ def _images(new, hu):
         grey.convert(mode).save(new(f'png-{mode}', 'a.png'))
     deep = Image.fromarray((hu[0] + 1000).astype(np.uint16) * 40)
     deep.save(new('png-16', 'a.png'))
+    (turned := Image.Exif())[274] = 6
+    for name in ('a.png', 'a.jpg', 'a.tif'):
+        grey.save(new(f'{name[2:]}-turned', name), exif=turned)
     grey.save(new('jpg', 'a.jpg'))
     grey.convert('CMYK').save(new('jpg-cmyk', 'a.jpg'), progressive=True)
     for kind in ('bmp', 'gif', 'tiff'):
         grey.save(new(f'{kind}-in-png', 'a.png'), kind)
     deep.save(new('tif-16', 'a.tif'))
+    deep.save(new('tif-16-white-0', 'a.tif'), tiffinfo={262: 0})
     for kind in ('tiff_lzw', 'tiff_adobe_deflate', 'jpeg', 'packbits', 'group4'):
         (grey.convert('1') if kind == 'group4' else grey).save(new(f'tif-{kind}', 'a.tif'), compression=kind)
     grey.save(new('tif-pages', 'a.tif'), save_all=True, append_images=[grey] * 3)

@@ -1,7 +1,10 @@
-"""What several tests of decoding need: real files, a small folder of slices, the line with which a path is refused."""
+"""What several tests of decoding need: real files, small folders and archives, how a path is refused."""
 
+import zipfile
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -35,3 +38,17 @@ def slices(folder, count):
     for i in range(count):
         Image.new('L', (8, 6), i).save(folder / f'ct {i}.png')
     return folder
+
+
+def nifti(path, hu):
+    """[z, y, x] as a NIfTI whose indices grow to the right, the front and the head."""
+    nibabel.save(nibabel.Nifti1Image(hu[:, ::-1, ::-1].transpose(2, 1, 0), np.diag([.7, .8, 2.5, 1])), path)
+    return path
+
+
+def zipped(path, members, compression=zipfile.ZIP_DEFLATED):
+    """members: {name: bytes, or the path of a file}."""
+    with zipfile.ZipFile(path, 'w', compression) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data.read_bytes() if isinstance(data, Path) else data)
+    return path

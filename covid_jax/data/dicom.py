@@ -1,26 +1,40 @@
 """DICOM -> Scan: CT in Hounsfield units, slices from the feet to the head by position, X-rays as grey.
 
-dicom_header.py reads headers, dicom_planes.py the geometry, dicom_pixels.py the values. The patient's id is read by
-patient_digest alone, and said nowhere.
+dicom_header.py reads headers, dicom_planes.py the geometry, dicom_pixels.py the values. Of the patient's id only a hash
+is kept, to tell people apart, and neither is said anywhere.
 """
 
-import hashlib
 import os
+import re
 from collections import Counter
 from pathlib import Path
 
 from pydicom.tag import Tag
 
+from covid_jax import UserError
 from covid_jax.data import scan
-from covid_jax.data.dicom_header import OBJECTS, XRAY, kind, modality, numbers, own_words, parse, quiet, read_header
-from covid_jax.data.dicom_pixels import check_pixels, read_voxels
-from covid_jax.data.dicom_planes import arrange, planes_of
-from covid_jax.data.scan import Scan, check_size
+from covid_jax.data.dicom_header import (
+    OBJECTS,
+    PERSON,
+    XRAY,
+    check_pixels,
+    check_whole,
+    digest,
+    kind,
+    modality,
+    numbers,
+    own_words,
+    parse,
+    quiet,
+    read_header,
+)
+from covid_jax.data.dicom_pixels import read_voxels
+from covid_jax.data.dicom_planes import arrange, check_grey, planes_of
+from covid_jax.data.scan import MACHINE, Scan, check_size, hidden
 
 SECONDARY = '1.2.840.10008.5.1.4.1.1.7'  # and what begins with it: secondary captures
 NO_DICOM = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.npy', '.npz', '.csv', '.json', '.txt')  # not worth opening
-NOBODY = ('anon', 'anonymised', 'anonymized', 'anonymous', 'deidentified', 'de-identified', 'n/a', 'na', 'nan',
-          'no name', 'none', 'null', 'patient', 'redacted', 'removed', 'test', 'unknown', 'unspecified')
+SLICE = re.compile(r'[^.]*[0-9][^.]*|.*\.[0-9]+')  # how slices without suffix are called, and LICENSE or README are not
 
 
 def is_dicom(path):
@@ -29,40 +43,62 @@ def is_dicom(path):
         with open(path, 'rb', buffering=0) as file:
             file.seek(128)
             return file.read(4) == b'DICM'
-    except OSError:
+    except OSError as error:
+        if error.errno in MACHINE:
+            raise
         return False
 
 
 def find(folder):
-    """The DICOM files below a folder, sorted: with the magic or named .dcm. Hidden ones and DICOMDIR are left out."""
-    found = []
-    for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(('.', '__MACOSX'))]
-        for name in names:
-            path, low = Path(root, name), name.lower()
-            if not low.startswith('.') and low != 'dicomdir' and not low.endswith(NO_DICOM) and path.is_file():
-                if low.endswith('.dcm') or is_dicom(path):
-                    found.append(path)
-    return sorted(found)
+    """The DICOM files below a folder, sorted: with the magic or named .dcm. Hidden ones and DICOMDIR are left out.
+
+    A file beside them that is called like a slice without suffix ('IM0007') is one of them even without the magic: it
+    is a broken slice, which decode_dicom refuses by name.
+    """
+    found, folders = [], [folder]
+    while folders:
+        here = folders.pop()
+        try:
+            with os.scandir(here) as listed:
+                entries = [entry for entry in listed if not hidden(entry.name)]
+        except OSError as error:
+            if error.errno in MACHINE:
+                raise
+            raise UserError(f'{here}: the folder cannot be read ({os.strerror(error.errno)}): allow it or move the '
+                            'folder away') from None
+        folders += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        good, bad = [], []
+        for entry in entries:
+            low = entry.name.lower()
+            if low != 'dicomdir' and not low.endswith(NO_DICOM) and entry.is_file():
+                if low.endswith('.dcm') or is_dicom(entry.path):
+                    good.append(entry.path)
+                elif SLICE.fullmatch(low):
+                    bad.append(entry.path)
+        found += good + bad if good else []
+    return sorted(map(Path, found))
 
 
-def patient_digest(path):
+def patient_digest(paths, series=''):
     """A hash that is the same for all files of one patient, '' where the id is blank or stands for nobody.
 
-    path: a DICOM file or a folder, of which the first DICOM file is read. It is for grouping in memory: an id can be
-    guessed back from its hash, so it must not be written anywhere.
+    paths: the files of a scan, series: the one that is meant. The first of its images that names somebody counts. The
+    hash is for grouping in memory: an id can be guessed back from it, so it must not be written anywhere.
     """
-    path = Path(path)
-    first = find(path)[:1] if path.is_dir() else [path] if is_dicom(path) or path.name.lower().endswith('.dcm') else []
-    try:
-        with quiet():
-            tags = parse(first[0], [Tag('PatientID'), Tag('IssuerOfPatientID')])[0]
-            patient, issuer = (bytes(tags.get_item(key).value or b'').strip(b' \0') if key in tags else b''
-                               for key in ('PatientID', 'IssuerOfPatientID'))
-    except Exception:  # whatever it is, it may quote the id
-        return ''
-    plain = patient.decode('latin-1').lower().strip(' 0x-_.*?')
-    return hashlib.sha256(patient + b'\0' + issuer).hexdigest() if plain and plain not in NOBODY else ''
+    keys = [*PERSON, Tag('Modality'), Tag('SeriesInstanceUID')]
+    for path in map(Path, paths):
+        if not (path.name.lower().endswith('.dcm') or is_dicom(path)):
+            continue
+        try:
+            with quiet(), own_words(path, 'cannot be read as DICOM'):
+                tags = parse(path, keys)[0]
+                person = digest(tags)
+                mine = not series or str(tags.get('SeriesInstanceUID') or 'none') == series
+                if person and mine and str(tags.get('Modality')) not in OBJECTS:
+                    return person
+        except UserError:  # decoding says so
+            continue
+    return ''
 
 
 def decode_dicom(paths, series=''):
@@ -79,6 +115,7 @@ def decode_dicom(paths, series=''):
         kinds = '/'.join(sorted({modality(header) for header in headers}))
         if kinds not in ('CT', *XRAY):
             raise ValueError(f'a series of modality {kinds}: only CT and X-rays (CR, DX) can be read')
+        _one_person(headers)
         for header in headers:
             check_pixels(header)
         if kinds in XRAY and (len(headers) > 1 or headers[0].frames > 1):
@@ -90,10 +127,8 @@ def decode_dicom(paths, series=''):
             return Scan(read_voxels(planes, [0], lambda stored: stored, False), False, None)
         order, orient, spacing = arrange(planes)
         hounsfield = all(plane.rescale is not None and plane.hounsfield for plane in planes)
-        for plane in planes:
-            if not hounsfield and plane.window is None and 'VOILUTSequence' not in plane.header.tags:
-                raise ValueError(f'slice {plane.name} says neither how its values become Hounsfield units nor a '
-                                 'window: export the series as original CT')
+        if not hounsfield:
+            check_grey(planes)
         return Scan(read_voxels(planes, order, orient, hounsfield), hounsfield, spacing)
 
 
@@ -107,6 +142,8 @@ def _choose(headers, series):
                 f'{group[0].columns}{_thickness(group[0])})' for key, group in sorted(groups.items())]
         return '; '.join(told[:5] + ['...'] * (len(told) > 5))
 
+    for header in headers:
+        check_whole(header)
     images = [header for header in headers if header.rows and modality(header) not in OBJECTS and not scout(header)]
     if not images:
         kinds = Counter('localizer' if header.rows and scout(header) else kind(header) for header in headers)
@@ -120,6 +157,18 @@ def _choose(headers, series):
     if not series and len(groups) > 1:
         raise ValueError(f'{len(groups)} series: choose one as PATH::series=UID of {listing(groups)}')
     return groups[series] if series else next(iter(groups.values()))
+
+
+def _one_person(headers):
+    """ValueError for images of several people, who are not named."""
+    paths = {}
+    for header in headers:
+        if header.person:
+            paths.setdefault(header.person, header.path)
+    if len(paths) > 1:
+        one, other = list(paths.values())[:2]
+        raise ValueError(f'files of {len(paths)} patients in one series: {one} and {other} are of two, give each '
+                         'patient a folder of its own')
 
 
 def _thickness(header):

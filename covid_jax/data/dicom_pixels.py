@@ -1,7 +1,6 @@
 """The stored values of DICOM files -> Hounsfield units, or grey for X-rays, in whatever syntax they are compressed."""
 
 import io
-import math
 import os
 import re
 import struct
@@ -17,39 +16,10 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import get_decoder
 
 from covid_jax import UserError
-from covid_jax.data.dicom_header import own_words
-from covid_jax.data.scan import blame, check_size
+from covid_jax.data.dicom_header import NATIVE, PLUGINS, own_words
 
-PLUGINS = {uid.JPEGBaseline8Bit: 'pillow', uid.JPEGExtended12Bit: 'pillow', uid.JPEG2000: 'pillow',
-           uid.JPEG2000Lossless: 'pillow', uid.JPEGLossless: 'gdcm', uid.JPEGLosslessSV1: 'gdcm',
-           uid.JPEGLSLossless: 'gdcm', uid.JPEGLSNearLossless: 'gdcm', uid.RLELossless: 'pydicom'}
-NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
 AIR = -1024  # Hounsfield units
 GDCM = threading.Lock()  # stderr belongs to the whole process
-
-
-def check_pixels(header):
-    """UserError for pixels that cannot be read or are not all there, before memory is taken for them."""
-    allocated, stored, high, _ = header.bits
-    problem = ''
-    if header.size == 0:
-        problem = 'cut off before its pixels: copy it again'
-    elif header.tags.get('SamplesPerPixel', 1) != 1 or header.tags.get('PhotometricInterpretation') not in (
-            'MONOCHROME1', 'MONOCHROME2'):
-        problem = 'in colours, Hounsfield units and X-rays are grey: export the original series'
-    elif allocated not in (8, 16) or not 0 < stored <= high + 1 <= allocated:
-        problem = f'{stored} bits up to bit {high} of {allocated}: only values of 8 and 16 bits can be read'
-    elif header.syntax not in (*NATIVE, *PLUGINS) or header.syntax == uid.JPEGExtended12Bit and stored > 8:
-        name = header.syntax.name if header.syntax.type else 'an unknown syntax'
-        problem = f'compressed as {name}, which is not read: export it uncompressed'
-    elif header.syntax in NATIVE:
-        need = header.frames * header.rows * header.columns * allocated // 8
-        if header.size is None or header.size < need:
-            problem = f'cut off, {header.size or 0} bytes of pixels of {need}: copy it again'
-    if problem:
-        raise UserError(f'{header.path}: {problem}')
-    with blame(header.path):
-        check_size((header.frames, header.rows, header.columns))
 
 
 def read_voxels(planes, order, orient, hounsfield):
@@ -74,36 +44,44 @@ def read_voxels(planes, order, orient, hounsfield):
 
 
 def _frames(header):
-    """Yields the stored values [rows, columns] of each frame, less the bits above them: old overlays live there."""
-    allocated, stored, high, signed = header.bits
-    dtype, shape = np.dtype(f'<{"i" if signed else "u"}{allocated // 8}'), (header.rows, header.columns)
+    """Yields the stored values [rows, columns] of each frame, less the bits around them: old overlays live there."""
+    allocated, stored, high, _ = header.bits
     with header.path.open('rb') as file:
         file.seek(header.at)
-        if header.syntax in (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian):
-            for _ in range(header.frames):
-                values = np.frombuffer(file.read(math.prod(shape) * dtype.itemsize), dtype).reshape(shape)
+        if header.syntax in NATIVE:
+            for values in _native(header, file):
                 yield values if stored == allocated else values << (allocated - 1 - high) >> (allocated - stored)
             return
         data = file.read() if header.size is None else file.read(header.size)
-    if header.syntax == uid.ExplicitVRBigEndian:
-        frames = (_decode(header, data, index, header.frames) for index in range(header.frames))
-    else:
-        if data.rfind(b'\xfe\xff\xdd\xe0') < 0:
-            raise UserError(f'{header.path}: cut off, its compressed pixels have no end: copy it again')
-        frames = _decompress(header, data)
-    for values in frames:
+    if data.rfind(b'\xfe\xff\xdd\xe0') < 0:
+        raise UserError(f'{header.path}: cut off, its compressed pixels have no end: copy it again')
+    for values in _decompress(header, data):
         left = values.dtype.itemsize * 8 - stored
         yield values << left >> left if left > 0 else values
 
 
-def _decode(header, data, index, frames):
-    """One frame of pixels in any syntax -> [rows, columns]."""
-    allocated, stored, high, signed = header.bits
+def _native(header, file):
+    """Yields [rows, columns] of each frame of a file that stands at its first pixel."""
+    allocated, _, _, signed = header.bits
+    big = header.syntax == uid.ExplicitVRBigEndian
+    dtype = np.dtype(f'{">" if big else "<"}{"i" if signed else "u"}{allocated // 8}')
+    if big and allocated == 8 and header.vr == 'OW':  # bytes are swapped two by two, across frames
+        data = file.read(header.size)
+        file = io.BytesIO(np.frombuffer(data + bytes(len(data) % 2), '>u2').astype('<u2').tobytes())
+    for _ in range(header.frames):
+        data = file.read(header.rows * header.columns * dtype.itemsize)
+        values = np.frombuffer(data, dtype).astype(dtype.newbyteorder('='), copy=False)
+        yield values.reshape(header.rows, header.columns)
+
+
+def _decode(header, data):
+    """One encapsulated frame -> [rows, columns]."""
+    allocated, stored, _, signed = header.bits
     return get_decoder(header.syntax).as_array(
-        data, index=index, raw=True, decoding_plugin=PLUGINS.get(header.syntax, ''), rows=header.rows,
-        columns=header.columns, number_of_frames=frames, samples_per_pixel=1, bits_allocated=allocated,
-        bits_stored=stored, photometric_interpretation='MONOCHROME2', pixel_representation=int(signed),
-        pixel_keyword='PixelData', pixel_vr=header.vr)[0]
+        data, index=0, raw=True, decoding_plugin=PLUGINS[header.syntax], rows=header.rows, columns=header.columns,
+        number_of_frames=1, samples_per_pixel=1, bits_allocated=allocated, bits_stored=stored,
+        photometric_interpretation='MONOCHROME2', pixel_representation=int(signed), pixel_keyword='PixelData',
+        pixel_vr=header.vr)[0]
 
 
 def _decompress(header, data):
@@ -119,7 +97,7 @@ def _decompress(header, data):
                 if image.size != (header.columns, header.rows):
                     raise ValueError('another size')
         with _guarded_gdcm(header.path) if PLUGINS[header.syntax] == 'gdcm' else nullcontext():
-            values = _decode(header, encapsulate([part]), 0, 1)
+            values = _decode(header, encapsulate([part]))
         yield values
 
 

@@ -8,6 +8,9 @@ import numpy as np
 
 from covid_jax import UserError
 from covid_jax.data.dicom_header import MACROS, Header, numbers, own_words
+from covid_jax.data.scan import check_spacing
+
+SLOPE = 0.2  # mm to the side per mm along: a bit more than the tilt that _axial lets through
 
 
 class Plane(NamedTuple):
@@ -18,7 +21,8 @@ class Plane(NamedTuple):
     position: np.ndarray | None     # x, y, z in mm towards the left, the back and the head, of the first pixel
     orientation: np.ndarray | None  # directions in which the column index and the row index grow
     pixel: np.ndarray | None        # mm between rows, between columns
-    thick: np.ndarray | None        # mm
+    between: float | None           # mm from slice to slice
+    thick: float | None             # mm
     rescale: np.ndarray | None      # slope, intercept
     hounsfield: bool
     window: tuple | None            # center, width, function
@@ -63,11 +67,11 @@ def _plane(header, groups, name):
 
     slope, intercept, center, width = (vector(keyword, 1) for keyword in (
         'RescaleSlope', 'RescaleIntercept', 'WindowCenter', 'WindowWidth'))
-    thick = vector('SpacingBetweenSlices', 1)
-    thick = vector('SliceThickness', 1) if thick is None else thick
+    between, thick = (None if value is None else abs(float(value[0])) or None for value in (
+        vector('SpacingBetweenSlices', 1), vector('SliceThickness', 1)))
     return Plane(
         header, name, vector('ImagePositionPatient', 3), vector('ImageOrientationPatient', 6),
-        vector('PixelSpacing', 2), thick,
+        vector('PixelSpacing', 2), between, thick,
         None if slope is None or intercept is None else (float(slope[0]), float(intercept[0])),
         str(find_value('RescaleType') or 'HU').strip().upper() in ('', 'HU', 'US'),  # US: unspecified, so writes GDCM
         None if center is None or width is None else (
@@ -86,22 +90,37 @@ def arrange(planes):
         for plane in planes:
             if plane.position is None or plane.orientation is None:
                 raise ValueError(f'slice {plane.name} does not say where it is: export the original series')
+        _one_frame(planes)
     pixel = _same(planes, 'pixel', 'pixel spacing')
     orientation = _same(planes, 'orientation', 'orientation')
+    if pixel is not None:
+        check_spacing(pixel)
     if orientation is None:
         return [0], lambda stored: stored, None
     normal, turned, signs = _axial(orientation)
-    thick = planes[0].thick
-    spacing = None if thick is None else abs(float(thick[0])) or None
-    order = [0]
+    order, apart = [0], planes[0].between or planes[0].thick
     if len(planes) > 1:
         along = np.array([plane.position for plane in planes]) @ normal
-        order, spacing = np.argsort(along, kind='stable'), _even(planes, along)
-    if pixel is None or spacing is None or not (pixel > 0).all():
-        spacing = None
-    else:
-        spacing = spacing, *(float(mm) for mm in (pixel[::-1] if turned else pixel))
+        order, apart = np.argsort(along, kind='stable'), _even(planes, along)
+        _straight([planes[i] for i in order], along[order], orientation, 0.5 if pixel is None else 0.5 * min(pixel))
+        _complete([planes[i] for i in order], apart)
+    spacing = None
+    if pixel is not None and apart is not None:
+        spacing = apart, *(float(mm) for mm in (pixel[::-1] if turned else pixel))
+        check_spacing(spacing)
     return order, lambda stored: (stored.T if turned else stored)[::signs[0], ::signs[1]], spacing
+
+
+def _one_frame(planes):
+    """ValueError where positions are measured from several origins. Slices that do not say from which are let be."""
+    first = {}
+    for plane in planes:
+        if plane.header.tags.get('FrameOfReferenceUID'):
+            first.setdefault(str(plane.header.tags.get('FrameOfReferenceUID')), plane.name)
+    if len(first) > 1:
+        one, other = list(first.values())[:2]
+        raise ValueError(f'slices {one} and {other} have different frames of reference, which cannot be compared: give '
+                         'each series a folder of its own')
 
 
 def _same(planes, field, name):
@@ -158,3 +177,49 @@ def _even(planes, along):
         raise ValueError(f'{pairs(uneven, lambda i: f"are {steps[i]:.{digits}f} mm apart")}, the others '
                          f'{usual:.{digits}f} mm: a slice is missing or does not belong here')
     return usual
+
+
+def _straight(planes, along, orientation, limit):
+    """ValueError for a slice that lies more than `limit` mm off the line on which the first pixels of the others lie.
+
+    planes: sorted; along: mm along their normal. The line may lean as far as the tilt of a gantry makes it.
+    """
+    aside = np.array([plane.position for plane in planes]) @ orientation.reshape(2, 3).T
+    half = len(planes) // 2  # each slice and the one half the series further up: so far apart, rounding matters little
+    slopes = (aside[half:] - aside[:-half]) / (along[half:] - along[:-half])[:, None]
+    middle = (len(slopes) - 1) // 2
+    slope = np.take_along_axis(slopes, np.abs(slopes).argsort(0), 0)[middle].clip(-SLOPE, SLOPE)
+    off = aside - along[:, None] * slope
+    off = np.linalg.norm(off - np.sort(off, 0)[(len(off) - 1) // 2], axis=1)
+    worst = int(off.argmax())
+    if off[worst] > limit:
+        raise ValueError(f'slice {planes[worst].name} lies {off[worst]:.1f} mm beside the others: it does not belong '
+                         'here, give each series a folder of its own')
+
+
+def _complete(planes, apart):
+    """ValueError for two or three slices too far apart; of more, an even distance says that none is missing."""
+    between, thick = planes[0].between, planes[0].thick
+    if len(planes) > 3 or apart <= (1.5 * between if between else 3 * thick if thick else math.inf):
+        return
+    said = f'and by their header {between:g} mm' if between else f'and {thick:g} mm thick'
+    raise ValueError(f'slices {planes[0].name} and {planes[1].name} are {apart:.1f} mm apart {said}: slices between '
+                     'them are missing, copy the whole series or give the path of one file')
+
+
+def check_grey(planes):
+    """ValueError for CT without Hounsfield units whose slices would not be shown alike, or not as anyone chose."""
+    first = planes[0]
+    tables = [(first.header.tags.get(key), key) for key in ('ModalityLUTSequence', 'VOILUTSequence')]
+    for plane in planes:
+        with own_words(plane.header.path, 'its header is broken'):
+            alike = plane.window == first.window and all(plane.header.tags.get(key) == table for table, key in tables)
+        if (plane.rescale is None, plane.hounsfield) != (first.rescale is None, first.hounsfield):
+            raise ValueError(f'of slices {first.name} and {plane.name} only one says how its values become Hounsfield '
+                             'units: export the series as original CT')
+        if plane.window is None and not tables[1][0]:
+            raise ValueError(f'slice {plane.name} says neither how its values become Hounsfield units nor a '
+                             'window: export the series as original CT')
+        if not alike:
+            raise ValueError(f'slices have windows of their own, {first.name} and {plane.name} two: export the series '
+                             'as original CT')

@@ -36,5 +36,5 @@ def class_index(label, classes):
     for index, names in enumerate(classes):
         if label.lower() in names.lower().split('|'):
             return index
-    raise UserError(f'label {label!r} is not declared: add it to a class, as in '
-                    f'--config.data.classes="{classes[:-1] + (classes[-1] + "|" + label,)}"')
+    raise UserError(f'label {label!r} is not declared: add "|{label}" to the class it belongs to in '
+                    f'--config.data.classes="{classes}"')

@@ -66,8 +66,10 @@ def folders(root, names, layout, optional=()):
             raise UserError(f'{root} holds both {" and ".join(entry.name for entry in here)}: keep one of them')
         pairs += [(name, entry) for entry in here]
         other -= {entry.name for entry in here}
-    for name in names:
+    for name in sorted(names, key=dict(pairs).__contains__):  # the missing ones first
         hint = nearest(names[name][0], other)
+        if hint and name in dict(pairs):
+            raise UserError(f'{root} holds a folder that is not read{hint} Rename it or move it away')
         if name not in dict(pairs) and (hint or name not in optional):
             raise UserError(f'no folder {names[name][0]!r} in {root} ({found(root)}): expected {layout}{hint}')
     return pairs

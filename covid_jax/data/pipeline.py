@@ -7,6 +7,7 @@ made), mask bool [batch] (False on the padding of a last evaluation batch).
 
 import hashlib
 import json
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -37,28 +38,40 @@ class Dataset(NamedTuple):
         return np.array([i for i, e in enumerate(self.exams) if e.split == split], int)
 
 
-def load(config, root, fold=0, say=print):
+def load(config, root, fold=0, say=print, known=lambda digest: None):
     """Reads, checks, prepares and splits the config's data; the store is made below `root`. UserError for bad input.
 
-    say: is called with each line that a user should know about the data before it is prepared.
+    say: is called with each line that a user should know about the data. known: is called with the data set's digest before
+    anything is prepared.
     """
     data = config.data
     classes = tuple(data.classes)
     if len(set(class_names(classes))) < max(2, len(classes)):
         raise UserError(f'--config.data.classes={classes} must be two or more classes of different names, covid the second')
+    if any('covid' in names.lower().split('|') for i, names in enumerate(classes) if i != 1):
+        raise UserError(f'--config.data.classes={classes}: covid must be the second class, the one that is positive')
     exams = _placed(sources.parts_of(data, say), classes, config, fold)
     exams = [e._replace(split='') if e.split == 'train' and not e.label else e for e in exams]  # nothing to learn from
     splits.check_training(exams)
     hashes = store.content_hashes(exams, root)
     splits.check_duplicates(exams, hashes)
     prep = Prep(**{name: value if isinstance(value, str) else tuple(value) for name, value in config.prep.items()})
+    digest = _digest(exams, hashes, prep)
+    known(digest)
+    if prep.spacing:
+        extent = [round(n * mm) for n, mm in zip(prep.size, prep.spacing, strict=True)]
+        say(f'of each scan the middle {" x ".join(map(str, extent))} mm (z, y, x) are kept' + (
+            ': a chest is about 300 x 250 x 350 mm' if min(extent) < 200 else ''))
     prepared = store.build(exams, hashes, prep, Path(root), data.workers)
+    splits.check_duplicates([e for e in exams if e.id in prepared.row],
+                            [prepared.digest[e.id] for e in exams if e.id in prepared.row])
+    _tell(exams, prepared.broken, classes, say)
     kept = [e for e in exams if e.id in prepared.row]
     names = sorted({e.site for e in kept})
     dataset = Dataset(kept, np.array([class_index(e.label, classes) for e in kept], np.int32),
                       np.array([names.index(e.site) for e in kept], np.int32),
                       np.array([prepared.row[e.id] for e in kept]), prepared.images, prepared.broken,
-                      _digest(exams, hashes, prep))
+                      digest)
     if not len(dataset.of_split('train')):
         reason = next(iter(prepared.broken.values()), 'no exam is in it')
         raise UserError(f'nothing is left to train on: {reason}')
@@ -70,16 +83,42 @@ def _placed(parts, classes, config, fold):
     data, exams = config.data, []
     held_out = set(data.held_out)
     unknown = held_out - {exam.patient for part in parts for exam in part}
-    for part in parts:
+    drawable = [any(exam.label and not exam.split for exam in part) for part in parts]
+    for part, some in zip(parts, drawable, strict=True):
         for exam in part:
             try:
                 class_index(exam.label, classes)
             except UserError as e:
                 raise UserError(f'{exam.id}: {e}') from None
         mine = unknown | held_out & {exam.patient for exam in part}
-        exams += splits.assign(part, classes, val=data.val, test=0 if held_out else data.test, folds=config.folds, fold=fold,
-                               seed=data.split_seed, held_out=tuple(sorted(mine)))
+        folds = (config.folds, fold) if some or not any(drawable) else (1, 0)
+        exams += splits.assign(part, classes, val=data.val, test=0 if held_out else data.test, folds=folds[0],
+                               fold=folds[1], seed=data.split_seed, held_out=tuple(sorted(mine)))
     return exams
+
+
+def _tell(exams, broken, classes, say):
+    """How many scans of each class are in each split, how many of them could not be prepared, and what that means."""
+    names = class_names(classes)
+
+    def counted(some):
+        count = Counter('without a label' if not e.label else names[class_index(e.label, classes)] for e in some)
+        return ', '.join(f'{count[name]} {name}' for name in (*names, 'without a label') if count[name])
+
+    good = [e for e in exams if e.id not in broken]
+    sites = sorted({e.site for e in good})
+    for split in ('train', 'val', 'test', ''):
+        some = [e for e in good if e.split == split]
+        if some:
+            told = '; '.join(f'{site}: {counted([e for e in some if e.site == site])}' for site in sites
+                             if any(e.site == site for e in some)) if len(sites) > 1 else counted(some)
+            say(f'{split or "not used"}: {told}')
+    absent = [name for i, name in enumerate(names)
+              if not any(e.split == 'train' and class_index(e.label, classes) == i for e in good)]
+    if absent and any(e.split == 'train' for e in good):
+        say(f'no {" and no ".join(absent)} scan to train on: what is learned cannot tell the classes apart')
+    if broken:
+        say(f'{len(broken)} could not be prepared, see quarantine.csv: {counted([e for e in exams if e.id in broken])}')
 
 
 def _digest(exams, hashes, prep):

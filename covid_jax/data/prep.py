@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from covid_jax import UserError
-from covid_jax.data.lungs import box, lung_mask
+from covid_jax.data.lungs import box, guess_spacing, lung_mask
 
 LUNGS = ('', 'crop', 'mask')
 
@@ -68,7 +68,7 @@ def prepare(scan, prep):
     mask = None
     if prep.lungs:
         mask = _lungs(scan)
-        inside = box(mask, scan.spacing or (1.0, 1.0, 1.0), prep.margin)
+        inside = box(mask, scan.spacing or guess_spacing(voxels.shape), prep.margin)
         voxels, mask = voxels[inside], mask[inside] if prep.lungs == 'mask' else None
     steps = np.divide(prep.spacing, scan.spacing) if prep.spacing else np.divide(voxels.shape, prep.size)
     (below, above, weight, here), *planar = [_taps(*a) for a in zip(voxels.shape, prep.size, steps, strict=True)]

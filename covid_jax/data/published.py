@@ -6,18 +6,16 @@ below root, a patient who is not known is the id, and the split is ''. Case, '-'
 count. UserError of one line for a folder that is missing, misnamed or empty, and for a table that is not what it was.
 """
 
-import math
 import re
 import zipfile
 from collections import defaultdict
 from pathlib import Path
 
 from covid_jax import UserError
-from covid_jax.data import arrays, listing
+from covid_jax.data import arrays, listing, metaimage
 from covid_jax.data.exams import Exam
 from covid_jax.data.scan import blame
 
-HEADER = 2**12  # bytes that the header of a .mhd may have
 LEAST = 20  # slices that a scan of CC-CCII must have
 SPLITS = {'train': ('train', 'train_cov19d'), 'val': ('val', 'validation', 'validation_cov19d'),
           'test': ('test', 'test_cov19d')}
@@ -81,7 +79,7 @@ def covid_ct_md(root, note):
     root = Path(root)
     volumes = listing.glob(root, 'volumes/*.npz') or listing.glob(root, '*.npz')
     place = root / 'dicom' if (root / 'dicom').is_dir() else root
-    subjects = _subjects(place)
+    subjects = _subjects(place, note)
     if volumes:
         if subjects:
             note(f'COVID-CT-MD: {len(volumes)} .npz volumes are read, the DICOM files of {len(subjects)} subjects in '
@@ -95,7 +93,7 @@ def covid_ct_md(root, note):
     return listing.unique(root, [Exam(name, name, 'COVID-CT-MD', label, '', (str(path),)) for name, label, path in named])
 
 
-def _subjects(place):
+def _subjects(place, note):
     """(label, folder) of every subject that has files."""
     folders = listing.within(place)
     if any(listing.plain(folder.name).endswith('subjects') for folder in folders):
@@ -105,6 +103,9 @@ def _subjects(place):
     else:
         named = [(re.fullmatch('(p|cap|n|normal)[0-9]+', folder.name.lower()), folder) for folder in folders]
         found = [(SUBJECTS[match[1]], folder) for match, folder in named if match]
+        other = [folder.name for match, folder in named if not match]
+        if found and other:
+            note(f'COVID-CT-MD: {len(other)} folders are not called like a subject and are left out{listing.first(other)}')
     for _, folder in found:
         listing.filled(folder, listing.visible(folder), 'DICOM files')
     return found
@@ -165,21 +166,5 @@ def _nodules(table, scans, note):
 
 def _geometry(path):
     """(z of the first slice, z between slices, slices) of a .mhd, the z axis being the patient's."""
-    with blame(path), path.open('rb') as stream:
-        text = stream.read(HEADER + 1)
-        if len(text) > HEADER:
-            raise ValueError(f'a header of more than {HEADER} bytes')
-        pairs = [line.partition('=') for line in text.decode().splitlines()]
-        header = {key.strip(): value.split() for key, _, value in pairs}
-        header['Offset'] = header.get('Offset') or header.get('Position') or header.get('Origin')
-        absent = [key for key in ('Offset', 'ElementSpacing', 'DimSize') if len(header.get(key) or ()) != 3]
-        if absent:
-            raise ValueError(f'no {" and no ".join(absent)} of three numbers in the header')
-        matrix = [float(number) for number in header.get('TransformMatrix', '1 0 0 0 1 0 0 0 1'.split())]
-        if [matrix[i] for i in (2, 5, 6, 7, 8)] != [0, 0, 0, 0, 1]:  # x and y may be mirrored
-            raise ValueError(f'TransformMatrix {matrix}: the slices are not axial from the feet to the head')
-        origin, spacing = float(header['Offset'][2]), float(header['ElementSpacing'][2])
-        depth = int(header['DimSize'][2])
-        if not (math.isfinite(origin) and 0 < spacing < math.inf):
-            raise ValueError(f'slices from {origin} mm in steps of {spacing} mm')
-        return origin, spacing, depth
+    with blame(path):
+        return metaimage.geometry(path)

@@ -10,6 +10,7 @@ import numpy as np
 
 from covid_jax import UserError
 
+VERSION = 1  # raised whenever a decoder gives other voxels for the same bytes: prepared scans are then made anew
 VOXELS = 2**30
 BYTES = 2**32
 FILES = 4096  # that one scan may be made of
@@ -20,7 +21,8 @@ class Scan(NamedTuple):
     """What a path holds.
 
     voxels:     [depth, height, width]; one slice has depth 1. Where the source knows directions: slices from the feet to
-                the head, rows from the front to the back, columns from the patient's right to the left
+                the head, rows from the front to the back, columns from the patient's right to the left (phantoms run the
+                other way along z)
     hounsfield: True: int16 or float32 Hounsfield units. False: grey, uint8 or float32 in [0, 255]
     spacing:    (z, y, x) mm between voxel centres, None where the source does not say
     """

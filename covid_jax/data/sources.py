@@ -7,14 +7,15 @@ returns a list of Exam. published.py and published_images.py have those of the p
 import csv
 import difflib
 import os
-from collections import Counter
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 
 from covid_jax import UserError
-from covid_jax.data import decode, dicom, phantom, published, published_images
+from covid_jax.data import decode, phantom, published, published_images
 from covid_jax.data.exams import Exam
-from covid_jax.data.listing import lines, visible
+from covid_jax.data.listing import first, lines, plain, visible
 from covid_jax.data.scan import blame
 
 SPLITS = ('train', 'val', 'test')
@@ -58,19 +59,34 @@ def folder(root, note=print):
 
 
 def one_patient(exams, root, note):
-    """The exams with DICOM scans of one PatientID under one patient: the id of the first of them; the PatientID stays
-    unsaid. Exams whose source names a patient are left. UserError where all scans carry the same PatientID."""
-    first, placed = {}, []
-    for exam in exams:
-        digest = dicom.patient_digest(decode.split_address(exam.paths[0])[0]) if exam.patient == exam.id else ''
-        placed.append(exam._replace(patient=first.setdefault(digest, exam.id)) if digest else exam)
-    count = sum(exam.patient in first.values() for exam in placed)
-    if count > 2 and len(first) == 1:
-        raise UserError(f'{root}: all {count} DICOM scans carry one PatientID: name the patients in a manifest '
+    """The exams with DICOM scans of one PatientID under one patient: the one that the source names for any of them, else
+    the first of their ids in the alphabet; the PatientID stays unsaid. UserError where that cannot be told."""
+    with ThreadPoolExecutor(8) as pool:
+        digests = list(pool.map(lambda exam: decode.patient_digest(exam.paths[0]), exams))
+    groups = defaultdict(list)
+    for exam, digest in zip(exams, digests, strict=True):
+        if digest:
+            groups[digest].append(exam)
+    placed, unnamed, people, doubtful = {}, 0, set(), 0
+    for group in groups.values():
+        own = [exam for exam in group if exam.patient == exam.id]
+        named = {exam.patient for exam in group} - {exam.id for exam in own}
+        if own and len(named) > 1:
+            raise UserError(f'{root}: {own[0].id} has no patient, and DICOM scans of its PatientID have several '
+                            f'({", ".join(sorted(named)[:3])}): name the patient of each')
+        doubtful += len(named) > 1
+        patient = next(iter(named), min(exam.id for exam in group))
+        placed |= dict.fromkeys((exam.id for exam in own), patient)
+        unnamed += len(own)
+        people |= {patient} if own else set()
+    if unnamed > 2 and len(groups) == 1:
+        raise UserError(f'{root}: all {unnamed} DICOM scans carry one PatientID: name the patients in a manifest '
                         '(column patient)')
-    if count > len(first):
-        note(f'{root}: {count} DICOM scans of {len(first)} patients, by their PatientID')
-    return placed
+    if unnamed > len(people):
+        note(f'{root}: {unnamed} DICOM scans of {len(people)} patients, by their PatientID')
+    if doubtful:
+        note(f'{root}: {doubtful} PatientIDs have scans of several patients, as the table names them: look at it again')
+    return [exam._replace(patient=placed.get(exam.id, exam.patient)) for exam in exams]
 
 
 def _scans(path):
@@ -91,8 +107,14 @@ def manifest(path, note=print):
     long.
     """
     path = Path(path)
-    exams, lines = [], {}
-    for line, row in _rows(path):
+    if path.is_dir():
+        raise UserError(f'{path} is a folder: a manifest is a CSV file; for folders of classes set --config.data.source=folder')
+    exams, lines, rows = [], {}, _rows(path)
+    gone = [f'{row.get("path", "")!r} (row {line})' for line, row in rows if not _there(path, row)]
+    if gone:
+        raise UserError(f'{path}: {len(gone)} scans are not there, {", ".join(gone[:5])}{", ..." if gone[5:] else ""}: paths '
+                        f'are relative to {path.parent}')
+    for line, row in rows:
         exam = _manifest_exam(path, line, row)
         if exam.id in lines:
             raise UserError(f'{path} row {line}: id {exam.id!r} is already in row {lines[exam.id]}')
@@ -120,10 +142,13 @@ def _rows(path):
     return [(line, dict(zip(columns, cells, strict=False))) for line, cells in rows[1:]]
 
 
+def _there(path, row):
+    """Whether the scan of a manifest's row exists."""
+    return row.get('path') and os.path.exists(decode.split_address(path.parent / row['path'])[0])
+
+
 def _manifest_exam(path, line, row):
-    scan = row.get('path', '')
-    if not scan or not os.path.exists(decode.split_address(path.parent / scan)[0]):
-        raise UserError(f'{path} row {line}: no such file {scan!r} (paths are relative to {path.parent})')
+    scan = row['path']
     split = row.get('split', '')
     if split not in SPLITS + ('',):
         raise UserError(f'{path} row {line}: split {split!r} is not one of {", ".join(SPLITS)} or empty')
@@ -151,11 +176,12 @@ def parts_of(data, note=print):
                         'give each source its root, with commas between them')
     parts = [_one_source(name, root, data, note) for name, root in zip(names, roots, strict=True)]
     if len(parts) > 1:
-        parts = [_as_site(exams, root) for exams, root in zip(parts, roots, strict=True)]
+        sites = [_site(exams, root) for exams, root in zip(parts, roots, strict=True)]
+        if len(set(sites)) < len(sites):
+            raise UserError(f'two sources are both called {max(sites, key=sites.count)!r}: rename the file or folder of one, '
+                            'or put both into one manifest')
+        parts = [[_of_site(exam, site) for exam in exams] for exams, site in zip(parts, sites, strict=True)]
     exams = list(chain.from_iterable(parts))
-    twice = [name for name, count in Counter(exam.id for exam in exams).items() if count > 1]
-    if twice:
-        raise UserError(f'{len(twice)} ids are in two sources, the first {twice[0]!r}: rename the folder of one')
     if data.exclude:
         kept = {exam.id for exam in exclude(exams, data.exclude, note)}
         parts = [[exam for exam in part if exam.id in kept] for part in parts]
@@ -169,12 +195,17 @@ def excluded(path):
 
 def exclude(exams, path, note):
     """The exams without those that the file lists by their id or the last parts of it ('covid/ct_scan_31')."""
+    if not os.path.isfile(path):
+        raise UserError(f'--config.data.exclude={path}: no such file')
     listed = excluded(path)
     ends = [{exam.id.split('/', n)[n] for n in range(exam.id.count('/') + 1)} & listed for exam in exams]
     found = set().union(*ends)
     kept = [exam for exam, hit in zip(exams, ends, strict=True) if not hit]
-    note(f'{path}: {len(found)} of {len(listed)} ids are in the data, {len(listed) - len(found)} are not; '
-         f'{len(exams) - len(kept)} of {len(exams)} exams are left out')
+    absent = sorted(listed - found)
+    if listed and not found:
+        raise UserError(f'{path}: none of its {len(listed)} ids is in the data: {absent[0]!r} there, {exams[0].id!r} here')
+    note(f'{path}: {len(exams) - len(kept)} of {len(exams)} exams are left out; {len(absent)} of {len(listed)} ids are not '
+         f'in the data{first(absent)}')
     return kept
 
 
@@ -183,15 +214,20 @@ def _one_source(name, root, data, note):
         return phantoms(data.phantom.seed, data.phantom.train, data.phantom.val, data.phantom.test)
     if name not in SOURCES:
         names = ['phantom', *SOURCES]
-        nearest = difflib.get_close_matches(name, names, n=1, cutoff=0)[0]
+        like = {plain(other): other for other in names}
+        nearest = like[difflib.get_close_matches(plain(name), like, n=1, cutoff=0)[0]]
         raise UserError(f'no data source {name!r}, did you mean {nearest!r}? There are {", ".join(names)}')
     if not root or not os.path.exists(root):
         raise UserError(f'data source {name!r} finds nothing at {root!r}: set --config.data.root=...')
     return SOURCES[name](Path(root), note)
 
 
-def _as_site(exams, root):
-    site = {exam.site for exam in exams} - {'default'}
-    prefix = site.pop() if len(site) == 1 else Path(root).stem or 'phantom'
-    return [exam._replace(id=f'{prefix}/{exam.id}', patient=f'{prefix}/{exam.patient}',
-                          site=prefix if exam.site == 'default' else exam.site) for exam in exams]
+def _site(exams, root):
+    """What a source among others is called: its one site, or its root."""
+    sites = {exam.site for exam in exams} - {'default'}
+    return sites.pop() if len(sites) == 1 else Path(root).stem or 'phantom'
+
+
+def _of_site(exam, site):
+    return exam._replace(id=f'{site}/{exam.id}', patient=f'{site}/{exam.patient}',
+                         site=site if exam.site == 'default' else exam.site)

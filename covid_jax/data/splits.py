@@ -59,7 +59,9 @@ def _fixed(exams, held_out):
         given[exam.patient] |= {exam.split} - {''}
     unknown = sorted(held_out - given.keys())
     if unknown:
-        raise UserError(f'held_out names patients that the data does not have: {", ".join(unknown[:10])}')
+        known = ', '.join(sorted(given)[:5])
+        raise UserError(f'held_out names patients that the data does not have: {", ".join(unknown[:10])}; it has {known}'
+                        f'{", ..." if len(given) > 5 else ""}')
     given |= {patient: {'test'} for patient in held_out}
     torn = sorted(patient for patient, splits in given.items() if len(splits) > 1)
     if torn:
@@ -109,5 +111,5 @@ def check_duplicates(exams, hashes):
     pairs = [f'{a} ({one}) = {b} ({other})'
              for splits in seen.values() for (one, a), (other, b) in combinations(splits.items(), 2)]
     if pairs:
-        raise UserError(f'{len(pairs)} pairs of equal scans are in two splits: {", ".join(pairs[:10])}; '
+        raise UserError(f'{len(pairs)} pairs of equal scans (as files, or as prepared) are in two splits: {", ".join(pairs[:10])}; '
                         'remove one of each, or give both the same patient')

@@ -17,7 +17,7 @@ import socket
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,16 +25,17 @@ import numpy as np
 import rich.progress
 
 from covid_jax import UserError
-from covid_jax.data import decode, phantom
+from covid_jax.data import decode, phantom, scan
 from covid_jax.data.prep import prepare
 
 
 class Store(NamedTuple):
-    """path: the folder; row: exam id -> row of `images`; broken: exam id -> why it could not be prepared;
+    """path: the folder; row: exam id -> row of `images`; digest: exam id -> sha256 of what was prepared; broken: exam id -> why it could not be prepared;
     images: random access, images[i]['image'] uint8 [depth, height, width, 1]."""
 
     path: Path
     row: dict[str, int]
+    digest: dict[str, str]
     broken: dict[str, str]
     images: object
 
@@ -57,7 +58,8 @@ def build(exams, hashes, prep, root, workers=0):
     import tensorflow_datasets as tfds  # slow to import
 
     images = tfds.builder_from_directory(path / 'packed').as_data_source('scans')
-    return Store(path, {name: i for i, name in enumerate(table['ids'])}, table['broken'], images)
+    digests = dict(zip(table['ids'], table['digests'], strict=True))
+    return Store(path, {name: i for i, name in enumerate(table['ids'])}, digests, table['broken'], images)
 
 
 def content_hashes(exams, root):
@@ -87,6 +89,7 @@ def content_hashes(exams, root):
                 digest.update(f'{path} version {phantom.VERSION}'.encode())
                 continue
             whole, part = decode.split_address(path)
+            digest.update(f'{scan.VERSION} {whole.suffix.lower()}\0'.encode())  # the suffix chooses the decoder
             for file in decode.files_of(path):
                 name = '' if file == whole else os.path.relpath(file, whole)
                 digest.update(f'{name}\0{of_file(file)}\0'.encode())
@@ -104,6 +107,8 @@ def content_hashes(exams, root):
 def _make(path, exams, hashes, prep, workers):
     parts = path / 'parts'
     parts.mkdir(exist_ok=True)
+    for left in (p for p in parts.iterdir() if p.suffix != '.npy'):  # by a process that died
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
     _write(path / 'prep.json', json.dumps(dataclasses.asdict(prep)))
     part = {exam.id: parts / f'{digest}.npy' for exam, digest in zip(exams, hashes, strict=True)}
     broken = _prepare_all([e for e in exams if not part[e.id].exists()], part, prep, workers)
@@ -112,7 +117,8 @@ def _make(path, exams, hashes, prep, workers):
         reasons = list(broken.values())
         raise UserError(f'none of {len(exams)} exams could be prepared; the first: {reasons[0]}')
     _pack(path / 'packed', [part[e.id] for e in good], prep)
-    table = {'prep': prep.hash, 'ids': [e.id for e in good], 'broken': broken}
+    digests = [hashlib.sha256(part[e.id].read_bytes()).hexdigest() for e in good]
+    table = {'prep': prep.hash, 'ids': [e.id for e in good], 'digests': digests, 'broken': broken}
     _write(path / 'table.json', json.dumps(table, indent=1))
     shutil.rmtree(parts)
 
@@ -125,27 +131,38 @@ def _prepare_all(exams, part, prep, workers):
     with rich.progress.Progress(*columns, disable=not exams) as progress:
         bar = progress.add_task('', total=len(exams))
 
-        def ended(exam, reason):
-            del left[exam.id]
-            if reason is not None:
-                broken[exam.id] = reason
-            progress.advance(bar)
-
-        try:
-            with _pool(min(workers or os.cpu_count(), len(exams) or 1)) as pool:
-                jobs = {pool.submit(_prepare_one, e.paths[0], prep, part[e.id]): e for e in exams}
+        def prepare_in_parallel(some, workers):
+            with _pool(min(workers or os.cpu_count(), len(some))) as pool:
+                jobs = {pool.submit(_prepare_one, e.paths[0], prep, part[e.id]): e for e in some}
                 for job in as_completed(jobs):
-                    ended(jobs[job], job.result())
-        except BrokenProcessPool:  # a scan that crashes its decoder, or too little memory: find out which
-            progress.print('a preparing process died: the scans that are left are prepared one at a time')
-            while left:
-                with _pool(1) as pool, suppress(BrokenProcessPool):
-                    for exam in list(left.values()):
-                        ended(exam, pool.submit(_prepare_one, exam.paths[0], prep, part[exam.id]).result())
-                if left:
-                    exam = next(iter(left.values()))
-                    ended(exam, f'{exam.paths[0]}: the process that prepared it died, of the file or of too little memory')
+                    if (reason := job.result()) is not None:
+                        broken[jobs[job].id] = reason
+                    del left[jobs[job].id]
+                    progress.advance(bar)
+
+        while left:
+            try:
+                prepare_in_parallel(list(left.values()), workers)
+            except BrokenProcessPool:  # a scan that crashes its decoder, or too little memory: find out which
+                begun = [e for e in left.values() if list(_temporaries(part[e.id]))]
+                if not begun:
+                    raise UserError('the preparing processes die before they begin, of too little memory perhaps: run the '
+                                    'same command with --config.data.workers=1; what is prepared is kept') from None
+                progress.print(f'a preparing process died: {len(begun)} scans are prepared one at a time')
+                for exam in begun:
+                    try:
+                        prepare_in_parallel([exam], 1)
+                    except BrokenProcessPool:
+                        del left[exam.id]
+                        broken[exam.id] = (f'{exam.paths[0]}: the process that prepared it died, of the file or of too '
+                                           f'little memory; to try again delete {part[exam.id].parents[1]}')
+                        progress.advance(bar)
     return {e.id: broken[e.id] for e in exams if e.id in broken}
+
+
+def _temporaries(part):
+    """What stands where a part is being made, by this process or by one that died."""
+    return part.parent.glob(f'{part.stem}.*.tmp')
 
 
 @contextmanager
@@ -170,18 +187,26 @@ def _die_with_parent():
 
 
 def _prepare_one(source, prep, target):
+    """Makes one part, or returns why not. UserError where it is not the file's fault: that stops all."""
+    temporary = target.with_suffix(f'.{os.getpid()}.tmp')
+    temporary.touch()  # says, if this process dies, what it was at
     try:
-        array = prepare(decode.decode(source), prep)
+        array = prepare(decode.decode(source, target.parent), prep)
+        with open(temporary, 'wb') as f:
+            np.save(f, array)
+        os.replace(temporary, target)
     except UserError as e:
         return str(e) if source in str(e) else f'{source}: {e}'
     except MemoryError:
         raise UserError(f'not enough memory to prepare {source}: run the same command with --config.data.workers=1') from None
+    except OSError as e:
+        if e.errno in scan.MACHINE:
+            raise UserError(f'{source} cannot be prepared here: {e.strerror}; what is prepared is kept') from None
+        return f'{source}: {e.strerror}'
     except Exception as e:  # whatever a broken file does to a decoder, the other exams go on
         return f'{source}: {type(e).__name__}: {e}'
-    temporary = target.with_suffix(f'.{os.getpid()}.tmp')
-    with open(temporary, 'wb') as f:
-        np.save(f, array)
-    os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _pack(path, parts, prep):

@@ -6,7 +6,6 @@ Axes that are more than 10 degrees off the patient's are refused, for only resam
 
 import gzip
 import math
-import re
 import struct
 import zlib
 
@@ -14,20 +13,16 @@ import nibabel
 import numpy as np
 
 from covid_jax.data.arrays import as_scan
-from covid_jax.data.scan import BYTES, check_size
+from covid_jax.data.metaimage import ORDERS, YES, beside, directions, flag, numbers, read_fields
+from covid_jax.data.scan import BYTES, check_size, check_spacing
 
 SUFFIXES = ('.nii', '.nii.gz', '.mha', '.mhd')
-HEADER = 2**16  # bytes of a MetaImage that its header may take
 EXTENSIONS = 2**24  # bytes between the header and the voxels of a NIfTI
 CHUNK = 2**22
 DEFLATE = 1032  # how many bytes one byte can be inflated to
 TYPES = {'MET_CHAR': 'i1', 'MET_UCHAR': 'u1', 'MET_SHORT': 'i2', 'MET_USHORT': 'u2', 'MET_INT': 'i4', 'MET_UINT': 'u4',
          'MET_FLOAT': 'f4', 'MET_DOUBLE': 'f8'}
 MILLIMETRES = {0: 1, 1: 1000, 2: 1, 3: .001}  # a NIfTI that does not say its unit (0) has millimetres
-MATRICES = ('TransformMatrix', 'Rotation', 'Orientation')
-SPACINGS = ('ElementSpacing', 'ElementSize')
-ORDERS = ('ElementByteOrderMSB', 'BinaryDataByteOrderMSB')
-YES, NO = ('true', 't', '1'), ('false', 'f', '0')
 ONLY = {'ObjectType': ('image',), 'NDims': ('3',), 'BinaryData': YES, 'ElementNumberOfChannels': ('1',),  # what is read
         'HeaderSize': ('0',), 'ElementToIntensityFunctionSlope': ('1', '1.0'),
         'ElementToIntensityFunctionOffset': ('0', '0.0')}
@@ -43,17 +38,6 @@ def decode_volume(path):
     if path.name.lower().endswith(('.nii', '.nii.gz')):
         return _nifti(path)
     return _metaimage(path)
-
-
-def companions(path):
-    """The other files that decoding path reads: where a MetaImage keeps its voxels, if that is a file. Never raises."""
-    try:
-        if path.name.lower().endswith(('.mha', '.mhd')):
-            fields, _ = _fields(path)
-            return [] if fields['ElementDataFile'] == 'LOCAL' else [_beside(path, fields['ElementDataFile'])]
-    except (OSError, ValueError):  # decoding says what is wrong
-        pass
-    return []
 
 
 def _nifti(path):
@@ -100,20 +84,20 @@ def _nifti_header(block):
 
 def _metaimage(path):
     """The voxels behind the header or in the file that it names; there are exactly as many as it says."""
-    fields, start = _fields(path)
+    fields, start = read_fields(path)
     for key, values in ONLY.items():
         if fields.get(key, values[0]).lower() not in values:
             raise ValueError(f'{key} = {fields[key][:60]!r} is not read, only {values[0]}')
     element = fields.get('ElementType', '')
     if element not in TYPES:
         raise ValueError(f'ElementType = {element[:60]!r} is not one of {", ".join(TYPES)}')
-    shape, (axes, spaced) = _numbers(fields, 'DimSize', 3, int), _directions(fields)
-    orders = {_flag(fields, key) for key in ORDERS if key in fields}
+    shape, (axes, spaced) = numbers(fields, 'DimSize', 3, int), directions(fields)
+    orders = {flag(fields, key) for key in ORDERS if key in fields}
     if len(orders) > 1:
         raise ValueError(f'{" and ".join(ORDERS)} say different things')
-    zipped, source = _flag(fields, 'CompressedData'), path
+    zipped, source = flag(fields, 'CompressedData'), path
     if fields['ElementDataFile'] != 'LOCAL':
-        source, start = _beside(path, fields['ElementDataFile']), 0
+        source, start = beside(path, fields['ElementDataFile']), 0
     size = (source.stat().st_size - start) * (DEFLATE if zipped else 1)
     dtype = _checked(shape, np.dtype(('>' if True in orders else '<') + TYPES[element]), size)
     with source.open('rb') as file:
@@ -123,60 +107,6 @@ def _metaimage(path):
         raise ValueError(f'{source.name} holds more than {" x ".join(map(str, shape))} values of {element}')
     scan = _scan(_scaled(values), axes)
     return scan if spaced else scan._replace(spacing=None)
-
-
-def _directions(fields):
-    """-> ([3, 3] of which column i is the step of index i in mm to the left, back and head, whether mm are known)."""
-    matrix, spacing = (next((key for key in keys if key in fields), '') for keys in (MATRICES, SPACINGS))
-    if not matrix and fields.get('AnatomicalOrientation', 'RAI') not in ('RAI', '???'):
-        raise ValueError(f'AnatomicalOrientation = {fields["AnatomicalOrientation"][:60]!r} without a TransformMatrix')
-    axes = np.reshape(_numbers(fields, matrix, 9), (3, 3)).T if matrix else np.eye(3)
-    lengths = np.linalg.norm(axes, axis=0)
-    if np.abs(lengths - 1).max() > 1e-2:
-        raise ValueError(f'the rows of {matrix} are no directions, their length is not 1')
-    return axes / lengths * (_numbers(fields, spacing, 3) if spacing else 1), bool(spacing)
-
-
-def _fields(path):
-    """-> ({key: value} of a MetaImage's header, the byte behind it). The last field is ElementDataFile."""
-    with path.open('rb') as file:
-        block = file.read(HEADER)
-    fields, at = {}, 0
-    while 'ElementDataFile' not in fields:
-        line, end, _ = block[at:].partition(b'\n')
-        key, mark, value = line.decode('latin-1').partition('=')
-        at += len(line) + 1
-        if not mark or not (end or at > len(block)):
-            raise ValueError('no MetaImage: lines of KEY = VALUE that end in ElementDataFile are expected')
-        fields[key.strip()] = value.strip()
-    return fields, at
-
-
-def _beside(path, name):
-    """The file of that name in path's folder. ValueError for a name that leads anywhere else, and for several files."""
-    if not name or re.search(r'[/\\:\0]|^\.+$|^LIST\b', name):
-        raise ValueError(f'ElementDataFile = {name[:60]!r} must be LOCAL or the name of one file in the same folder')
-    if not (path.parent / name).is_file():
-        raise ValueError(f'its voxels are in {name[:60]!r}, which is not beside it')
-    return path.parent / name
-
-
-def _numbers(fields, key, count, kind=float):
-    """The count finite numbers of a field."""
-    try:
-        numbers = [kind(word) for word in fields.get(key, '').split()]
-    except ValueError:
-        numbers = []
-    if len(numbers) != count or not np.isfinite(np.array(numbers, float)).all():
-        raise ValueError(f'{key} must be {count} numbers, not {fields.get(key, "")[:60]!r}')
-    return numbers
-
-
-def _flag(fields, key):
-    value = fields.get(key, 'False')
-    if value.lower() not in (*YES, *NO):
-        raise ValueError(f'{key} must be True or False, not {value[:60]!r}')
-    return value.lower() in YES
 
 
 def _checked(shape, dtype, size):
@@ -236,8 +166,7 @@ def _scaled(values, slope=None, inter=None):
 def _scan(values, axes):
     """[k, j, i] and [3, 3], of which column i is the step of index i in mm to the left, back and head -> Scan."""
     spacing = np.linalg.norm(axes, axis=0)
-    if not (spacing.min() >= .01 and spacing.max() <= 100):
-        raise ValueError(f'voxels of {" x ".join(f"{mm:g}" for mm in spacing)} mm: is the unit of length right?')
+    check_spacing(spacing)
     cosines = axes / spacing
     near = np.abs(cosines).argmax(axis=0)  # the patient's axis of each index
     off = np.degrees(np.arccos(np.minimum(np.abs(cosines).max(axis=0), 1)))

@@ -52,7 +52,7 @@ def view_depth(config):
     """Slices of a training view. UserError where a prepared scan has fewer."""
     if not 1 <= config.method.depth <= config.prep.size[0]:
         raise UserError(f'--config.method.depth={config.method.depth} must be from 1 to the depth of a prepared scan, '
-                        f'{config.prep.size[0]}')
+                        f'{config.prep.size[0]}' + ('; for single images set it to 1' if config.prep.size[0] == 1 else ''))
     return config.method.depth
 
 

@@ -1,39 +1,21 @@
-"""A path in, voxels out: which decoder reads what, folders, archives, parts of a scan; any bytes, one line at most."""
+"""A path in, voxels out: which decoder reads what, folders, parts of a scan; any bytes, one line at most."""
 
-import tempfile
-import zipfile
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pytest
+from dicoms import ct, no_name_is_told, series  # noqa: F401
 from PIL import Image
-from scans import refused, slices
+from scans import nifti, refused, slices, zipped
 
 from covid_jax import UserError
-from covid_jax.data import decode as module
-from covid_jax.data.decode import decode, files_of, is_scan, split_address
+from covid_jax.data.decode import decode, files_of, is_scan, patient_digest, split_address
 from covid_jax.data.scan import natural
 
 
 @pytest.fixture
 def hu(rng):
     return rng.integers(-1000, 400, (3, 4, 5), np.int16)
-
-
-@pytest.fixture
-def temporary(tmp_path_factory, monkeypatch):
-    """An empty folder that archives are unpacked into; it is empty again at the end."""
-    folder = tmp_path_factory.mktemp('temporary')
-    monkeypatch.setattr(tempfile, 'tempdir', str(folder))
-    yield folder
-    assert not list(folder.iterdir())
-
-
-def nifti(path, hu):
-    """[z, y, x] as a NIfTI whose indices grow to the right, the front and the head."""
-    nibabel.save(nibabel.Nifti1Image(hu[:, ::-1, ::-1].transpose(2, 1, 0), np.diag([.7, .8, 2.5, 1])), path)
-    return path
 
 
 # paths
@@ -60,6 +42,14 @@ def test_every_format_is_read_by_its_name(tmp_path, hu):
 def test_is_scan_goes_by_the_name(tmp_path, name, yes):
     (tmp_path / 'folder').mkdir()
     assert is_scan(tmp_path / name) == yes
+
+
+def test_dicom_without_suffix_is_a_scan_and_a_directory_of_them_is_not(tmp_path):
+    for name in ('IM0001', 'DICOMDIR'):
+        ct(tmp_path / name)
+        assert is_scan(tmp_path / name) == (name == 'IM0001')
+    (tmp_path / 'IM0002').write_bytes(bytes(200))
+    assert not is_scan(tmp_path / 'IM0002') and not is_scan(tmp_path / 'gone')
 
 
 @pytest.mark.parametrize('name', ['a.npz', 'b.npy', 'c.jpg', 'd.nii', 'e.nii.gz', 'f.zip', 'g.tif'])
@@ -102,6 +92,17 @@ def test_one_slice_of_a_volume(tmp_path, hu):
         assert str(caught.value).startswith(f'{tmp_path}/a.npy: ')
 
 
+@pytest.mark.parametrize('name', ['a.npy', 'a.nii', 'ct 0.png', '', 'a.zip'])
+def test_series_are_of_dicom_files_alone(tmp_path, hu, name):
+    folder = slices(tmp_path / 'scan', 2)
+    zipped(folder / 'a.zip', {'a.png': folder / 'ct 0.png'})
+    np.save(folder / 'a.npy' if name else tmp_path / 'a.npy', hu)
+    nifti(folder / 'a.nii' if name else tmp_path / 'a.nii', hu)
+    with pytest.raises(UserError, match='::series=1.2 chooses among DICOM files') as caught:
+        decode(f'{folder / name}::series=1.2')
+    assert str(caught.value).startswith(f'{folder / name}: ')
+
+
 def test_an_address_is_a_path_and_a_part():
     assert split_address('scans/a::series=1.2.3') == (Path('scans/a'), {'series': '1.2.3'})
     assert split_address('a::b/c::slice=7') == (Path('a::b/c'), {'slice': '7'})
@@ -115,11 +116,50 @@ def test_files_of_an_address_are_all_that_is_read(tmp_path, hu):
     folder = slices(tmp_path / 'scan', 2)
     (folder / 'more').mkdir()
     (folder / 'more' / 'x.dcm').write_bytes(b'x')
+    (folder / 'more' / 'x.png').write_bytes(b'x')
+    (folder / '.hidden').mkdir()
+    for name in ('.DS_Store', 'notes.txt', '._ct 0.png', '.hidden/ct 0.dcm', 'a.raw'):
+        (folder / name).write_bytes(b'x')
     assert [path.name for path in files_of(folder)] == ['ct 0.png', 'ct 1.png', 'x.dcm']
     assert files_of(f'{folder}/ct 1.png::slice=0') == [folder / 'ct 1.png']
-    (tmp_path / 'a.raw').write_bytes(hu.tobytes())
-    (tmp_path / 'a.mhd').write_text('ElementDataFile = a.raw\n')
+    assert files_of(tmp_path / 'gone') == [tmp_path / 'gone']
+    for place in (tmp_path / 'volume', tmp_path):
+        place.mkdir(exist_ok=True)
+        (place / '.notes').write_text('x')
+        (place / 'a.raw').write_bytes(hu.tobytes())
+        (place / 'a.mhd').write_text('ElementDataFile = a.raw\n')
     assert files_of(tmp_path / 'a.mhd') == [tmp_path / 'a.mhd', tmp_path / 'a.raw']
+    assert files_of(tmp_path / 'volume') == [tmp_path / 'volume/a.mhd', tmp_path / 'volume/a.raw']
+
+
+def test_the_digest_of_a_patient_is_that_of_any_form_of_the_scan(tmp_path):
+    one, blank = series(tmp_path / 'one'), series(tmp_path / 'blank', PatientID='')
+    other = ct(tmp_path / 'other', PatientID='ID777', SeriesInstanceUID='1.9')
+    names = dict(zip(('a/1', 'a/2.dcm', 'a/3', 'a/4'), one, strict=True))
+    digest = patient_digest(one[0])
+    assert len(digest) == 64 and 'ID12345' not in digest and digest != patient_digest(other) != ''
+    assert digest == patient_digest(tmp_path / 'one') == patient_digest(zipped(tmp_path / 'a.zip', names))
+    others = {'DICOMDIR': other, '.x': other, '0': blank[0]}
+    assert digest == patient_digest(zipped(tmp_path / 'b.zip', others | names))
+    both = zipped(tmp_path / 'c.zip', {'0': other, **names})
+    assert patient_digest(f'{both}::series=1.9') == patient_digest(other)
+    assert patient_digest(f'{both}::series=7afb0d48-ec01') == digest
+    assert patient_digest(f'{both}::series=5') == patient_digest(tmp_path / 'blank') == ''
+
+
+def test_what_is_no_dicom_has_no_patient_and_no_error(tmp_path, hu, monkeypatch):
+    np.save(tmp_path / 'a.npy', hu)
+    (tmp_path / 'b.dcm').write_bytes(b'x')
+    (tmp_path / 'b.zip').write_bytes(b'x')
+    zipped(tmp_path / 'c.zip', {'../a.dcm': ct(tmp_path / 'a.dcm')})
+    for address in ('a.npy', 'b.dcm', 'b.zip', 'c.zip', 'gone', 'a.npy::slice=0', 'a.dcm::page=3'):
+        assert patient_digest(tmp_path / address) == ''
+    assert patient_digest('phantom:0:1:covid') == ''
+
+    def broken(*args):
+        raise RuntimeError('ID12345')
+    monkeypatch.setattr('covid_jax.data.dicom.patient_digest', broken)
+    assert patient_digest(tmp_path / 'a.dcm') == ''
 
 
 # folders
@@ -154,6 +194,14 @@ def test_odd_or_broken_slice_is_named(tmp_path):
     refused(folder, 'ct 0.png', '5 x 6', '8 x 6')
 
 
+@pytest.mark.parametrize('one, two', [('1.png', '1.jpg'), ('CT 2.png', 'ct 2.tif')])
+def test_two_files_of_one_stem_are_not_two_slices(tmp_path, one, two):
+    Image.new('L', (8, 6)).save(tmp_path / 'ct 0.png')
+    for name in (one, two):
+        Image.new('L', (8, 6)).save(tmp_path / name)
+    refused(tmp_path, one, two, 'keep one')
+
+
 def test_folder_without_slices_says_what_it_holds(tmp_path):
     assert refused(tmp_path).endswith('(found: nothing)')
     for name in ('b.txt', 'a.txt'):
@@ -168,96 +216,21 @@ def test_a_folder_may_hold_one_volume(tmp_path, hu):
     (tmp_path / '._a.nii.gz').write_text('x')
     np.testing.assert_array_equal(decode(tmp_path).voxels, hu)
     np.save(tmp_path / 'b.npy', hu)
-    refused(tmp_path, 'no single volume', 'a.nii.gz, b.npy')
+    refused(tmp_path, '2 volumes (a.nii.gz, b.npy)', 'keep one')
 
 
-# archives
-
-
-def zipped(path, members, compression=zipfile.ZIP_DEFLATED):
-    """members: {name: bytes, or the path of a file}."""
-    with zipfile.ZipFile(path, 'w', compression) as archive:
-        for name, data in members.items():
-            archive.writestr(name, data.read_bytes() if isinstance(data, Path) else data)
-    return path
-
-
-def patched(path, at, data):
-    """A .zip with bytes written over those at a place of every entry of its central directory."""
-    whole, start = bytearray(path.read_bytes()), -1
-    while (start := whole.find(b'PK\1\2', start + 1)) >= 0:
-        whole[start + at:start + at + len(data)] = data
-    path.write_bytes(whole)
-    return path
-
-
-def test_an_archive_of_slices_in_folders_of_one_entry(tmp_path, temporary):
-    folder = slices(tmp_path / 'scan', 12)
-    junk = {'__MACOSX/a/._ct 0.png': b'x', '.DS_Store': b'x', 'a/b/.hidden.png': b'x', 'a/b/notes.txt': b'x'}
-    path = zipped(tmp_path / 'a.zip', junk | {f'a/b/{file.name}': file for file in folder.iterdir()})
-    assert decode(path).voxels[:, 0, 0].tolist() == list(range(12))
-    assert decode(f'{path}::slice=3').voxels.max() == 3
-
-
-def test_an_archive_of_one_volume(tmp_path, temporary, hu):
-    np.savez(tmp_path / 'a.npz', hu=hu)
-    for file in (tmp_path / 'a.npz', nifti(tmp_path / 'a.nii.gz', hu), nifti(tmp_path / 'a.nii', hu)):
-        path = zipped(tmp_path / 'A.ZIP', {f'deep/er/{file.name}': file, '__MACOSX/x': b''})
-        np.testing.assert_array_equal(decode(path).voxels, hu)
-
-
-def test_a_broken_member_is_named_by_the_archives_name(tmp_path, temporary):
-    files = {file.name: file for file in slices(tmp_path / 'scan', 3).iterdir()}
-    path = zipped(tmp_path / 'a.zip', files | {'ct 1.png': files['ct 1.png'].read_bytes()[:50]})
-    assert str(temporary) not in refused(path, f'{path}/ct 1.png: ')
-    path = zipped(tmp_path / 'b.zip', files, zipfile.ZIP_STORED)
-    path.write_bytes(path.read_bytes().replace(b'IDAT', b'IDAX', 1))
-    refused(path, 'CRC', 'ct ')
-
-
-def test_a_name_in_an_archive_cannot_steer_a_terminal(tmp_path, temporary):
-    line = refused(zipped(tmp_path / 'a.zip', {'a\x1b[2J\nb\x9b.png': b'x', 'b.png': b'x'}), 'a.zip', '.png')
-    assert line.isprintable()
-
-
-def test_names_that_lead_out_of_an_archive_stay_in_it(tmp_path, temporary):
-    (tmp_path / 'box').mkdir()
-    png = slices(tmp_path / 'scan', 1) / 'ct 0.png'
-    evil = [f'{dots}{tmp_path.name}-evil.png' for dots in ('../', '../' * 9 + 'tmp/', 'a/../../', '..\\', '/tmp/')]
-    path = zipped(tmp_path / 'box' / 'a.zip', dict.fromkeys([*evil, str(tmp_path / 'evil.png')], png))
-    before = sorted(tmp_path.rglob('*'))
-    try:
-        decode(path)
-    except UserError as error:
-        assert str(path) in str(error)
-    assert sorted(tmp_path.rglob('*')) == before
-    around = (temporary, temporary.parent, Path('/tmp'), Path())
-    assert not [file for folder in around for file in folder.glob('*evil.png')]
-
-
-def test_a_link_in_an_archive_is_text(tmp_path, temporary):
-    secret = slices(tmp_path / 'secret', 1) / 'ct 0.png'
-    link = zipfile.ZipInfo('a.png')
-    link.create_system, link.external_attr = 3, 0o120777 << 16
-    with zipfile.ZipFile(tmp_path / 'a.zip', 'w') as archive:
-        archive.writestr(link, str(secret))
-    refused(tmp_path / 'a.zip', 'a.png', 'cannot identify')
-
-
-def test_locked_archives_and_archives_in_archives_are_refused(tmp_path, temporary):
-    path = patched(zipped(tmp_path / 'a.zip', {'a.png': b'x'}), 8, b'\1')
-    refused(path, 'a.png', 'encrypted')
-    refused(zipped(tmp_path / 'b.zip', {'x/a.zip': path}), 'a.zip', 'unpack')
-    refused(zipped(tmp_path / 'c.zip', {}), 'found: nothing')
-
-
-def test_what_an_archive_claims_is_judged_before_it_is_unpacked(tmp_path, temporary, monkeypatch):
-    members = {f'{i}.png': b'x' for i in range(2)}
-    refused(patched(zipped(tmp_path / 'a.zip', members), 24, b'\xf0\xff\xff\xff'), '8589934560 bytes')
-    zeros = zipped(tmp_path / 'b.zip', {'a.npy': bytes(2**24)})
-    refused(patched(zeros, 24, b'\x64\0\0\0'), 'CRC')  # 100 of 16 MiB are unpacked
-    monkeypatch.setattr(module, 'FILES', 1)
-    refused(zipped(tmp_path / 'c.zip', members), '2 files')
+def test_a_folder_holds_slices_or_dicom_files_or_a_volume(tmp_path, hu):
+    folder = slices(tmp_path / 'scan', 1)
+    np.savez(folder / 'scan.npz', hu=hu)
+    refused(folder, '1 image (ct 0.png) and 1 volume (scan.npz)', 'keep one')
+    (folder / 'ct 0.png').unlink()
+    np.testing.assert_array_equal(decode(folder).voxels, hu)
+    series(folder / 'deep')
+    refused(folder, '4 DICOM files (s1.dcm, s2.dcm, s3.dcm, s4.dcm) and 1 volume (scan.npz)')
+    Image.new('L', (8, 6)).save(folder / 'preview.png')
+    refused(folder, '1 image (preview.png) and 4 DICOM files', 'and 1 volume')
+    (folder / 'scan.npz').unlink()
+    refused(folder, '1 image (preview.png) and 4 DICOM files')
 
 
 # any bytes

@@ -68,6 +68,35 @@ def test_bits_above_the_highest_are_old_overlays(tmp_path):
     assert got.voxels.tolist() == [[[0x012 - 1024, 0x800 - 1024]]]
 
 
+@pytest.mark.parametrize('syntax', [uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian])
+@pytest.mark.parametrize('dtype', ['<u2', '<i2'])
+@pytest.mark.parametrize('high', [11, 13, 15])
+def test_the_highest_bit_counts_in_every_plain_syntax(tmp_path, syntax, dtype, high, rng):
+    stored = rng.integers(0, 2**16, (6, 8)).astype('<u2').view(dtype)
+    little, other = (decode_dicom([ct(tmp_path / 'a', stored, BitsStored=12, HighBit=high, syntax=each)]).voxels
+                     for each in (uid.ExplicitVRLittleEndian, syntax))
+    np.testing.assert_array_equal(little, other)
+    assert np.ptp(little) < 4096
+
+
+def test_compressed_pixels_end_at_the_highest_bit(tmp_path):
+    data = pydicom.dcmread(ct(tmp_path / 'a.dcm'))
+    data.compress(uid.RLELossless)
+    data.BitsStored, data.HighBit = 12, 15
+    data.save_as(tmp_path / 'a.dcm')
+    refused([tmp_path / 'a.dcm'], 'a.dcm', '12 bits up to bit 15', 'uncompressed')
+
+
+@pytest.mark.parametrize('samples', [None, ''])
+def test_samples_that_are_not_said_are_one(tmp_path, samples):
+    path = ct(tmp_path / 'a.dcm', SamplesPerPixel=None)
+    if samples is not None:
+        data = pydicom.dcmread(path)
+        data.add_new('SamplesPerPixel', 'US', None)
+        data.save_as(path)
+    assert decode_dicom([path]).hounsfield
+
+
 def test_ct_in_monochrome1_has_the_same_hounsfield_units(tmp_path):
     one, two = (decode_dicom([ct(tmp_path / 'a', PhotometricInterpretation=f'MONOCHROME{n}')]) for n in (1, 2))
     np.testing.assert_array_equal(one.voxels, two.voxels)
@@ -83,7 +112,7 @@ def test_ct_that_is_not_in_hounsfield_units_is_grey_by_its_window_or_refused(tmp
     assert not got.hounsfield
     np.testing.assert_allclose(got.voxels, [[[0, 0, 127.5, 0]]])
     assert decode_dicom([ct(tmp_path / 'c', RescaleType='HU')]).hounsfield
-    assert decode_dicom([ct(tmp_path / 'e', RescaleType='US')]).hounsfield  # unspecified: so writes GDCM what it changes
+    assert decode_dicom([ct(tmp_path / 'e', RescaleType='US')]).hounsfield  # unspecified: GDCM writes it
     refused([ct(tmp_path / 'd', RescaleType='OD')], 'slice 1', 'window')
     refused([ct(tmp_path / 'e', RescaleIntercept=None)], 'slice 1', 'window')
 

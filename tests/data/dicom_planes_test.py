@@ -3,7 +3,7 @@
 
 import numpy as np
 import pytest
-from dicoms import ct, enhanced, no_name_is_told, refused, series  # noqa: F401
+from dicoms import ct, enhanced, no_name_is_told, refused, series, table  # noqa: F401
 from pydicom import uid
 
 from covid_jax.data.dicom import decode_dicom, find
@@ -77,6 +77,54 @@ def test_the_odd_slice_is_named(tmp_path):
         refused(paths, 'slice 3', word)
 
 
+def test_slices_lie_on_a_line_and_the_one_beside_it_is_named(tmp_path):
+    paths = series(tmp_path / 'a', zs=range(9))
+    for n, aside in ((7, 204), (1, 204), (9, -204), (5, 0.3)):
+        whole = paths[n - 1].read_bytes()
+        ct(paths[n - 1], z=n - 1, number=n, ImagePositionPatient=[aside - 4, -3, n - 1])
+        refused(paths, f'slice {n} lies {abs(aside):.1f} mm beside the others')
+        ct(paths[n - 1], z=n - 1, number=n, ImagePositionPatient=[-4, -2.9, n - 1])  # less than half a pixel
+        assert len(decode_dicom(paths).voxels) == 9
+        paths[n - 1].write_bytes(whole)
+    for count in (3, 2):
+        some = paths[:count]
+        ct(some[-1], z=count - 1, number=count, ImagePositionPatient=[-4, 201, count - 1])
+        refused(some, f'slice {count} lies 20', 'beside the others')
+
+
+@pytest.mark.parametrize('lean', [0, -np.tan(np.radians(9))])  # along the table, along the normal
+def test_the_lean_of_a_tilted_gantry_is_a_line(tmp_path, lean):
+    for k in range(40):  # rounded as scanners do
+        ct(tmp_path / f'{k}.dcm', z=2.5 * k, number=k, ImageOrientationPatient=tilted(9),
+           ImagePositionPatient=[-4, round(2.5 * k * lean, 1), 2.5 * k])
+    assert len(decode_dicom(find(tmp_path)).voxels) == 40
+
+
+def test_slices_of_several_frames_of_reference_are_refused(tmp_path):
+    paths = series(tmp_path, FrameOfReferenceUID='1.1')
+    ct(paths[1], z=2, number=2)
+    assert len(decode_dicom(paths).voxels) == 4
+    ct(paths[2], z=4, number=3, FrameOfReferenceUID='1.2')
+    refused(paths, 'slices 1 and 3', 'frames of reference')
+
+
+def test_two_or_three_slices_may_not_be_far_apart(tmp_path):
+    for zs in ((0, 300), (0, 9.1), (0, 10, 20)):
+        refused(series(tmp_path / f'{zs}', zs), 'slices 1 and 2', f'{zs[1]:.1f} mm apart', '3 mm thick', 'missing')
+    assert decode_dicom(series(tmp_path / 'a', zs=(0, 9))).spacing[0] == 9
+    assert decode_dicom(series(tmp_path / 'b', zs=(0, 10, 20, 30), SliceThickness=1)).spacing[0] == 10
+    assert decode_dicom(series(tmp_path / 'c', zs=(0, 10), SliceThickness=1, SpacingBetweenSlices=10)).spacing[0] == 10
+    refused(series(tmp_path / 'd', zs=(0, 4), SpacingBetweenSlices=2), 'slices 1 and 2 are 4.0 mm apart', '2 mm')
+    assert decode_dicom(series(tmp_path / 'e', zs=(0, 50), SliceThickness=None)).spacing[0] == 50
+
+
+@pytest.mark.parametrize('pixel', [[0, 0.5], [-0.7, -0.7], [500, 500]])
+def test_a_spacing_that_no_chest_has_is_refused(tmp_path, pixel):
+    refused(series(tmp_path, PixelSpacing=pixel), 'wrong unit')
+    refused([ct(tmp_path / 'a.dcm', PixelSpacing=pixel)], 'wrong unit')
+    refused([ct(tmp_path / 'b.dcm', SliceThickness=3000)], 'wrong unit')
+
+
 def test_one_slice_needs_no_position(tmp_path):
     path = ct(tmp_path / 'a', ImagePositionPatient=None, ImageOrientationPatient=None)
     assert decode_dicom([path]).spacing is None
@@ -93,3 +141,19 @@ def test_frames_of_an_enhanced_ct_are_sorted_and_scaled_one_by_one(tmp_path, syn
     assert got.voxels[:, 0, 0].tolist() == [-8, 10, -9, -7] and got.spacing == (2.0, 0.7, 0.5) and got.hounsfield
     refused([enhanced(tmp_path / 'b', (4, 0, 4, 2), (1,) * 4)], 'slices 1 and 3 are at the same')
     refused([enhanced(tmp_path / 'c', (4, 0, 6, 2), (1,) * 4, PerFrameFunctionalGroupsSequence=None)], '4 frames', '0')
+
+
+def test_grey_slices_are_shown_alike_or_refused(tmp_path):
+    window = {'WindowCenter': 150.5, 'WindowWidth': 101}
+    plain = {'RescaleSlope': None, 'RescaleIntercept': None}
+    paths = series(tmp_path, **plain, **window)
+    assert not decode_dicom(paths).hounsfield
+    ct(paths[2], z=4, number=3, **window)
+    refused(paths, 'slices 1 and 3', 'Hounsfield', 'original CT')
+    ct(paths[2], z=4, number=3, **plain, **window | {'WindowWidth': 99})
+    refused(paths, 'slices have windows of their own', '1 and 3', 'original CT')
+    ct(paths[2], z=4, number=3, VOILUTSequence=table([0, 255], 0, 8), **plain, **window)
+    refused(paths, 'slices have windows of their own')
+    paths = series(tmp_path, **window)
+    ct(paths[2], z=4, number=3, RescaleType='OD', **window)
+    refused(paths, 'slices 1 and 3', 'Hounsfield')

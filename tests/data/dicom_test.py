@@ -1,6 +1,9 @@
 """Which files make a scan, what is refused, and nobody's name; one real series."""
 
+import errno
 import hashlib
+import logging
+import os
 import tracemalloc
 
 import numpy as np
@@ -11,7 +14,7 @@ from pydicom import uid
 from pydicom.encaps import encapsulate
 
 from covid_jax import UserError
-from covid_jax.data import dicom_header, scan
+from covid_jax.data import dicom, dicom_header, scan
 from covid_jax.data.dicom import decode_dicom, find, is_dicom, patient_digest
 
 
@@ -71,9 +74,79 @@ def test_find_goes_by_content_and_by_name_and_skips_what_is_hidden(tmp_path):
     ct(tmp_path / '__MACOSX' / 'IM1.dcm')
     (tmp_path / 'notes').write_text('no DICOM')
     (tmp_path / 'a.png').write_bytes(bytes(200))
+    for name in ('IM7.txt', 'log7.xml', 'LICENSE'):
+        (tmp_path / name).write_bytes(bytes(200))
     assert find(tmp_path) == sorted(wanted)
     assert is_dicom(wanted[0])
     assert not any(map(is_dicom, (wanted[1], tmp_path, tmp_path / 'notes')))
+
+
+@pytest.mark.parametrize('name', ['IM0007', '1.2.840.7', '00000007'])
+@pytest.mark.parametrize('content', [b'', bytes(300), b'DOE^JANE ' * 99])
+def test_a_broken_slice_without_suffix_is_refused_by_name(tmp_path, name, content):
+    ct(tmp_path / 'IM1')
+    (tmp_path / 'notes').mkdir()
+    for folder in (tmp_path, tmp_path / 'notes'):  # the second holds no DICOM
+        (folder / name).write_bytes(content)
+    assert find(tmp_path) == sorted([tmp_path / 'IM1', tmp_path / name])
+    assert find(tmp_path / 'notes') == []
+    refused(find(tmp_path), f'{tmp_path / name}: ', 'copy it again')
+
+
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path, monkeypatch):
+    ct(tmp_path / 'a.dcm')
+    (tmp_path / 'inner').mkdir()
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith('inner'):
+            raise PermissionError(errno.EACCES, 'no', str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, 'scandir', scandir)
+    with pytest.raises(UserError, match='inner: the folder cannot be read'):
+        find(tmp_path)
+
+
+def test_find_opens_nothing_that_is_called_dcm(tmp_path, monkeypatch):
+    paths = series(tmp_path)
+    monkeypatch.setattr(dicom, 'is_dicom', None)
+    assert find(tmp_path) == paths
+
+
+@pytest.mark.parametrize('at', [0, 3])
+def test_a_slice_that_is_cut_off_anywhere_is_refused_by_name(tmp_path, at):
+    paths = series(tmp_path)
+    whole = paths[at].read_bytes()
+    for n in range(0, len(whole), 5):
+        paths[at].write_bytes(whole[:n])
+        refused(paths, f'{paths[at]}: ', 'copy it again')
+    paths[at].write_bytes(whole[:whole.index(b'1.2.840.10008.5.1.4.1.1.2', 300)])  # its class is said before its data
+    refused(paths, f'{paths[at]}: cut off before its pixels')
+
+
+@pytest.mark.parametrize('tags', [
+    {'SOPClassUID': SR}, {'SOPClassUID': SR, 'Modality': 'SR'}, {'SOPClassUID': uid.EncapsulatedPDFStorage},
+    {'SOPClassUID': uid.UID('1.3.12.2.1107.5.9.1')}, {'SOPClassUID': uid.RTStructureSetStorage, 'Modality': 'RTSTRUCT'},
+    {'SOPClassUID': uid.MediaStorageDirectoryStorage, 'Modality': None}, {'Modality': 'PR'}])
+def test_objects_without_image_are_left_out(tmp_path, tags):
+    paths = series(tmp_path)
+    paths.append(ct(tmp_path / 'x.dcm', **{'Modality': 'OT', 'Rows': None, 'Columns': None, 'PixelData': None, **tags}))
+    assert len(decode_dicom(paths).voxels) == 4
+
+
+@pytest.mark.parametrize('error', [MemoryError(), OSError(errno.EMFILE, 'full'), OSError(errno.EIO, 'broken')])
+def test_what_is_the_fault_of_the_machine_stays_what_it_is(tmp_path, monkeypatch, error):
+    path = ct(tmp_path / 'a.dcm')
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(dicom_header, 'read_dataset', fail)
+    for call in (lambda: decode_dicom([path]), lambda: patient_digest([path])):
+        with pytest.raises(type(error)) as caught:
+            call()
+        assert caught.value is error
 
 
 def test_a_file_without_preamble_is_read(tmp_path):
@@ -109,6 +182,11 @@ def test_what_cannot_be_read_says_what_to_do(tmp_path):
     refused([path], 'b.dcm', 'High-Throughput JPEG 2000')
     refused([ct(tmp_path / 'c.dcm', SamplesPerPixel=3, PhotometricInterpretation='RGB')], 'c.dcm', 'colours')
     refused([ct(tmp_path / 'd.dcm', PhotometricInterpretation='PALETTE COLOR')], 'd.dcm', 'colours')
+    refused([ct(tmp_path / 'd.dcm', PhotometricInterpretation=None)], 'd.dcm', 'PhotometricInterpretation')
+    floats = pydicom.dcmread(ct(tmp_path / 'd.dcm', PixelData=None))
+    floats.FloatPixelData = bytes(192)
+    floats.save_as(tmp_path / 'd.dcm')
+    refused([tmp_path / 'd.dcm'], 'd.dcm', 'float')
     refused([ct(tmp_path / 'e.dcm', np.zeros((6, 8), '<u4'))], 'e.dcm', 'of 32')
     refused([ct(tmp_path / 'f.dcm', BitsStored=17)], 'f.dcm', '17 bits')
     refused([ct(tmp_path / 'g.dcm', RescaleSlope=0)], 'g.dcm', 'header')
@@ -147,14 +225,50 @@ def test_a_name_where_it_does_not_belong_is_not_told(tmp_path, key):
 def test_files_of_one_patient_have_one_digest_and_nobody_has_none(tmp_path):
     a, b = ct(tmp_path / 'a.dcm'), ct(tmp_path / 'b.dcm', PatientID='ID12345 ', SeriesInstanceUID='2')
     expected = hashlib.sha256(b'ID12345\0').hexdigest()
-    assert {patient_digest(a), patient_digest(str(b)), patient_digest(tmp_path)} == {expected}
+    assert {patient_digest([a]), patient_digest([str(b)]), patient_digest(find(tmp_path))} == {expected}
     other = ct(tmp_path / 'c.dcm', IssuerOfPatientID='another hospital')
-    assert patient_digest(other) not in ('', patient_digest(a))
+    assert patient_digest([other]) not in ('', patient_digest([a]))
     for nobody in (None, '', ' ', 'Anonymous', 'ANONYMIZED', 'unknown', '0', '000', 'N/A', 'none', 'xxx', '-'):
-        assert patient_digest(ct(tmp_path / 'd.dcm', PatientID=nobody)) == ''
+        assert patient_digest([ct(tmp_path / 'd.dcm', PatientID=nobody)]) == ''
     (tmp_path / 'e.dcm').write_bytes(b'ID12345')
-    (tmp_path / 'f').mkdir()
-    assert [patient_digest(tmp_path / name) for name in ('e.dcm', 'f', 'none')] == ['', '', '']
+    assert [patient_digest([tmp_path / name]) for name in ('e.dcm', 'none', 'none.dcm')] == ['', '', '']
+    assert patient_digest([]) == ''
+
+
+def test_the_digest_is_of_the_first_image_of_the_series_that_names_somebody(tmp_path):
+    report = ct(tmp_path / '0.dcm', PatientID='9', SOPClassUID=SR, Modality='SR', Rows=None, PixelData=None)
+    (tmp_path / '1.dcm').write_bytes(b'')
+    ct(tmp_path / '2.dcm', PatientID='anonymous')
+    third = ct(tmp_path / '3.dcm', PatientID='3', SeriesInstanceUID='1.3')
+    fourth = ct(tmp_path / '4.dcm', PatientID='4', SeriesInstanceUID='1.4')
+    paths = find(tmp_path)
+    assert paths[0] == report
+    assert patient_digest(paths) == patient_digest(paths, '1.3') == patient_digest([third]) != ''
+    assert patient_digest(paths, '1.4') == patient_digest([fourth]) != patient_digest([third])
+    assert patient_digest(paths, '1.5') == patient_digest(paths, '7afb0d48-ec01') == ''
+
+
+def test_slices_of_two_people_are_no_scan(tmp_path):
+    paths = series(tmp_path)
+    ct(paths[0], z=0, number=1, PatientID='')
+    ct(paths[2], z=4, number=3, PatientID='ID12345 ')
+    assert len(decode_dicom(paths).voxels) == 4
+    ct(paths[3], z=6, number=4, PatientID='ID123456')
+    refused(paths, 'files of 2 patients in one series: ', 's2.dcm', 's4.dcm', 'folder of its own')
+    header = dicom_header.read_header(paths[3])
+    assert not any(secret in f'{header!r}' for secret in SECRETS) and 'PatientID' not in header.tags
+
+
+def test_threads_are_quiet_until_the_last_has_left():
+    logger = logging.getLogger('pydicom')
+    before = logger.level
+    one, two = dicom_header.quiet(), dicom_header.quiet()
+    one.__enter__()
+    two.__enter__()
+    one.__exit__(None, None, None)
+    assert logger.level > logging.CRITICAL
+    two.__exit__(None, None, None)
+    assert logger.level == before
 
 
 def test_the_elements_that_are_read_hold_no_patient(tmp_path):

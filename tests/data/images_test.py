@@ -28,11 +28,11 @@ def png_header(path, side):
     return path
 
 
-def grey16(path, values, order='<'):
+def grey16(path, values, order='<', photometric=1):
     """A TIFF of 16 bits, written byte by byte: baseline tags, one strip."""
     height, width = values.shape
-    tags = [(256, 3, width), (257, 3, height), (258, 3, 16), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1),
-            (278, 3, height), (279, 4, values.size * 2)]
+    tags = [(256, 3, width), (257, 3, height), (258, 3, 16), (259, 3, 1), (262, 3, photometric), (273, 4, 8),
+            (277, 3, 1), (278, 3, height), (279, 4, values.size * 2)]
     data = values.astype(order + 'u2').tobytes()
     entry = {3: 'HHIHxx', 4: 'HHII'}
     table = b''.join(struct.pack(order + entry[kind], tag, kind, 1, value) for tag, kind, value in tags)
@@ -105,10 +105,76 @@ def test_16_bits_of_a_tiff_are_65535_steps_of_grey(tmp_path, order):
 
 
 @pytest.mark.parametrize('order', '<>')
-def test_12_bits_of_16_are_a_scanners_values_and_not_grey(tmp_path, order):
-    refused(grey16(tmp_path / 'a.tif', np.array([[0, 1000, 4095]]), order), '4095', "'hu'")
-    assert decode(grey16(tmp_path / 'b.tif', np.array([[0, 1000, 4096]]), order)).voxels.max() < 16
+@pytest.mark.parametrize('most', [1, 4095, 5000, 8191, 16383])
+def test_12_to_14_bits_of_16_are_a_scanners_values_and_not_grey(tmp_path, order, most):
+    refused(grey16(tmp_path / 'a.tif', np.array([[0, 1, most]]), order), '16383', "'hu'", 'rescale')
+
+
+@pytest.mark.parametrize('order', '<>')
+def test_16_bits_that_are_used_or_all_black_are_grey(tmp_path, order):
+    scan = decode(grey16(tmp_path / 'b.tif', np.array([[0, 16384]]), order))
+    np.testing.assert_allclose(scan.voxels, [[[0, 16384 / 257]]])
     assert decode(grey16(tmp_path / 'c.tif', np.array([[0, 0, 0]]), order)).voxels.max() == 0
+
+
+def test_8_bits_among_16_are_no_scan(tmp_path):
+    for i, top in enumerate((4095, 255, 4095)):
+        kind = np.uint8 if top == 255 else np.uint16
+        Image.fromarray(np.array([[0, top]], kind)).save(tmp_path / f'{i}.png')
+    refused(tmp_path, '1.png', 'has 8 bits', '16')
+    pages = [Image.new('L', (8, 6), 200)]
+    Image.new('I;16', (8, 6), 60000).save(tmp_path / 'a.tif', save_all=True, append_images=pages)
+    refused(tmp_path / 'a.tif', 'page 1', '8 bits')
+
+
+@pytest.mark.parametrize('compression', [None, 'tiff_lzw'])
+def test_white_may_be_0_in_8_and_in_16_bits(tmp_path, noise, compression):
+    inverted = (255 - noise.astype(np.uint16)) * 257
+    if compression:
+        Image.fromarray(inverted).save(tmp_path / 'b.tif', compression=compression, tiffinfo={262: 0})
+    else:
+        grey16(tmp_path / 'b.tif', inverted, photometric=0)
+    Image.fromarray(noise).save(tmp_path / 'a.tif', compression=compression, tiffinfo={262: 0})  # Pillow inverts
+    for name in ('a.tif', 'b.tif'):
+        with Image.open(tmp_path / name) as image:
+            assert image.tag_v2[262] == 0
+        np.testing.assert_array_equal(decode(tmp_path / name).voxels[0], noise)
+
+
+UPRIGHT = {1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1], 5: lambda a: a.T,
+           6: lambda a: np.rot90(a, -1), 7: lambda a: a.T[::-1, ::-1], 8: np.rot90}  # what EXIF 2.32 says of tag 274
+
+
+@pytest.mark.parametrize('orientation', UPRIGHT)
+@pytest.mark.parametrize('name, options', [
+    ('a.png', {}), ('a.jpg', {'quality': 100}), ('a.tif', {}), ('a.tif', {'compression': 'tiff_lzw'})])
+def test_every_format_is_turned_as_its_tag_says(tmp_path, orientation, name, options):
+    grey = (np.add.outer(np.arange(24) * 3, np.arange(32) * 5)).astype(np.uint8)
+    image, exif = Image.fromarray(grey), Image.Exif()
+    exif[274] = orientation
+    image.save(tmp_path / name, exif=exif, **options)
+    scan = decode(tmp_path / name)
+    np.testing.assert_allclose(scan.voxels[0], UPRIGHT[orientation](grey), atol=2)
+    if name.endswith('.jpg'):
+        return
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / name, exif=exif, **options)
+    np.testing.assert_array_equal(decode(tmp_path / name).voxels[0], UPRIGHT[orientation](grey))
+
+
+def test_slices_are_of_one_size_once_they_are_upright(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.new('L', (8, 6), 1).save(tmp_path / '1.png')
+    Image.new('L', (6, 8), 2).save(tmp_path / '2.png', exif=exif)
+    Image.new('L', (6, 8), 3).save(tmp_path / '3.tif', exif=exif)
+    assert decode(tmp_path).voxels[:, 0, 0].tolist() == [1, 2, 3] and decode(tmp_path).voxels.shape == (3, 6, 8)
+    Image.new('L', (8, 6), 2).save(tmp_path / '2.png', exif=exif)
+    refused(tmp_path, '2.png', '6 x 8', '8 x 6')
+
+
+def test_broken_exif_turns_nothing(tmp_path):
+    Image.new('L', (8, 6), 9).save(tmp_path / 'a.jpg', exif=b'Exif\0\0II*\0\xff\xff\xff\xff')
+    assert decode(tmp_path / 'a.jpg').voxels.shape == (1, 6, 8)
 
 
 @pytest.mark.parametrize('compression', [None, 'tiff_lzw'])

@@ -1,13 +1,15 @@
 """The lung mask: against the truth of phantoms, against what cannot matter (flips, padding, grey), and on four real CTs."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import ndimage
+from volumes import peak
 
 from covid_jax.data.arrays import decode_npz
-from covid_jax.data.lungs import box, lung_mask
+from covid_jax.data.lungs import box, guess_spacing, lung_mask
 from covid_jax.data.phantom import LABELS, lungs, phantom
 from covid_jax.data.scan import Scan
 
@@ -176,6 +178,23 @@ def test_fine_and_coarse_grids_agree():
     mask = lung_mask(Scan(fine, True, tuple(np.divide(scan.spacing, (3, 4, 4)))))
     assert mask.shape == fine.shape and mask.dtype == bool
     assert dice(mask[1::3, 2::4, 2::4], lung_mask(scan)) > 0.95
+
+
+@pytest.mark.parametrize('spacing', [(1e-4, 1e-4, 1e-4), (100.0, 100.0, 100.0), (5.0, 1e-5, 3.5)])
+def test_any_spacing_takes_no_more_memory_than_the_scan(spacing):
+    scan = ct(0)
+
+    def run():
+        with suppress(ValueError):  # no lungs found
+            assert lung_mask(scan._replace(spacing=spacing)).shape == scan.voxels.shape
+    assert peak(run) < 100 * scan.voxels.nbytes
+
+
+@pytest.mark.parametrize('shape, spacing', [
+    ((300, 512, 512), (1, 350 / 512, 350 / 512)), ((1, 64, 128), (10, 350 / 128, 350 / 128)),
+    ((1000, 10, 350), (1, 1, 1)), ((60, 128, 128), (5, 350 / 128, 350 / 128))])
+def test_a_stack_without_spacing_is_taken_for_a_chest(shape, spacing):
+    assert guess_spacing(shape) == pytest.approx(spacing)
 
 
 def test_without_lungs_there_is_an_error():

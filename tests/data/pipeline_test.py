@@ -130,3 +130,22 @@ def test_each_source_draws_the_splits_that_it_does_not_name(tmp_path):
     c.data.held_out = ('nobody',)
     with pytest.raises(UserError, match='nobody'):
         pipeline.load(c, tmp_path / 'store')
+
+
+def test_folds_go_past_a_source_that_has_nothing_to_draw(tmp_path):
+    """A site of unlabelled scans or of official splits stays as it is while the other one is dealt out."""
+    for site, split in (('oslo', 'train'), ('rome', '')):
+        for i in range(10):
+            folder = tmp_path / site / split / ('covid' if i % 2 else 'normal')
+            folder.mkdir(parents=True, exist_ok=True)
+            np.save(folder / f'{i}.npy', np.random.default_rng([i, ord(site[0])]).integers(0, 255, (2, 4, 4), np.uint8))
+    c = base()
+    c.data.update(source='folder,folder', root=f'{tmp_path}/oslo,{tmp_path}/rome', workers=1)
+    c.prep.size = (2, 4, 4)
+    c.folds = 5
+    tested = []
+    for fold in range(5):
+        d = pipeline.load(c, tmp_path / 'store', fold)
+        assert {e.split for e in d.exams if e.site == 'oslo'} == {'train'}
+        tested += [e.id for e in d.exams if e.split == 'test']
+    assert len(tested) == len(set(tested)) == 10

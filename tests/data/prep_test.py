@@ -102,10 +102,15 @@ def test_a_prep_that_cannot_be_is_refused(window, size):
         Prep(window, size)
 
 
-def test_digest_of_a_prepared_phantom():
+@pytest.mark.parametrize('options, digest', [
+    ({}, '6be449173783aa9b'),
+    ({'spacing': (9.0, 6.0, 6.0)}, '75821ed41a673e41'),
+    ({'lungs': 'crop'}, '5968ab07d0c0a016'),
+    ({'lungs': 'mask', 'spacing': (9.0, 6.0, 6.0)}, 'bde8da8d48507d3c')])
+def test_digest_of_a_prepared_phantom(options, digest):
     """Changes only with Prep.version (or the phantom's own)."""
-    out = prepare(decode(address(7, 3, 'covid')), Prep((-1000.0, 400.0), (32, 64, 64)))
-    assert hashlib.sha256(out.tobytes()).hexdigest()[:16] == '6be449173783aa9b'
+    out = prepare(decode(address(7, 3, 'covid')), Prep((-1000.0, 400.0), (32, 64, 64), **options))
+    assert hashlib.sha256(out.tobytes()).hexdigest()[:16] == digest
 
 
 def test_a_real_series_and_its_pooled_twin_prepare_alike():

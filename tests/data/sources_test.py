@@ -1,11 +1,14 @@
 import subprocess
 import sys
+import zipfile
 from collections import Counter
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 
+import pydicom
 import pytest
+from dicoms import series
 
 from covid_jax import UserError
 from covid_jax.data import sources
@@ -160,9 +163,9 @@ class TestPartsOf:
         assert {exam.site for exam in exams[2:]} == {'SARS-CoV-2-CT'} and len({exam.patient for exam in exams}) == 4
         line = refused(exams_of, data('folder,folder', str(tmp_path / 'rome')))
         assert '2 sources' in line and '1 roots' in line
-        touch(tmp_path, 'more/rome/covid/a.npz')
+        touch(tmp_path, 'more/rome/covid/b.npz')
         line = refused(exams_of, data('folder,folder', f'{tmp_path}/rome,{tmp_path}/more/rome'))
-        assert 'rome/covid/a.npz' in line
+        assert "both called 'rome'" in line
 
     def test_listed_ids_or_their_last_parts_are_left_out(self, tmp_path):
         touch(tmp_path, *(f'{split}/covid/{n}.npz' for split in ('train', 'val') for n in range(4)))
@@ -172,7 +175,7 @@ class TestPartsOf:
         exams = exams_of(data('folder', tmp_path, exclude=str(path)), notes.append)
         assert {exam.id for exam in exams} == {
             'train/covid/0.npz', 'train/covid/3.npz', 'val/covid/0.npz', 'val/covid/1.npz', 'val/covid/3.npz'}
-        assert notes == [f'{path}: 2 of 3 ids are in the data, 1 are not; 3 of 8 exams are left out']
+        assert notes == [f'{path}: 3 of 8 exams are left out; 1 of 3 ids are not in the data (7.npz)']
         assert 'gone.txt' in refused(exams_of, data('folder', tmp_path, exclude=str(tmp_path / 'gone.txt')))
 
     @pytest.mark.parametrize('name, count, files', [
@@ -186,7 +189,7 @@ class TestPartsOf:
         notes = []
         kept = exams_of(data(name, tmp_path, exclude=str(path)), notes.append)
         assert {exam.id for exam in kept} == set(good) and len(bad) == count
-        assert f'{count} of {count} ids are in the data, 0 are not' in notes[-1]
+        assert f'; 0 of {count} ids are not in the data' in notes[-1]
 
     def test_phantom_labels_are_declared_by_binary_and_ternary_classes(self):
         for exam in sources.phantoms(0, 4, 0, 0):
@@ -207,3 +210,68 @@ class TestPartsOf:
 def test_workers_that_decode_do_not_import_jax():
     code = 'import sys; from covid_jax.data import decode, sources, splits; sys.exit("jax" in sys.modules)'
     subprocess.run([sys.executable, '-c', code], check=True, cwd=Path(__file__).parents[2])
+
+    def test_a_folder_that_is_like_one_that_is_read_is_not_passed_over(self, tmp_path):
+        touch(tmp_path, 'COVID/a.png', 'non-COVID/a.png', 'COVID2/a.png')
+        assert "is 'COVID2' meant to be 'COVID'?" in refused(exams_of, data('sars_cov_2_ct', tmp_path))
+
+    def test_several_missing_scans_are_named_at_once(self, tmp_path):
+        touch(tmp_path, 'a.npz')
+        (tmp_path / 'm.csv').write_text('path,label\na.npz,covid\nb.npz,covid\nc.npz,covid\n')
+        line = refused(exams_of, data('manifest', tmp_path / 'm.csv'))
+        assert "2 scans are not there, 'b.npz' (row 3), 'c.npz' (row 4)" in line
+        assert 'source=folder' in refused(exams_of, data('manifest', tmp_path))
+
+
+class TestPatients:
+    """Who is whose scan, from PatientIDs that are said nowhere."""
+
+    @pytest.fixture
+    def hospital(self, tmp_path):
+        def scan(name, patient, **tags):
+            folder = tmp_path / name
+            folder.mkdir(parents=True, exist_ok=True)
+            series(folder, PatientID=patient, **tags)
+            return folder
+        with pydicom.config.disable_value_validation():
+            yield scan
+
+    def patients(self, root, source='folder'):
+        notes = []
+        exams = exams_of(data(source, root), notes.append)
+        return {exam.id: exam.patient for exam in exams}, notes
+
+    def test_scans_of_one_patient_are_called_after_the_first_id_of_the_alphabet(self, hospital, tmp_path):
+        for name, patient in (('covid/b', '7'), ('normal/c', '7'), ('covid/a', '8'), ('normal/d', 'ANONYMOUS'),
+                              ('normal/e', 'anonymous')):
+            hospital(name, patient)
+        found, notes = self.patients(tmp_path)
+        assert found == {'covid/a': 'covid/a', 'covid/b': 'covid/b', 'normal/c': 'covid/b', 'normal/d': 'normal/d',
+                         'normal/e': 'normal/e'}
+        assert notes == [f'{tmp_path}: 3 DICOM scans of 2 patients, by their PatientID']
+
+    def test_an_archive_and_the_chosen_series_tell_too(self, hospital, tmp_path):
+        both = hospital('both', '1', SeriesInstanceUID='1.1')
+        for path in series(tmp_path / 'more', PatientID='2', SeriesInstanceUID='1.2'):
+            path.rename(both / f'x{path.name}')
+        with zipfile.ZipFile(tmp_path / 'b.zip', 'w') as archive:
+            for path in sorted(hospital('c', '2').iterdir()):
+                archive.write(path, f'inside/{path.name}')
+        (tmp_path / 'm.csv').write_text('path,label,id\nboth::series=1.1,covid,one\nboth::series=1.2,covid,two\n'
+                                        'b.zip,normal,three\n')
+        assert self.patients(tmp_path / 'm.csv', 'manifest')[0] == {'one': 'one', 'two': 'three', 'three': 'three'}
+
+    def test_a_row_that_names_the_patient_names_the_others(self, hospital, tmp_path):
+        for name in 'abc':
+            hospital(name, '7')
+        hospital('d', '8')
+        rows = 'path,label,patient\na,covid,anna\nb,covid,\nc,covid,{}\nd,covid,\n'
+        (tmp_path / 'm.csv').write_text(rows.format('anna'))
+        assert self.patients(tmp_path / 'm.csv', 'manifest')[0] == {'a': 'anna', 'b': 'anna', 'c': 'anna', 'd': 'd'}
+        (tmp_path / 'm.csv').write_text(rows.format('eva'))
+        assert 'anna, eva' in refused(exams_of, data('manifest', tmp_path / 'm.csv'))
+
+    def test_one_patient_id_for_all_is_no_patient_id(self, hospital, tmp_path):
+        for name in ('covid/a', 'normal/b', 'normal/c'):
+            hospital(name, 'STUDY-1')
+        assert 'one PatientID' in refused(exams_of, data('folder', tmp_path))

@@ -60,11 +60,47 @@ def test_broken_exams_are_set_aside_with_the_reason(tmp_path, rng):
     np.testing.assert_array_equal(made.images[made.row['e3']]['image'], prepare(decode(exams[3].paths[0]), PREP))
 
 
+def in_workers(folder, monkeypatch, statement):
+    """Preparing processes run the statement in place of decoding scan2."""
+    (folder / 'sitecustomize.py').write_text(f"""
+import errno, os
+from covid_jax.data import decode
+real = decode.decode
+def instead(path, *args):
+    if 'scan2' in str(path):
+        {statement}
+    return real(path, *args)
+decode.decode = instead
+""")
+    monkeypatch.setenv('PYTHONPATH', f'{folder}{os.pathsep}{os.environ.get("PYTHONPATH", "")}')
+
+
+@pytest.mark.parametrize('statement, words', [
+    ('raise MemoryError', 'not enough memory to prepare .*scan2.*workers=1'),
+    ('raise OSError(errno.ENOSPC, "No space left on device")', 'scan2.*cannot be prepared here: No space left')])
+def test_what_is_the_machines_fault_sets_nothing_aside(tmp_path, rng, monkeypatch, statement, words):
+    exams = exams_in(tmp_path, rng)
+    with monkeypatch.context() as patch:
+        in_workers(tmp_path, patch, statement)
+        with pytest.raises(UserError, match=words):
+            built(exams, tmp_path / 'store')
+    assert not list(tmp_path.glob('store/*/table.json')) and not list(tmp_path.glob('store/*/parts/*.tmp'))
+    assert built(exams, tmp_path / 'store').broken == {}
+
+
+def test_the_decoder_counts_as_content(tmp_path, rng, monkeypatch):
+    """Another version of the decoders, and another suffix for the same bytes, may give other voxels."""
+    (exam,) = exams_in(tmp_path, rng, 1)
+    other = tmp_path / 'copy.zip'
+    other.write_bytes((tmp_path / 'scan0.npz').read_bytes())
+    first = store.content_hashes([exam], tmp_path / 'store')
+    assert store.content_hashes([exam._replace(paths=(str(other),))], tmp_path / 'store') != first
+    monkeypatch.setattr(store.scan, 'VERSION', 99)
+    assert store.content_hashes([exam], tmp_path / 'store') != first
+
+
 def test_a_scan_that_kills_its_process_is_set_aside_and_the_others_go_on(tmp_path, rng, monkeypatch, capsys):
-    (tmp_path / 'sitecustomize.py').write_text(
-        'import os\nfrom covid_jax.data import decode\nreal = decode.decode\n'
-        'decode.decode = lambda path: os.abort() if "scan2" in str(path) else real(path)\n')
-    monkeypatch.setenv('PYTHONPATH', f'{tmp_path}{os.pathsep}{os.environ.get("PYTHONPATH", "")}')
+    in_workers(tmp_path, monkeypatch, 'os.abort()')
     exams = exams_in(tmp_path, rng)
     made = store.build(exams, store.content_hashes(exams, tmp_path / 'store'), PREP, tmp_path / 'store', workers=2)
     assert list(made.broken) == ['e2'] and 'scan2.npz' in made.broken['e2'] and sorted(made.row) == ['e0', 'e1', 'e3']

@@ -1,9 +1,7 @@
-"""NIfTI and MetaImage: one person, however a file stores them; what headers claim; what nobody can know is refused."""
+"""NIfTI: one person, however a file stores it; what a header of any volume claims; what nobody can know is refused."""
 
 import gzip
-import itertools
 import struct
-import tracemalloc
 import zlib
 
 import nibabel
@@ -11,52 +9,15 @@ import numpy as np
 import pytest
 from nibabel.orientations import axcodes2ornt
 from scans import refused
+from volumes import RAS, assert_is, image, meta, peak, person
 
 from covid_jax.data import scan as limits
 from covid_jax.data.decode import decode
-from covid_jax.data.volumes import companions
-
-SPACING = (2.5, .8, .7)  # z, y, x in mm
-RAS = [''.join(sign) for axes in itertools.permutations(('RL', 'AP', 'SI')) for sign in itertools.product(*axes)]
-LPS = {'L': (1, 0, 0), 'P': (0, 1, 0), 'S': (0, 0, 1), 'R': (-1, 0, 0), 'A': (0, -1, 0), 'I': (0, 0, -1)}
 
 
 @pytest.fixture
 def hu():
-    """[z, y, x], every value another, to the head, the back and the left."""
-    return np.random.default_rng(0).permutation(np.arange(-900, -840, dtype=np.int16)).reshape(3, 4, 5)
-
-
-def image(hu, affine=(-.7, -.8, 2.5, 1), kind=nibabel.Nifti1Image):
-    """The NIfTI of [z, y, x] whose indices grow to the left, back and head; NIfTI's own axes are right, front, head."""
-    return kind(hu.transpose(2, 1, 0), np.diag(affine) if np.ndim(affine) == 1 else affine)
-
-
-def stored(hu, codes):
-    """[i, j, k] of a file whose indices grow to the sides of the body that the codes name, such as 'PSL'."""
-    turn = nibabel.orientations.ornt_transform(axcodes2ornt('LPS'), axcodes2ornt(codes))
-    return nibabel.orientations.apply_orientation(hu.transpose(2, 1, 0), turn)
-
-
-def meta(path, values, raw=None, **fields):
-    """[i, j, k] as a MetaImage: a field of None is left out, others replace; data is raw, or the values, i fastest."""
-    fields = {'ObjectType': 'Image', 'NDims': 3, 'BinaryData': True, 'BinaryDataByteOrderMSB': False,
-              'CompressedData': False, 'TransformMatrix': '1 0 0 0 1 0 0 0 1', 'Offset': '0 0 0',
-              'ElementSpacing': '0.7 0.8 2.5', 'DimSize': ' '.join(map(str, values.shape)), 'ElementType': 'MET_SHORT',
-              **fields}
-    raw = values.tobytes(order='F') if raw is None else raw
-    name = fields.pop('ElementDataFile', 'LOCAL')
-    text = ''.join(f'{key} = {value}\n' for key, value in fields.items() if value is not None)
-    path.write_bytes(f'{text}ElementDataFile = {name}\n'.encode() + (raw if name == 'LOCAL' else b''))
-    if name not in ('LOCAL', ''):
-        (path.parent / name).write_bytes(raw)
-    return path
-
-
-def assert_is(scan, hu, spacing=SPACING):
-    np.testing.assert_array_equal(scan.voxels, hu)
-    assert scan.voxels.dtype == np.int16 and scan.hounsfield and scan.voxels.flags.c_contiguous
-    assert scan.spacing == pytest.approx(spacing, rel=1e-6)
+    return person()
 
 
 def edited(path, hu, at, form, *values):
@@ -215,7 +176,7 @@ def test_a_flipped_bit_of_compressed_voxels_is_noticed(tmp_path, hu):
     refused(tmp_path / 'a.nii.gz', 'CRC')
 
 
-# memory
+# memory: of all volumes
 
 
 def test_what_a_header_claims_takes_no_memory(tmp_path, hu):
@@ -241,129 +202,9 @@ def test_what_comes_after_the_voxels_takes_no_memory(tmp_path, hu):
     assert peak(lambda: refused(tmp_path / 'a.mha', 'holds more')) < 2**25
 
 
-def peak(run):
-    """Bytes that were taken at once."""
-    tracemalloc.start()
-    try:
-        run()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-
 def test_wide_values_are_judged_by_their_bytes(tmp_path, hu, monkeypatch):
     monkeypatch.setattr('covid_jax.data.volumes.BYTES', 479)
     nibabel.save(image(hu.astype(np.float64)), tmp_path / 'a.nii')
     refused(tmp_path / 'a.nii', '8 bytes', '479')
     monkeypatch.setattr(limits, 'VOXELS', 59)
     refused(tmp_path / 'a.nii', '59 voxels')
-
-
-# MetaImage
-
-
-@pytest.mark.parametrize('codes', RAS)
-def test_however_a_metaimage_is_stored_the_scan_is_the_same(tmp_path, hu, codes):
-    matrix = [LPS[code] for code in codes]
-    steps = np.abs(np.array(matrix) @ SPACING[::-1])
-    meta(tmp_path / 'a.mha', stored(hu, codes), ElementSpacing=' '.join(map(str, steps)),
-         TransformMatrix=' '.join(str(value) for row in matrix for value in row))
-    assert_is(decode(tmp_path / 'a.mha'), hu)
-
-
-@pytest.mark.parametrize('element, dtype', [('SHORT', 'i2'), ('INT', 'i4'), ('FLOAT', 'f4'), ('DOUBLE', 'f8')])
-@pytest.mark.parametrize('order, key', [('<', 'ElementByteOrderMSB'), ('>', 'BinaryDataByteOrderMSB')])
-@pytest.mark.parametrize('compressed', [False, True])
-@pytest.mark.parametrize('place', ['LOCAL', 'a b.raw', '.._x.zraw'])
-def test_types_orders_of_bytes_and_places_of_a_metaimage(tmp_path, hu, element, dtype, order, key, compressed, place):
-    raw = hu.astype(order + dtype).tobytes()
-    meta(tmp_path / 'a.mhd', hu.T, zlib.compress(raw) if compressed else raw, ElementType=f'MET_{element}',
-         CompressedData=compressed, ElementDataFile=place, **({'BinaryDataByteOrderMSB': None} | {key: order == '>'}))
-    assert_is(decode(tmp_path / 'a.mhd'), hu)
-    assert companions(tmp_path / 'a.mhd') == ([] if place == 'LOCAL' else [tmp_path / place])
-
-
-@pytest.mark.parametrize('element, dtype', [('CHAR', 'i1'), ('UCHAR', 'u1'), ('USHORT', 'u2'), ('UINT', 'u4')])
-def test_small_values_of_a_metaimage_are_grey(tmp_path, element, dtype):
-    values = np.arange(60).reshape(5, 4, 3).astype(dtype)
-    scan = decode(meta(tmp_path / 'a.mha', values, ElementType=f'MET_{element}', ElementSpacing=None))
-    np.testing.assert_array_equal(scan.voxels, values.T)
-    assert scan.voxels.dtype == np.uint8 and not scan.hounsfield and scan.spacing is None
-
-
-@pytest.mark.parametrize('fields', [
-    {'ElementSize': '0.7 0.8 2.5', 'ElementSpacing': None},
-    {'Orientation': '1 0 0 0 1 0 0 0 1', 'TransformMatrix': None},
-    {'TransformMatrix': None}, {'BinaryData': None, 'ObjectType': None, 'CompressedData': None},
-    {'Comment': 'a = b', 'ElementNumberOfChannels': 1, 'AnatomicalOrientation': 'RAI', 'HeaderSize': 0},
-    {'ElementSpacing': '-.7 .8 2.5', 'TransformMatrix': '-1 0 0 0 1 0 0 0 1'},
-])
-def test_other_ways_to_write_a_metaimage(tmp_path, hu, fields):
-    assert_is(decode(meta(tmp_path / 'a.mha', hu.T, **fields)), hu)
-
-
-def test_lines_of_a_metaimage_may_end_as_windows_ends_them(tmp_path, hu):
-    meta(tmp_path / 'a.mhd', hu.T, ElementDataFile='a.raw')
-    (tmp_path / 'a.mhd').write_bytes((tmp_path / 'a.mhd').read_bytes().replace(b'\n', b'\r\n'))
-    assert_is(decode(tmp_path / 'a.mhd'), hu)
-    (tmp_path / 'a.mhd').write_bytes((tmp_path / 'a.mhd').read_bytes().rstrip())
-    assert_is(decode(tmp_path / 'a.mhd'), hu)
-
-
-@pytest.mark.parametrize('fields, words', [
-    ({'NDims': 4}, ["'4'"]), ({'NDims': 2}, ["'2'"]), ({'ObjectType': 'Tube'}, ['Tube']),
-    ({'BinaryData': False}, ['False']),
-    ({'ElementNumberOfChannels': 3}, ['ElementNumberOfChannels', "'3'"]), ({'HeaderSize': -1}, ['HeaderSize']),
-    ({'ElementToIntensityFunctionSlope': 2}, ['Slope']), ({'ElementType': 'MET_LONG'}, ['MET_LONG']),
-    ({'ElementType': None}, ['ElementType']), ({'DimSize': '5 4'}, ['DimSize', "'5 4'"]),
-    ({'DimSize': None}, ['DimSize']),
-    ({'DimSize': '5 4 3.0'}, ['DimSize']), ({'DimSize': '5 4 -3'}, ['none']), ({'DimSize': '0 4 3'}, ['none']),
-    ({'DimSize': f'5 4 {10**30}'}, ['more than']), ({'DimSize': f'5 4 {"9" * 5000}'}, ['DimSize']),
-    ({'DimSize': '5 4 4'}, ['cut off']), ({'DimSize': '5 4 2'}, ['holds more']),
-    ({'ElementSpacing': '1 1'}, ['Spacing']),
-    ({'ElementSpacing': '1 nan 1'}, ['nan']), ({'ElementSpacing': '1 0 1'}, ['1 x 0 x 1 mm']),
-    ({'ElementSpacing': '1e300 1 1'}, ['mm']), ({'TransformMatrix': '1 0 0 0 1 0'}, ['TransformMatrix']),
-    ({'TransformMatrix': '2 0 0 0 1 0 0 0 1'}, ['length']),
-    ({'TransformMatrix': '1 0 0 1 0 0 0 0 1'}, ['one direction']),
-    ({'TransformMatrix': '.8 .6 0 -.6 .8 0 0 0 1'}, ['oblique', '37 degrees']),
-    ({'CompressedData': 'maybe'}, ['maybe']),
-    ({'TransformMatrix': None, 'AnatomicalOrientation': 'LPI'}, ['LPI']),
-    ({'ElementByteOrderMSB': True}, ['different']),
-    ({'CompressedData': True}, ['incorrect header']),
-])
-def test_a_metaimage_that_cannot_be_or_is_not_read_is_refused(tmp_path, hu, fields, words):
-    refused(meta(tmp_path / 'a.mha', hu.T, **fields), *words)
-
-
-@pytest.mark.parametrize('name', ['../a.raw', '/etc/passwd', 'sub/a.raw', '..', '.', r'..\a.raw', r'C:\a.raw', '',
-                                  'C:a', 'LIST', 'LIST 2', 'a%03d.raw 1 3 1', 'gone.raw', 'folder', 'a\0.raw', 'x' * 300])
-def test_voxels_of_a_metaimage_are_in_one_file_beside_it(tmp_path, hu, name):
-    box = tmp_path / 'box'
-    (box / 'sub').mkdir(parents=True)
-    (box / 'folder').mkdir()
-    for place in (tmp_path, box / 'sub', box):
-        (place / 'a.raw').write_bytes(hu.tobytes())
-    meta(box / 'a.mhd', hu.T)
-    data = (box / 'a.mhd').read_bytes()
-    (box / 'a.mhd').write_bytes(data[:data.index(b'LOCAL')] + name.encode() + b'\n')
-    refused(box / 'a.mhd')
-    assert companions(box / 'a.mhd') == []
-
-
-@pytest.mark.parametrize('data', [b'', b'\n', b'x' * 10**5, b'NDims = 3\n' * 10**4, b'NDims = 3\nDimSize',
-                                  b'ElementDataFile\n'])
-def test_what_is_no_header_of_a_metaimage_is_refused(tmp_path, data):
-    for name in ('a.mha', 'a.mhd'):
-        (tmp_path / name).write_bytes(data)
-        refused(tmp_path / name, 'no MetaImage')
-        assert companions(tmp_path / name) == []
-    assert companions(tmp_path / 'gone.mhd') == companions(tmp_path / 'a.nii') == []
-
-
-@pytest.mark.parametrize('left', [0, 1, 30, -1])
-@pytest.mark.parametrize('compressed', [False, True])
-def test_a_metaimage_that_is_cut_off_is_refused(tmp_path, hu, left, compressed):
-    raw = zlib.compress(hu.tobytes()) if compressed else hu.tobytes()
-    for place in ('LOCAL', 'a.raw'):
-        path = meta(tmp_path / 'a.mhd', hu.T, raw[:left], CompressedData=compressed, ElementDataFile=place)
-        refused(path, 'cut off')
