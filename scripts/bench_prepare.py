@@ -41,7 +41,7 @@ def monai(folder, png):
     if png:  # a list of files is stacked along the first axis, and each is [width, height]
         steps = [LoadImage(), lambda x: x[None], scale, Resize(SIZE, mode='trilinear')]
         files = sorted(Path(folder).iterdir())
-        return lambda: np.rint(Compose(steps)(files)[0].numpy()).astype(np.uint8).swapaxes(1, 2)
+        return lambda: np.rint(Compose(steps, map_items=False)(files)[0].numpy()).astype(np.uint8).swapaxes(1, 2)
     steps = [LoadImage(), EnsureChannelFirst(), Orientation('LPS', labels=None), scale,
              Resize(SIZE[::-1], mode='trilinear')]
     return lambda: np.rint(Compose(steps)(folder)[0].numpy()).astype(np.uint8).T
