@@ -1,4 +1,4 @@
-"""The pickles that torch saves, read as data: nothing in them is called, imported or built but what stands in this file.
+"""The pickles that torch saves, read as data: nothing in them is called or imported but what stands in this file.
 
 A pickle is a small program for a stack. Here only the opcodes that a file of weights needs are known, and a class or
 function that it names is looked up in one dict of stand-ins of our own; any other ends the reading.
@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 
 BYTES = 2**24  # of one pickle; a network of 1000 tensors takes about 200 kB
-OPCODES = 2**21
+OPCODES = 2**20
 
 
 class Unreadable(Exception):
@@ -68,8 +68,8 @@ def _nothing(args):
     return None
 
 
-STORAGES = {'Float': np.float32, 'Double': np.float64, 'Half': np.float16, 'BFloat16': ml_dtypes.bfloat16, 'Long': np.int64,
-            'Int': np.int32, 'Short': np.int16, 'Char': np.int8, 'Byte': np.uint8, 'Bool': np.bool_}
+STORAGES = {'Float': np.float32, 'Double': np.float64, 'Half': np.float16, 'BFloat16': ml_dtypes.bfloat16,
+            'Long': np.int64, 'Int': np.int32, 'Short': np.int16, 'Char': np.int8, 'Byte': np.uint8, 'Bool': np.bool_}
 DTYPES = ('float32', 'float64', 'float16', 'bfloat16', 'int64', 'int32', 'int16', 'int8', 'uint8', 'bool')
 ALLOWED = {named.name: named for named in (
     Named('collections.OrderedDict', _ordered_dict),
@@ -83,8 +83,8 @@ ALLOWED = {named.name: named for named in (
 )}
 
 # What follows an opcode: a number, or a length and that many bytes.
-NUMBERS = {b'\x80': '<B', b'\x95': '<Q', b'K': '<B', b'M': '<H', b'J': '<i', b'G': '>d', b'q': '<B', b'r': '<I', b'h': '<B',
-           b'j': '<I'}
+NUMBERS = {b'\x80': '<B', b'\x95': '<Q', b'K': '<B', b'M': '<H', b'J': '<i', b'G': '>d', b'q': '<B', b'r': '<I',
+           b'h': '<B', b'j': '<I'}
 COUNTED = {b'X': '<I', b'\x8c': '<B', b'U': '<B', b'\x8a': '<B'}
 CONSTANTS = {b'N': None, b'\x88': True, b'\x89': False, b')': ()}
 EMPTY = {b'}': dict, b']': list}
@@ -94,9 +94,9 @@ TUPLES = {b'\x85': 1, b'\x86': 2, b'\x87': 3}
 def load(data, start=0):
     """The value of the pickle that begins at `start` of the bytes `data`, and where it ends.
 
-    Values are None, bool, int, float, str, tuple, list, dict (an OrderedDict too), Named, Storage and Tensor. Unreadable
-    where it holds anything else; a pickle cut short or malformed raises IndexError, KeyError, TypeError, ValueError or
-    struct.error.
+    Values are None, bool, int, float, str, tuple, list, dict (an OrderedDict too), Named, Storage and Tensor.
+    Unreadable where it holds anything else; a pickle cut short or malformed raises IndexError, KeyError, TypeError,
+    ValueError or struct.error.
     """
     machine = _Machine(data, start)
     for _ in range(OPCODES):
@@ -199,13 +199,13 @@ class _Machine:
 def _named(module, name):
     full = f'{module}.{name}'
     if full not in ALLOWED:
-        raise Unreadable(f'names {ascii(full[:80])}, which is refused: only tensors are read, and nothing in the file is run')
+        raise Unreadable(f'names {ascii(full[:80])}, which is refused: only tensors are read, no code is run')
     return ALLOWED[full]
 
 
 def _storage(persistent_id):
     kind, cls, key, _, size, *view = _of_type(persistent_id, tuple)
-    if kind != 'storage' or type(cls) is not Named or cls.dtype is None or type(key) is not str or type(size) is not int:
+    if kind != 'storage' or [type(x) for x in (cls, key, size)] != [Named, str, int] or cls.dtype is None:
         raise Unreadable('holds a reference that is no storage')
     if any(v is not None for v in view) or not 0 <= size < 2**40:
         raise Unreadable('holds a storage that is not read')

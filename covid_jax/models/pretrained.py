@@ -1,7 +1,7 @@
 """Weights of torch's 2D networks put into ours, kernel by kernel, with a report; what does not fit is an error.
 
-Names of torchvision's and timm's ResNet and of timm's and the authors' ResNeSt. A 2D kernel is inflated in depth (Carreira and
-Zisserman, "Quo Vadis, Action Recognition?", 2017; CMC-COV19D section 3.4.1), three colours are summed onto grey.
+Names of torchvision's and timm's ResNet, of timm's and the authors' ResNeSt. A 2D kernel is inflated in depth (Carreira
+and Zisserman, "Quo Vadis, Action Recognition?", 2017; CMC-COV19D section 3.4.1), three colours are summed onto grey.
 """
 
 from collections import Counter
@@ -38,14 +38,15 @@ def convert(variables, tensors, network, inflate='mean'):
       variables: {'params': tree, 'batch_stats': tree} of arrays (or shapes) of the network.
       tensors: {torch's name: array}, from `read`.
       network: the network's name; its family says which name is whose.
-      inflate: a 2D kernel becomes one of depth k as 'mean', k copies divided by k (equal answers on a scan that does not
-        change in depth), or 'centre', in the middle slice of zeros.
+      inflate: a 2D kernel becomes one of depth k as 'mean', k copies divided by k (the 2D answer where the scan does
+        not change in depth), or 'centre', in the middle slice of zeros.
 
     Returns: variables of the same structure, numpy arrays where they were loaded and what was given where not; and the
-    report, a list of (our name, their name, action). A classifier of other classes keeps its start; a first convolution of
-    another plane too, as the authors of CMC-COV19D had it. torch's unbiased running variance is taken as it is.
+    report, a sorted list of (our name, their name, action). A classifier of other classes keeps its start; a first
+    convolution of another plane too, as the authors of CMC-COV19D had it. torch's unbiased running variance is taken
+    as it is.
 
-    UserError for a tensor that is missing, unused, of another shape, no floating point or not finite: up to five of them.
+    UserError for a tensor that is missing, unused, of another shape, no floating point or not finite: up to five.
     """
     family = next((f for f in FAMILIES if network.lstrip('_').startswith(f)), None)
     if family is None:
@@ -78,7 +79,7 @@ def convert(variables, tensors, network, inflate='mean'):
                 if name not in used and name not in ignored and not name.endswith('.num_batches_tracked')]
     if misfits:
         more = f'; and {len(misfits) - 5} more' if len(misfits) > 5 else ''
-        raise UserError(f'the weights in --config.model.pretrained are not of {network}: {"; ".join(misfits[:5])}{more}')
+        raise UserError(f'--config.model.pretrained is not of {network}: {"; ".join(misfits[:5])}{more}')
     return new, sorted(report)
 
 
@@ -136,9 +137,10 @@ def _fit(x, tensor, leaf, first, inflate):
 
 
 def _from_2d(there, here, first):
-    """The shape [kd, kh, kw, in, out] that a kernel can be given: depth from 1, and one channel from three in the first."""
+    """The shape [kd, kh, kw, in, out] that a kernel can be given: any depth from 1, grey from colour in the first."""
     depth, kh, kw, channels, features = there
-    return (here[0] if depth == 1 else depth, kh, kw, 1 if first and (channels, here[3]) == (3, 1) else channels, features)
+    grey = first and (channels, here[3]) == (3, 1)
+    return here[0] if depth == 1 else depth, kh, kw, 1 if grey else channels, features
 
 
 def _to_3d(kernel, shape, inflate):

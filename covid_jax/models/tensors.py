@@ -1,4 +1,4 @@
-"""Files of weights as arrays: .safetensors, and what torch saves (.pth, .pt, .bin), without torch and without running them.
+"""Files of weights as arrays: .safetensors, and what torch saves (.pth, .pt, .bin), without torch, never run.
 
 Every size in a file is checked against the file itself before memory is taken for it.
 """
@@ -21,10 +21,10 @@ LIMIT = 2**32  # bytes of a file, and of the tensors in it
 TENSORS = 2**16
 HEADER = 2**23  # bytes of a safetensors header, and of a zip file's table of contents
 TORCH = ('.pth', '.pt', '.bin', '.pth.tar')
-SAFETENSORS_DTYPES = {'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16, 'I64': np.int64,
-                      'I32': np.int32, 'I16': np.int16, 'I8': np.int8, 'U64': np.uint64, 'U32': np.uint32, 'U16': np.uint16,
-                      'U8': np.uint8, 'BOOL': np.bool_}
-STATE_DICTS = ('state_dict', 'model', 'model_state_dict')  # where a training script keeps the weights among other things
+SAFETENSORS_DTYPES = {'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16,
+                      'I64': np.int64, 'I32': np.int32, 'I16': np.int16, 'I8': np.int8, 'U64': np.uint64,
+                      'U32': np.uint32, 'U16': np.uint16, 'U8': np.uint8, 'BOOL': np.bool_}
+STATE_DICTS = ('state_dict', 'model', 'model_state_dict')  # where a training script keeps them among other things
 LEGACY_MAGIC = 0x1950a86a20f9469cfc6c
 DAMAGE = (ArithmeticError, EOFError, LookupError, RecursionError, RuntimeError, TypeError, ValueError, struct.error,
           zipfile.BadZipFile)  # what malformed bytes raise
@@ -34,8 +34,8 @@ def read(path):
     """{name: read-only array} of the tensors in the file at `path`; its other entries are left out.
 
     bfloat16 stays so (ml_dtypes). Of a training script's file it is the tensors in its state_dict or model; a 'module.'
-    before every name is taken away. UserError of one line for a file that is absent, damaged, too large or no such file, and
-    for one that names anything but tensors: a torch file is a program, and no part of it is run.
+    before every name is taken away. UserError of one line for a file that is absent, damaged, too large or of another
+    kind, and for one that names anything but tensors: a torch file is a program, and no part of it is run.
     """
     path = Path(path)
     if not path.is_file():
@@ -111,7 +111,7 @@ def _torch(path, size):
 
 
 class _Bounded(io.FileIO):
-    """A file that refuses to read more than `limit` bytes at once: zipfile takes its table of contents at a file's word."""
+    """A file that reads at most `limit` bytes at once: zipfile believes what a file says of its table of contents."""
 
     limit = HEADER
 
@@ -125,7 +125,8 @@ def _zip(file, size):
     """torch 1.6 and later: a zip file of data.pkl and one uncompressed entry for each storage."""
     with zipfile.ZipFile(file) as archive:
         file.limit = 0
-        folders = [n.removesuffix('/data.pkl') for n in archive.namelist() if n.endswith('/data.pkl') and n.count('/') == 1]
+        names = set(archive.namelist())
+        folders = [n.removesuffix('/data.pkl') for n in names if n.endswith('/data.pkl') and n.count('/') == 1]
         if len(folders) != 1:
             raise Unreadable('is a zip file, but not one that torch saved')
 
@@ -138,7 +139,7 @@ def _zip(file, size):
                 raise Unreadable('is too long for a file of weights')
             return archive.read(info)
 
-        if f'{folders[0]}/byteorder' in archive.namelist() and entry('byteorder') != b'little':
+        if f'{folders[0]}/byteorder' in names and entry('byteorder') != b'little':
             raise Unreadable('was saved on a big-endian machine, which is not read')
         tree, _ = pickled.load(entry('data.pkl'))
         return _arrays(tree, size, lambda storage, length: entry(f'data/{storage.key}', length))
@@ -175,7 +176,7 @@ def _legacy(file, size):
 
 
 def _all_tensors(tree):
-    """Every tensor in nested dicts, lists and tuples; each container once, and without recursion: a file may nest deeply."""
+    """Every tensor in nested dicts, lists and tuples, without recursion: a file may nest deeply."""
     seen, todo = set(), [tree]
     while todo:
         x = todo.pop()
@@ -193,37 +194,36 @@ def _arrays(tree, size, fetch):
         if type(t.shape) is not tuple or type(t.strides) is not tuple or len(t.strides) != len(t.shape):
             raise Unreadable(f'holds {ascii(name)[:80]} with a shape that cannot be')
     _checked((name, t.shape, t.storage.dtype) for name, t in tensors.items())
-    storages, taken, arrays = {}, 0, {}
     for name, t in tensors.items():
-        s = t.storage
-        places = (t.offset, *t.strides)
-        if any(type(n) is not int or not 0 <= n < 2**40 for n in places):
+        if any(type(n) is not int or not 0 <= n < 2**40 for n in (t.offset, *t.strides)):
             raise Unreadable(f'holds {name} with strides that cannot be')
         last = t.offset + sum((n - 1) * stride for n, stride in zip(t.shape, t.strides, strict=True))
-        if 0 in t.shape:
-            arrays[name] = np.zeros(t.shape, s.dtype)
-            continue
-        if last >= s.size:
+        if 0 not in t.shape and last >= t.storage.size:
             raise Unreadable(f'holds {name}, which is larger than its storage')
-        if s.key not in storages:
-            taken += s.size * s.dtype.itemsize
-            if taken > size:
-                raise Unreadable('holds storages that are larger than the file')
-            storages[s.key] = fetch(s, s.size * s.dtype.itemsize), s.dtype, s.size
-        content, *same = storages[s.key]
-        if same != [s.dtype, s.size] or len(content) != s.size * s.dtype.itemsize:
-            raise Unreadable('is cut short, or says two sizes of one storage')
-        strides = [stride * s.dtype.itemsize for stride in t.strides]
-        arrays[name] = np.ndarray(t.shape, s.dtype, content, t.offset * s.dtype.itemsize, strides)
-    return arrays
+    used = {t.storage.key: t.storage for t in tensors.values() if 0 not in t.shape}
+    if sum(s.size * s.dtype.itemsize for s in used.values()) > size:
+        raise Unreadable('holds storages that are larger than the file')
+    content = {key: fetch(s, s.size * s.dtype.itemsize) for key, s in used.items()}
+    return {name: _view(t, used.get(t.storage.key), content.get(t.storage.key)) for name, t in tensors.items()}
+
+
+def _view(t, storage, content):
+    if 0 in t.shape:
+        return np.zeros(t.shape, t.storage.dtype)
+    if (t.storage.dtype, t.storage.size) != (storage.dtype, storage.size):
+        raise Unreadable('says two sizes of one storage')
+    item = storage.dtype.itemsize
+    if len(content) != storage.size * item:
+        raise Unreadable('is cut short')
+    return np.ndarray(t.shape, storage.dtype, content, t.offset * item, [stride * item for stride in t.strides])
 
 
 def _state_dict(tree):
-    """The first dict of tensors: the object itself, or what it keeps under one of STATE_DICTS."""
+    """The dict of tensors: what the object keeps under one of STATE_DICTS, or the object itself."""
     if type(tree) is dict:
-        for candidate in (tree, *(tree.get(key) for key in STATE_DICTS)):
+        for candidate in (*(tree.get(key) for key in STATE_DICTS), tree):
             tensors = {k: x for k, x in candidate.items() if type(x) is Tensor} if type(candidate) is dict else None
             if tensors:
                 return tensors
     found = ', '.join(ascii(key)[:40] for key in list(tree)[:5]) if type(tree) is dict else type(tree).__name__
-    raise Unreadable(f'holds no tensors by name, alone or under {", ".join(STATE_DICTS)}; it holds {found or "nothing"}')
+    raise Unreadable(f'holds no tensors by name, alone or under {", ".join(STATE_DICTS)}, but {found or "nothing"}')
