@@ -4,10 +4,11 @@
     python scripts/record_parity.py [NAME ...]
 
 writes tests/parity/NAME.npz: in evaluation the logits and a few numbers of each stage; from one pass in training the logits,
-and the first running statistics of each batch normalisation, the variance as the biased one. tests/parity/rule.py draws.
+and the first channels' statistics of the batch at each normalisation, the variance as the biased one. tests/parity/rule.py draws.
 timm's resnet18 and resnet50 have torchvision's names, and torchvision's weights load into them.
 """
 
+import copy
 import sys
 import types
 from pathlib import Path
@@ -49,20 +50,20 @@ def record(name, rule):
                 kept[f'eval/{stage}'] = rule.sample(output.permute(0, 2, 3, 1).numpy())
         return hook
 
-    def keep_statistics(key, before):
+    def keep_statistics(key, old):
         def hook(module, args, output):
             if net.training:
                 n = args[0].numel() / args[0].shape[1]
-                batch_var = (module.running_var - 0.9 * before) / 0.1 * (n - 1) / n
-                kept[f'train/{key}.running_mean'] = module.running_mean[:CHANNELS].numpy()
-                kept[f'train/{key}.running_var'] = (0.9 * before + 0.1 * batch_var)[:CHANNELS].numpy()
+                mean, var = ((module.state_dict()[f'running_{k}'] - 0.9 * old[f'running_{k}']) / 0.1 for k in ('mean', 'var'))
+                kept[f'train/{key}.running_mean'] = mean[:CHANNELS].numpy()
+                kept[f'train/{key}.running_var'] = (var * (n - 1) / n)[:CHANNELS].numpy()
         return hook
 
     for i in range(1, 5):
         getattr(net, f'layer{i}').register_forward_hook(keep_stage(f'layer{i}'))
     for key, module in net.named_modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.register_forward_hook(keep_statistics(key, module.running_var.clone()))
+            module.register_forward_hook(keep_statistics(key, copy.deepcopy(module.state_dict())))
     with torch.no_grad():
         kept['eval/logits'] = net.eval()(x).numpy()
         kept['train/logits'] = net.train()(x).numpy()
