@@ -3,9 +3,9 @@
     pip install torch==2.13.0
     python scripts/bench_networks.py [--rounds=15] [--network=NAME]
 
-torch runs eager, contiguous, with fused Adam; both start from the same weights, with which their logits must agree. Steps take
-turns in one process, idle threads sleep (OMP_WAIT_POLICY=PASSIVE: torch's would else spin on the cores that XLA works on), and
-the ratio is that of the medians. Prints a Markdown table.
+torch runs eager, contiguous, with fused Adam; both start from the same weights, with which their logits must agree.
+Steps take turns in one process, idle threads sleep (OMP_WAIT_POLICY=PASSIVE: torch's would else spin on the cores that
+XLA works on), and the ratio is that of the medians. Prints a Markdown table.
 """
 
 import os

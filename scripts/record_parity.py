@@ -3,9 +3,9 @@
     pip install torch==2.13.0 timm==1.0.31
     python scripts/record_parity.py [NAME ...]
 
-writes tests/parity/NAME.npz: in evaluation the logits and a few numbers of each stage; from one pass in training the logits,
-and the first channels' statistics of the batch at each normalisation, the variance as the biased one. tests/parity/rule.py draws.
-timm's resnet18 and resnet50 have torchvision's names, and torchvision's weights load into them.
+writes tests/parity/NAME.npz: in evaluation the logits and a few numbers of each stage; from one pass in training the
+logits, and the first channels' statistics of the batch at each normalisation, the variance as the biased one.
+tests/parity/rule.py draws. timm's resnet18 and resnet50 have torchvision's names, and torchvision's weights load into them.
 """
 
 import copy
@@ -54,7 +54,8 @@ def record(name, rule):
         def hook(module, args, output):
             if net.training:
                 n = args[0].numel() / args[0].shape[1]
-                mean, var = ((module.state_dict()[f'running_{k}'] - 0.9 * old[f'running_{k}']) / 0.1 for k in ('mean', 'var'))
+                new = module.state_dict()
+                mean, var = ((new[k] - 0.9 * old[k]) / 0.1 for k in ('running_mean', 'running_var'))
                 kept[f'train/{key}.running_mean'] = mean[:CHANNELS].numpy()
                 kept[f'train/{key}.running_var'] = (var * (n - 1) / n)[:CHANNELS].numpy()
         return hook

@@ -1,9 +1,9 @@
 """ResNeSt: Zhang et al., "ResNeSt: Split-Attention Networks" (2020), in 2D and 3D as resnet.py says.
 
-Radix 2, cardinality 1, deep stem, average-pooled shortcuts, and the stride of a stage as an average pool after the split
-attention (avd). The two splits are two dense convolutions from the halves of the channels; what is stored keeps the layout of
-the grouped one. The stem and its pool halve the plane alone, each later stage halves depth too, as the authors of
-CMC-COV19D do; their own network is ResNeSt50(taps=1, stem_plane=7).
+Radix 2, cardinality 1, deep stem, average-pooled shortcuts, and the stride of a stage as an average pool after the
+split attention (avd). The two splits are two dense convolutions from the halves of the channels; what is stored keeps
+the layout of the grouped one. The stem and its pool halve the plane alone, each later stage halves depth too, as the
+authors of CMC-COV19D do; their own network is ResNeSt50(taps=1, stem_plane=7).
 
 Names of timm's resnest50d (and the authors' resnest50), by rule; kernels [out, in, kh, kw] -> [1, kh, kw, in, out]:
 
@@ -46,7 +46,7 @@ class SplitAttention(nn.Module):
 
 
 class SplitBottleneck(nn.Module):
-    """[batch, d, h, w, in] -> [batch, d', h', w', 4 features]: 1x1, split attention, average pool, 1x1 and the shortcut."""
+    """[batch, d, h, w, in] -> [batch, d', h', w', 4 features]: 1x1, split attention, pool, 1x1 and the shortcut."""
 
     features: int
     strides: tuple[int, int, int]
