@@ -10,8 +10,7 @@ from absl import flags
 from covid_jax import UserError
 from covid_jax.main import CONFIG, WORKDIR, cli, default_workdir
 
-TOPOLOGY = flags.DEFINE_string('topology', '', 'A TPU slice by chip and shape, which need not be there: v5e:2x4. Default: '
-                                               'the devices of this host.')
+TOPOLOGY = flags.DEFINE_string('topology', '', 'A TPU slice, which need not be there: v5e:2x4. Default: this host.')
 
 
 def show_plans():

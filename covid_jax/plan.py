@@ -1,4 +1,4 @@
-"""What one training step takes, asked of the compiler of the machine that is to run it. No weight is made, nothing runs.
+"""What one training step takes, asked of the compiler of the machine that is to run it. No weight is made.
 
 A TPU slice need not be there: its compiler is a package (libtpu) that compiles for any slice by name.
 """
@@ -6,10 +6,10 @@ A TPU slice need not be there: its compiler is a package (libtpu) that compiles 
 import dataclasses
 import importlib.metadata
 import importlib.util
+import math
 import os
 import re
 import time
-from math import prod
 
 import jax
 import jax.numpy as jnp
@@ -34,10 +34,11 @@ COLLECTIVE = re.compile(r'= (.*?) (all-reduce|all-gather|reduce-scatter|(?:ragge
 class Plan:
     """All bytes and FLOPs are of one device and one step.
 
-    state: {part of the training state: bytes}, unpadded. activations: bytes that JAX keeps from the forward to the backward
-    pass, before the compiler fuses or recomputes any. memory: {'arguments', 'outputs', 'donated', 'temporaries', 'code':
-    bytes} of the compiled program, with the chip's padding; empty where the compiler refused it for want of memory, with
-    its words in `refusal`. moved: [(kind of collective, element type, shape)], one entry an array.
+    state: {part of the training state: bytes}, unpadded.
+    activations: bytes that JAX keeps from the forward to the backward pass, before the compiler changes anything.
+    memory: {'arguments', 'outputs', 'donated', 'temporaries', 'code': bytes} of the compiled program, with the chip's
+      padding; empty where the compiler refused it for want of memory, with its words in `refusal`.
+    moved: [(kind of collective, element type, shape)], one entry an array; volumes: those as large as a view of a scan.
     """
 
     device: str
@@ -78,7 +79,7 @@ def make(config, workdir, topology=''):
                 activations(config, method, train) // mesh.size, {}, None, None, [], [], 0.0)
     began = time.monotonic()
     try:
-        compiled = step.compile()
+        compiled = compile_afresh(step)
     except jax.errors.JaxRuntimeError as e:
         if 'RESOURCE_EXHAUSTED' not in str(e):
             raise
@@ -91,8 +92,9 @@ def make(config, workdir, topology=''):
                    'code': memory.generated_code_size_in_bytes}
     plan.flops, plan.bytes_accessed = cost.get('flops'), cost.get('bytes accessed')
     plan.moved = collectives(compiled.as_text())
-    view = prod(config.prep.size[1:]) * config.method.get('depth', config.prep.size[0])
-    plan.volumes = [m for m in plan.moved if prod(m[2]) >= view and prod(m[2]) not in {x.size for x in params}]
+    view = math.prod(config.prep.size[1:]) * config.method.get('depth', config.prep.size[0])
+    sizes = {x.size for x in params}
+    plan.volumes = [m for m in plan.moved if math.prod(m[2]) >= view and math.prod(m[2]) not in sizes]
     return plan
 
 
@@ -107,6 +109,17 @@ def abstract_step(config, method, mesh):
     return train, step.lower(train, batch, key)
 
 
+def compile_afresh(lowered):
+    """Compiles past the persistent cache: it would hide the time, and cannot read back a program of an absent slice."""
+    name = 'jax_persistent_cache_min_compile_time_secs'
+    least = getattr(jax.config, name)
+    jax.config.update(name, math.inf)
+    try:
+        return lowered.compile()
+    finally:
+        jax.config.update(name, least)
+
+
 def rows(config, n):
     """A batch of n scans, as shapes."""
     fields = {'label': jnp.int32, 'site': jnp.int32, 'draw': jnp.uint32, 'mask': jnp.bool}
@@ -115,8 +128,7 @@ def rows(config, n):
 
 
 def activations(config, method, train):
-    """Bytes that the backward pass keeps of a global batch: what two batches keep less what one does, for parameters are
-    kept as well."""
+    """Bytes that the backward pass keeps of a global batch: what two keep less what one does (parameters)."""
     def residuals(params, state, batch, key, step):
         return jax.vjp(lambda p: method.loss(p, state, batch, key, step), params, has_aux=True)[1]
 
@@ -139,7 +151,8 @@ def slice_devices(name):
         wanted = [r.partition(';')[0] for r in importlib.metadata.requires('jax') if r.startswith('libtpu')]
         raise UserError(f'--topology needs the TPU compiler, which is not installed: pip install "{wanted[0].strip()}"')
     for variable, value in (('TPU_SKIP_MDS_QUERY', '1'), ('TPU_ACCELERATOR_TYPE', 'v5litepod-8'),
-                            ('TPU_WORKER_HOSTNAMES', 'localhost'), ('TPU_WORKER_ID', '0')):
+                            ('TPU_WORKER_HOSTNAMES', 'localhost'), ('TPU_WORKER_ID', '0'),
+                            ('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')):  # it compiles alone: another process may, too
         os.environ.setdefault(variable, value)
     jax.config.update('jax_platforms', 'cpu')  # this host's own accelerators are left alone
     options = {'chip_config_name': 'megacore'} if name.startswith('v4') else {}
@@ -160,9 +173,9 @@ def hbm(device):
 
 
 def out_of_memory(message):
-    """The sentence of a compiler's error that says how much was wanted."""
-    found = re.search(r'Ran out of memory.*?(?=\.\s|\.?$)', message, re.DOTALL | re.MULTILINE)
-    return ' '.join((found[0] if found else message).split())
+    """The line of a compiler's error that says how much was wanted."""
+    found = re.search(r'Ran out of memory.*', message)
+    return ' '.join((found[0] if found else message).split()).rstrip('.')
 
 
 def collectives(text):
@@ -186,12 +199,13 @@ def collectives(text):
 
 def moved_bytes(dtype, shape):
     bits = 8 if dtype == 'pred' else int((re.search(r'\d+', dtype) or ['0'])[0])
-    return prod(shape) * bits // 8
+    return math.prod(shape) * bits // 8
 
 
 def show(plan):
     """Prints a Plan as a table."""
-    table = rich.table.Table('of one device', '', title=f'one step of {plan.batch} scans on {plan.devices} x {plan.device}')
+    title = f'one step of {plan.batch} scans on {plan.devices} x {plan.device}'
+    table = rich.table.Table('of one device', '', title=title)
     table.columns[1].justify = 'right'
     for name, value in lines(plan):
         table.add_row(name, value)
@@ -226,21 +240,17 @@ def verdict(plan):
     """What the numbers mean, a line each."""
     for kind, dtype, shape in plan.volumes:
         yield (f'WARNING: an {kind} moves {dtype}[{",".join(map(str, shape))}] between devices: as large as a scan. '
-               f'Nothing of that size should travel')
+               f'Nothing of that size should travel; a method that pairs scans wants an even number on each device')
     have = f' the {human(plan.hbm)} of a device' if plan.hbm else ' a device'
     if plan.refusal:
-        yield (f'does not fit{have}: {plan.refusal}. Take fewer scans a device: a smaller --config.train.batch, or more '
-               f'devices')
+        yield f'does not fit{have}: {plan.refusal}. Take a smaller --config.train.batch, or more devices'
     elif plan.hbm:
         yield (f'fits{have}' if plan.total <= plan.hbm else f'does not fit{have}') + f': {human(plan.total)} at once'
 
 
 def human(n):
     """1536 -> '1.50 KiB'."""
-    for unit in ('B', 'KiB', 'MiB'):
-        if n < 1024:
-            break
-        n /= 1024
-    else:
-        unit = 'GiB'
-    return f'{n:.0f} B' if unit == 'B' else f'{n:.2f} {unit}'
+    if n < 1024:
+        return f'{n:.0f} B'
+    power = min(int(math.log2(n)) // 10, 3)
+    return f'{n / 1024**power:.2f} {("B", "KiB", "MiB", "GiB")[power]}'
