@@ -5,7 +5,8 @@
 
 torch runs eager, contiguous, with fused Adam; both start from the same weights, with which their logits must agree.
 Steps take turns in one process, idle threads sleep (OMP_WAIT_POLICY=PASSIVE: torch's would else spin on the cores that
-XLA works on), and the ratio is that of the medians. Prints a Markdown table.
+XLA works on), and the ratios are those of the medians, of wall time and of CPU time (which neighbours on the machine
+move less). Prints a Markdown table.
 """
 
 import os
@@ -177,7 +178,7 @@ def our_step(net, variables, image, label):
 
 
 def compare(name, rounds):
-    """-> seconds of each round, {'torch': [...], 'ours': [...]}."""
+    """-> seconds of each round, wall and CPU, {'torch': [...], 'ours': [...]}."""
     make, shape = CASES[name]
     rng = np.random.default_rng(0)
     image, label = rng.random((*shape, 1), np.float32), np.arange(shape[0]) % CLASSES
@@ -191,10 +192,10 @@ def compare(name, rounds):
     times = {who: [] for who in steps}
     for i in range(rounds + 2):
         for who, step in steps.items():
-            start = time.perf_counter()
+            start = time.perf_counter(), time.process_time()
             step()
             if i >= 2:
-                times[who].append(time.perf_counter() - start)
+                times[who].append((time.perf_counter() - start[0], time.process_time() - start[1]))
     return times
 
 
@@ -206,13 +207,15 @@ def main():
     cores = len(os.sched_getaffinity(0))
     torch.set_num_threads(cores)
     print(f'{cores} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}, jax {jax.__version__}\n')
-    print('| network | input | torch ms, median (min) | ours ms, median (min) | ratio of medians | of minima |')
-    print('|---|---|---|---|---|---|')
+    print('| network | input | torch ms, median (min) | ours ms, median (min) | ratio of medians | of minima | of CPU time |')
+    print('|---|---|---|---|---|---|---|')
     for name in args.network or CASES:
         times = compare(name, args.rounds)
-        low, middle = ({who: 1000 * f(t) for who, t in times.items()} for f in (min, statistics.median))
+        wall, cpu = ({who: [1000 * t[i] for t in rows] for who, rows in times.items()} for i in (0, 1))
+        low, middle = ({who: f(t) for who, t in wall.items()} for f in (min, statistics.median))
+        spent = {who: statistics.median(t) for who, t in cpu.items()}
         cells = [f'{middle[who]:.0f} ({low[who]:.0f})' for who in ('torch', 'ours')]
-        ratios = [f'{m["ours"] / m["torch"]:.2f}' for m in (middle, low)]
+        ratios = [f'{m["ours"] / m["torch"]:.2f}' for m in (middle, low, spent)]
         print('|', ' | '.join([name, 'x'.join(map(str, CASES[name][1])), *cells, *ratios]), '|', flush=True)
     print(f'\nload after: {os.getloadavg()[0]:.1f}')
 
