@@ -239,7 +239,7 @@ def lines(plan):
 def verdict(plan):
     """What the numbers mean, a line each."""
     for kind, dtype, shape in plan.volumes:
-        yield (f'WARNING: an {kind} moves {dtype}[{",".join(map(str, shape))}] between devices: as large as a scan. '
+        yield (f'WARNING: {kind} moves {dtype}[{",".join(map(str, shape))}] between devices, as large as a view of a scan. '
                f'Nothing of that size should travel; a method that pairs scans wants an even number on each device')
     have = f' the {human(plan.hbm)} of a device' if plan.hbm else ' a device'
     if plan.refusal:
