@@ -39,7 +39,14 @@ def base():
         'lungs': '',  # crop: to the box around both lungs | mask: that, and 0 outside the lungs
         'margin': (5.0, 9.0, 9.0),  # z, y, x in mm by which the box is wider
     }
-    c.model = {'name': 'ResNeSt14Small', 'dtype': 'auto', 'mean': 0.3529, 'std': 0.2983}
+    c.model = {
+        'name': 'ResNeSt14Small',
+        'dtype': 'auto',
+        'mean': 0.3529,
+        'std': 0.2983,
+        'pretrained': '',  # a file of weights, .safetensors or torch's .pth, or a run's folder; init_from goes before it
+        'inflate': 'mean',  # how its 2D kernels become 3D: mean (copies in every slice) | centre (the middle slice)
+    }
     c.method = {'name': 'supervised', 'depth': 20}
     c.train = {
         'batch': 0,  # scans; 0: the least multiple of twice the device count that is at least 8

@@ -87,9 +87,10 @@ def _fields(config, prefix=''):
             yield from _fields(value, f'{prefix}{key}.')
 
 
-def cli():
+def cli(run=main):
+    """Runs run(argv) with the flags parsed; what a user can cause ends in one line."""
     try:
-        app.run(main, flags_parser=parse)
+        app.run(run, flags_parser=parse)
     except UserError as e:
         sys.exit(_say(e, 2))
     except KeyboardInterrupt:

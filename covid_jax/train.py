@@ -11,6 +11,7 @@ from jax.experimental import multihost_utils
 from covid_jax import UserError, evaluate, methods
 from covid_jax import config as configs
 from covid_jax.data import pipeline
+from covid_jax.models import pretrained
 from covid_jax.runtime import checkpoint, optim
 from covid_jax.runtime.interrupt import Interrupted, requests
 from covid_jax.runtime.mesh import by_batch, default_batch, make_mesh, put, replicated
@@ -38,15 +39,17 @@ def train_and_evaluate(config, workdir, store='', fold=0, say=print):
     key = jax.jit(partial(jax.random.key, config.seed), out_shardings=replicated(mesh))()
     state, tx = initial_state(config, method, dataset, steps_per_epoch, key, mesh)
     predict = evaluate.predictor(method, mesh)
-    if jax.process_index() == 0:
-        configs.keep(config, workdir, dataset.digest)
-        evaluate.write_quarantine(workdir, dataset)
 
     with checkpoint.manager(workdir / 'checkpoints') as checkpoints:
         if (latest := checkpoints.latest_step()) is not None:
             state = checkpoint.restore(checkpoints, latest, state)
         elif config.init_from:
             state = start_from(config.init_from, state)
+        elif config.model.pretrained:
+            state = start_from_weights(config.model, workdir, state)
+        if jax.process_index() == 0:  # after the start: one that fails must not claim the folder
+            configs.keep(config, workdir, dataset.digest)
+            evaluate.write_quarantine(workdir, dataset)
         if int(state.step) < total:
             step = jax.jit(train_step(method, tx), donate_argnums=0, out_shardings=replicated(mesh),
                            in_shardings=(replicated(mesh), by_batch(mesh), replicated(mesh)))
@@ -100,6 +103,20 @@ def start_from(source, state):
     if jax.process_index() == 0:
         print(f'started from {source}; freshly initialised: {", ".join(kept) or "nothing"}', flush=True)
     return state.replace(params=params)
+
+
+def start_from_weights(model, workdir, state):
+    """The state with the network of a file of weights, or of a run's folder; pretrained.txt says what became of each."""
+    if Path(model.pretrained).is_dir():
+        return start_from(model.pretrained, state)
+    variables = {'params': state.params['network'], 'batch_stats': state.state['batch_stats']}
+    new, report = pretrained.convert(variables, pretrained.read(model.pretrained), model.name, model.inflate)
+    new = jax.tree.map(lambda x, old: jax.device_put(x, old.sharding), new, variables)
+    if jax.process_index() == 0:
+        print(f'started from {model.pretrained}: {pretrained.summary(report)}; see pretrained.txt', flush=True)
+        (workdir / 'pretrained.txt').write_text(pretrained.table(report))
+    return state.replace(params={**state.params, 'network': new['params']},
+                         state={**state.state, 'batch_stats': new['batch_stats']})
 
 
 def loop(config, workdir, dataset, mesh, step, predict, state, key, total, eval_every, checkpoints, asked):

@@ -27,14 +27,16 @@ def conv3d(x, kernel, strides=(1, 1, 1), padding=((0, 0), (0, 0), (0, 0)), form=
       x: [batch, depth, height, width, in].
       kernel: [kd, kh, kw, in, out].
       strides, padding: by axis (depth, height, width); zero padding, (before, after).
-      form: 'native' is XLA's 3D convolution, 'planar' the CPU form.
+      form: 'native' is XLA's 3D convolution, 'planar' the CPU form. A kernel one slice deep is a 2D convolution in both.
 
     Returns: [batch, depth', height', width', out].
     """
-    if form == 'native':
+    if form == 'native' and kernel.shape[0] > 1:
         return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'))
     taps = kernel.shape[:3]
     out = [(n + sum(p) - k) // s + 1 for n, k, s, p in zip(x.shape[1:4], taps, strides, padding, strict=True)]
+    if form == 'native':
+        return _depth_on_channels(x, kernel, strides, padding, out[0])
     if math.prod(taps) == 1 and not np.any(padding):
         return jnp.dot(x[:, ::strides[0], ::strides[1], ::strides[2]], kernel[0, 0, 0])
     if x.shape[0] * math.prod(out) <= IM2COL_POSITIONS:
@@ -65,13 +67,15 @@ class Conv(nn.Module):
     """3D convolution with its kernel [kd, kh, kw, in / groups, features], zero-padded by half the kernel.
 
     groups=2 is computed as two dense convolutions (a grouped 3D convolution has no fast backward pass anywhere); the
-    stored kernel keeps the grouped layout, so that weights move to and from other libraries unchanged.
+    stored kernel keeps the grouped layout, so that weights move to and from other libraries unchanged. With `join` False
+    the groups' outputs are a list, which saves a copy where they part again.
     """
 
     features: int
     kernel_size: tuple[int, int, int]
     strides: tuple[int, int, int] = (1, 1, 1)
     groups: int = 1
+    join: bool = True
     use_bias: bool = False
     dtype: str = 'float32'
     form: str = 'native'
@@ -85,10 +89,12 @@ class Conv(nn.Module):
         pieces = [conv3d(piece, k, self.strides, padding, self.form)
                   for piece, k in zip(jnp.split(x.astype(self.dtype), self.groups, -1),
                                       jnp.split(kernel, self.groups, -1), strict=True)]
-        y = pieces[0] if self.groups == 1 else jnp.concatenate(pieces, -1)
         if self.use_bias:
-            y = y + self.param('bias', nn.initializers.zeros, (self.features,)).astype(self.dtype)
-        return y
+            bias = self.param('bias', nn.initializers.zeros, (self.features,)).astype(self.dtype)
+            pieces = [y + b for y, b in zip(pieces, jnp.split(bias, self.groups), strict=True)]
+        if not self.join:
+            return pieces
+        return pieces[0] if self.groups == 1 else jnp.concatenate(pieces, -1)
 
 
 def max_pool(x, window, strides, padding):

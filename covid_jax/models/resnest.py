@@ -1,8 +1,18 @@
-"""ResNeSt in 3D: Zhang et al., "ResNeSt: Split-Attention Networks" (2020), inflated in depth as CMC-COV19D section 3.4.1.
+"""ResNeSt: Zhang et al., "ResNeSt: Split-Attention Networks" (2020), in 2D and 3D as resnet.py says.
 
-Radix 2, cardinality 1, deep stem, average-pooled shortcuts, and the stride of a stage as an average pool after the split
-attention (avd). The 3x3 kernels are inflated to 3x3x3, 1x1 stay 1x1x1; the stem and its pool halve the plane alone, each
-later stage halves depth too, as the authors' network does.
+Radix 2, cardinality 1, deep stem, average-pooled shortcuts, and the stride of a stage as an average pool after the
+split attention (avd). The two splits are two dense convolutions from the halves of the channels; what is stored keeps
+the layout of the grouped one. The stem and its pool halve the plane alone, each later stage halves depth too, as the
+authors of CMC-COV19D do; their own network is ResNeSt50(taps=1, stem_plane=7).
+
+Names of timm's resnest50d (and the authors' resnest50), by rule; kernels [out, in, kh, kw] -> [1, kh, kw, in, out]:
+
+    conv1.{0,3,6}.weight, conv1.{1,4}.*, bn1.*      stem_conv{0,1,2}/kernel, stem_bn{0,1}/*, stem_bn2/*
+    layer{i}.{j}.{conv1,bn1,conv3,bn3}.*            layer{i}_{j}/{conv1,bn1,conv3,bn3}/*        i from 1, j from 0
+    layer{i}.{j}.conv2.{conv,bn0,fc1,bn1,fc2}.*     layer{i}_{j}/conv2/{conv,bn0,fc1,bn1,fc2}/*     fc1, fc2 have a bias
+    layer{i}.{j}.downsample.1.*                     layer{i}_{j}/downsample_conv/*
+    layer{i}.{j}.downsample.2.*                     layer{i}_{j}/downsample_bn/*
+    fc.{weight,bias}                                classifier/Dense_0/{kernel,bias}            kernel transposed
 """
 
 from functools import partial
@@ -11,25 +21,23 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from covid_jax.models.conv import Conv, avg_pool, max_pool
-from covid_jax.models.heads import Classifier
-from covid_jax.models.norm import BatchNorm
-
-POINT, CUBE = (1, 1, 1), (3, 3, 3)
+from covid_jax.models.conv import avg_pool
+from covid_jax.models.resnet import POINT, ResNet
 
 
 class SplitAttention(nn.Module):
     """[batch, d, h, w, features] -> the same shape: two splits, weighted by a softmax that sees both (section 3.1)."""
 
     features: int
+    taps: int
     conv: nn.Module
     norm: nn.Module
 
     @nn.compact
     def __call__(self, x):
-        x = nn.relu(self.norm(name='bn0')(self.conv(2 * self.features, CUBE, groups=2, name='conv')(x)))
-        splits = jnp.split(x, 2, -1)
-        gap = jnp.mean(splits[0] + splits[1], (1, 2, 3), keepdims=True)
+        splits = self.conv(2 * self.features, (self.taps, 3, 3), groups=2, join=False, name='conv')(x)
+        splits = [nn.relu(split) for split in self.norm(name='bn0')(*splits)]
+        gap = sum(jnp.mean(split, (1, 2, 3), keepdims=True) for split in splits)
         inner = max(self.features * 2 // 4, 32)
         attention = nn.relu(self.norm(name='bn1')(self.conv(inner, POINT, use_bias=True, name='fc1')(gap)))
         attention = self.conv(2 * self.features, POINT, use_bias=True, name='fc2')(attention)
@@ -37,11 +45,12 @@ class SplitAttention(nn.Module):
         return weights[0] * splits[0] + weights[1] * splits[1]
 
 
-class Bottleneck(nn.Module):
-    """1x1x1, split attention, 1x1x1 to four times the width, plus the shortcut."""
+class SplitBottleneck(nn.Module):
+    """[batch, d, h, w, in] -> [batch, d', h', w', 4 features]: 1x1, split attention, pool, 1x1 and the shortcut."""
 
     features: int
-    strides: int
+    strides: tuple[int, int, int]
+    taps: int
     conv: nn.Module
     norm: nn.Module
 
@@ -49,59 +58,27 @@ class Bottleneck(nn.Module):
     def __call__(self, x):
         s = self.strides
         y = nn.relu(self.norm(name='bn1')(self.conv(self.features, POINT, name='conv1')(x)))
-        y = SplitAttention(self.features, self.conv, self.norm, name='conv2')(y)
-        if s > 1:
-            y = avg_pool(y, CUBE, (s,) * 3, ((1, 1),) * 3)
+        y = SplitAttention(self.features, self.taps, self.conv, self.norm, name='conv2')(y)
+        window = [3 if n > 1 else 1 for n in s]
+        y = avg_pool(y, window, s, [(k // 2, k // 2) for k in window])
         y = self.norm(name='bn3')(self.conv(4 * self.features, POINT, name='conv3')(y))
-        if s > 1 or x.shape[-1] != 4 * self.features:
-            ceil = [(0, -n % s) for n in x.shape[1:4]]
-            x = avg_pool(x, (s,) * 3, (s,) * 3, ceil, count_include_pad=False)
+        if max(s) > 1 or x.shape[-1] != 4 * self.features:
+            ceil = [(0, -size % n) for size, n in zip(x.shape[1:4], s, strict=True)]
+            x = avg_pool(x, s, s, ceil, count_include_pad=False)
             x = self.norm(name='downsample_bn')(self.conv(4 * self.features, POINT, name='downsample_conv')(x))
         return nn.relu(x + y)
 
 
-class ResNeSt(nn.Module):
-    """image [batch, depth, height, width, 1] in [0, 1] -> logits [batch, classes], {'map', 'features'}."""
-
-    stage_sizes: tuple[int, ...]
-    classes: int
-    width: int = 64
-    stem_width: int = 32
-    mean: float = 0.0
-    std: float = 1.0
-    dtype: str = 'float32'
-    conv_form: str = 'native'
-
-    @nn.compact
-    def trunk(self, image, train=False):
-        """Last feature map [batch, d, h, w, dim], in the compute dtype."""
-        conv = partial(Conv, dtype=self.dtype, form=self.conv_form)
-        norm = partial(BatchNorm, use_running_average=not train, dtype=self.dtype)
-        x = ((image - self.mean) / self.std).astype(self.dtype)
-        for i, (features, strides) in enumerate(((self.stem_width, (1, 2, 2)), (self.stem_width, POINT),
-                                                 (2 * self.stem_width, POINT))):
-            x = nn.relu(norm(name=f'stem_bn{i}')(conv(features, CUBE, strides, name=f'stem_conv{i}')(x)))
-        x = max_pool(x, (1, 3, 3), (1, 2, 2), ((0, 0), (1, 1), (1, 1)))
-        for i, size in enumerate(self.stage_sizes):
-            for j in range(size):
-                strides = 2 if i > 0 and j == 0 else 1
-                x = Bottleneck(self.width * 2**i, strides, conv, norm, name=f'layer{i + 1}_{j}')(x)
-        return x
-
-    def head(self, x):
-        """Feature map -> logits [batch, classes], features [batch, dim] (the pooled map), both float32."""
-        features = jnp.mean(x.astype(jnp.float32), (1, 2, 3))
-        return self.classifier(features), features
-
-    def setup(self):
-        self.classifier = Classifier(self.classes)
-
-    def __call__(self, image, train=False, site=None):
-        x = self.trunk(image, train)
-        logits, features = self.head(x)
-        return logits, {'map': x, 'features': features}
+def deep_stem(x, conv, norm, kernel, width, strides):
+    """Three convolutions: the strided one with `kernel`, then two 3x3, the last twice as wide."""
+    small = (kernel[0], 3, 3)
+    for i, (features, taps, s) in enumerate(((width, kernel, strides), (width, small, POINT), (2 * width, small, POINT))):
+        x = nn.relu(norm(name=f'stem_bn{i}')(conv(features, taps, s, name=f'stem_conv{i}')(x)))
+    return x
 
 
+ResNeSt = partial(ResNet, block=SplitBottleneck, stem=deep_stem, stem_plane=3, stem_width=32)
+ResNeSt50 = partial(ResNeSt, stage_sizes=(3, 4, 6, 3))
 # One block a stage and narrow: what a laptop trains on the phantom in minutes.
 ResNeSt14Small = partial(ResNeSt, stage_sizes=(1, 1, 1, 1), width=12, stem_width=8)
 # For tests alone.

@@ -67,7 +67,7 @@ def test_split_attention_weighs_two_splits_that_sum_to_one(rng):
     from functools import partial
 
     x = rng.normal(size=(2, 3, 5, 5, 4)).astype('f')
-    layer = SplitAttention(4, Conv, partial(BatchNorm, use_running_average=True))
+    layer = SplitAttention(4, 3, Conv, partial(BatchNorm, use_running_average=True))
     variables = layer.init(jax.random.key(0), x)
     half = rng.normal(size=(3, 3, 3, 2, 4)).astype('f')
     variables['params']['conv']['kernel'] = jnp.concatenate([half, half], -1)

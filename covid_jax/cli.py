@@ -1,0 +1,47 @@
+"""covid-jax plan --config=configs/cmc.py --topology=v5e:2x4
+
+The covid-jax command: a thin layer, with the flags of covid_jax.main.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from covid_jax import UserError
+from covid_jax.main import CONFIG, WORKDIR, cli, default_workdir
+
+TOPOLOGY = flags.DEFINE_string('topology', '', 'A TPU slice, which need not be there: v5e:2x4. Default: this host.')
+
+
+def show_plans():
+    """What a step of every training of the config takes: parameters, memory, FLOPs, collectives."""
+    if CONFIG.value is None:
+        raise UserError('a plan of what? for example --config=configs/cmc.py')
+    from covid_jax import experiment, plan
+
+    config, workdir = CONFIG.value, Path(WORKDIR.value or default_workdir())
+    experiment.check_ranges(config)
+    for stage in config.stages or ('',):
+        if stage:
+            print(f'== {stage}', flush=True)
+        part = experiment.part_config(config, workdir, stage, '', config.seed)
+        plan.show(plan.make(part, workdir / stage, TOPOLOGY.value))
+
+
+COMMANDS = {'plan': show_plans}
+
+
+def run(argv):
+    if len(argv) != 2 or argv[1] not in COMMANDS:
+        raise UserError(f'which command? covid-jax {"|".join(COMMANDS)} --config=configs/cmc.py; fields are set as '
+                        f'--config.FIELD=VALUE')
+    COMMANDS[argv[1]]()
+
+
+def main():
+    flags.FLAGS.set_gnu_getopt()  # the command stands before its flags
+    cli(run)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,256 @@
+"""What one training step takes, asked of the compiler of the machine that is to run it. No weight is made.
+
+A TPU slice need not be there: its compiler is a package (libtpu) that compiles for any slice by name.
+"""
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import math
+import os
+import re
+import time
+
+import jax
+import jax.numpy as jnp
+import rich.console
+import rich.table
+from jax.experimental import topologies
+
+from covid_jax import UserError, methods
+from covid_jax.runtime import optim
+from covid_jax.runtime.mesh import by_batch, make_mesh, replicated
+from covid_jax.runtime.state import create, train_step
+from covid_jax.train import resolve
+
+GIB = 2**30
+HBM = {'TPU v4': 32, 'TPU v5 lite': 16, 'TPU v5': 95, 'TPU v5p': 95, 'TPU v6 lite': 32}  # GiB a device, by device_kind
+EXAMPLES = 'v5e:2x4, v5e:16x16, v6e:2x4, v5p:2x2x2, v4:2x2x1'
+COLLECTIVE = re.compile(r'= (.*?) (all-reduce|all-gather|reduce-scatter|(?:ragged-)?all-to-all|collective-permute'
+                        r'|collective-broadcast)(-start|-done)?\(')
+
+
+@dataclasses.dataclass
+class Plan:
+    """All bytes and FLOPs are of one device and one step.
+
+    state: {part of the training state: bytes}, unpadded.
+    activations: bytes that JAX keeps from the forward to the backward pass, before the compiler changes anything.
+    memory: {'arguments', 'outputs', 'donated', 'temporaries', 'code': bytes} of the compiled program, with the chip's
+      padding; empty where the compiler refused it for want of memory, with its words in `refusal`.
+    moved: [(kind of collective, element type, shape)], one entry an array; volumes: those as large as a view of a scan.
+    """
+
+    device: str
+    devices: int
+    hbm: int | None
+    batch: int
+    parameters: int
+    state: dict
+    activations: int
+    memory: dict
+    flops: float | None
+    bytes_accessed: float | None
+    moved: list
+    volumes: list
+    seconds: float
+    refusal: str = ''
+
+    @property
+    def total(self):
+        """Bytes that the program holds at once: arguments, outputs that reuse none of them, temporaries, code."""
+        m = self.memory
+        return m['arguments'] + m['outputs'] - m['donated'] + m['temporaries'] + m['code']
+
+
+def make(config, workdir, topology=''):
+    """The Plan of a config's step, on this host's devices or on a TPU slice by name.
+
+    UserError for a slice that is none, a TPU compiler that is not installed, a batch that does not divide.
+    """
+    mesh = make_mesh(slice_devices(topology) if topology else None)
+    config = resolve(config, workdir, mesh.size)
+    method = methods.make(config, mesh)
+    device = mesh.devices.flat[0]
+    train, step = abstract_step(config, method, mesh)
+    params = jax.tree.leaves(train.params)
+    plan = Plan(device.device_kind, mesh.size, hbm(device), config.train.batch, sum(x.size for x in params),
+                {'parameters': size(train.params), 'optimizer': size(train.opt_state), 'statistics': size(train.state)},
+                activations(config, method, train) // mesh.size, {}, None, None, [], [], 0.0)
+    began = time.monotonic()
+    try:
+        compiled = compile_afresh(step)
+    except jax.errors.JaxRuntimeError as e:
+        if 'RESOURCE_EXHAUSTED' not in str(e):
+            raise
+        plan.seconds, plan.refusal = time.monotonic() - began, out_of_memory(str(e))
+        return plan
+    plan.seconds = time.monotonic() - began
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+    plan.memory = {'arguments': memory.argument_size_in_bytes, 'outputs': memory.output_size_in_bytes,
+                   'donated': memory.alias_size_in_bytes, 'temporaries': memory.temp_size_in_bytes,
+                   'code': memory.generated_code_size_in_bytes}
+    plan.flops, plan.bytes_accessed = cost.get('flops'), cost.get('bytes accessed')
+    plan.moved = collectives(compiled.as_text())
+    view = math.prod(config.prep.size[1:]) * config.method.get('depth', config.prep.size[0])
+    sizes = {x.size for x in params}
+    plan.volumes = [m for m in plan.moved if math.prod(m[2]) >= view and math.prod(m[2]) not in sizes]
+    return plan
+
+
+def abstract_step(config, method, mesh):
+    """The training state as shapes, and the loop's own jitted step, lowered for the mesh."""
+    key, batch = jax.eval_shape(jax.random.key, 0), rows(config, config.train.batch)
+    params = jax.eval_shape(method.init, key, rows(config, 1))[0]
+    tx = optim.make(config.train, 1, method.frozen(params))  # how many steps an epoch has changes no shape
+    train = jax.eval_shape(lambda k, b: create(*method.init(k, b), tx), key, rows(config, 1))
+    step = jax.jit(train_step(method, tx), donate_argnums=0, out_shardings=replicated(mesh),
+                   in_shardings=(replicated(mesh), by_batch(mesh), replicated(mesh)))
+    return train, step.lower(train, batch, key)
+
+
+def compile_afresh(lowered):
+    """Compiles past the persistent cache: it would hide the time, and cannot read back a program of an absent slice."""
+    name = 'jax_persistent_cache_min_compile_time_secs'
+    least = getattr(jax.config, name)
+    jax.config.update(name, math.inf)
+    try:
+        return lowered.compile()
+    finally:
+        jax.config.update(name, least)
+
+
+def rows(config, n):
+    """A batch of n scans, as shapes."""
+    fields = {'label': jnp.int32, 'site': jnp.int32, 'draw': jnp.uint32, 'mask': jnp.bool}
+    return {'image': jax.ShapeDtypeStruct((n, *config.prep.size, 1), jnp.uint8),
+            **{name: jax.ShapeDtypeStruct((n,), dtype) for name, dtype in fields.items()}}
+
+
+def activations(config, method, train):
+    """Bytes that the backward pass keeps of a global batch: what two keep less what one does (parameters)."""
+    def residuals(params, state, batch, key, step):
+        return jax.vjp(lambda p: method.loss(p, state, batch, key, step), params, has_aux=True)[1]
+
+    key, n = jax.eval_shape(jax.random.key, 0), config.train.batch
+    one, two = (size(jax.eval_shape(residuals, train.params, train.state, rows(config, m), key, train.step))
+                for m in (n, 2 * n))
+    return two - one
+
+
+def size(tree):
+    """Bytes of all arrays of a tree."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def slice_devices(name):
+    """The devices of a TPU slice that need not be there, as 'v5e:2x4': chip and shape."""
+    if not re.fullmatch(r'(v4|v5e|v5p|v6e):\d+x\d+(x\d+)?', name):
+        raise UserError(f'no TPU slice is called {name!r}: --topology takes chip and shape, as {EXAMPLES}')
+    if importlib.util.find_spec('libtpu') is None and 'TPU_LIBRARY_PATH' not in os.environ:
+        wanted = [r.partition(';')[0] for r in importlib.metadata.requires('jax') if r.startswith('libtpu')]
+        raise UserError(f'--topology needs the TPU compiler, which is not installed: pip install "{wanted[0].strip()}"')
+    for variable, value in (('TPU_SKIP_MDS_QUERY', '1'), ('TPU_ACCELERATOR_TYPE', 'v5litepod-8'),
+                            ('TPU_WORKER_HOSTNAMES', 'localhost'), ('TPU_WORKER_ID', '0'),
+                            ('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')):  # it compiles alone: another process may, too
+        os.environ.setdefault(variable, value)
+    jax.config.update('jax_platforms', 'cpu')  # this host's own accelerators are left alone
+    options = {'chip_config_name': 'megacore'} if name.startswith('v4') else {}
+    if set(re.split('[:x]', name)[1:]) == {'1'}:
+        options['chips_per_host_bounds'] = (1, 1, 1)
+    try:
+        return topologies.get_topology_desc(platform='tpu', topology_name=name, **options).devices
+    except jax.errors.JaxRuntimeError as e:
+        raise UserError(f'the TPU compiler knows no slice {name!r}: --topology takes chip and shape, as {EXAMPLES} '
+                        f'({" ".join(str(e).split())})') from None
+
+
+def hbm(device):
+    """Bytes of a device's memory, or None where nothing is known."""
+    if device.platform == 'tpu':
+        return HBM[device.device_kind] * GIB if device.device_kind in HBM else None
+    return (device.memory_stats() or {}).get('bytes_limit')
+
+
+def out_of_memory(message):
+    """The line of a compiler's error that says how much was wanted."""
+    found = re.search(r'Ran out of memory.*', message)
+    return ' '.join((found[0] if found else message).split()).rstrip('.')
+
+
+def collectives(text):
+    """[(kind, element type, shape)] of every array that a collective of an optimized program leaves on a device.
+
+    text: HLO. A pair of start and done counts once, and so does a collective that the compiler wrote down several times
+    (fused with what runs meanwhile): all with its channel_id. One in a loop counts once.
+    """
+    moved, seen = [], set()
+    for line in text.splitlines():
+        m = COLLECTIVE.search(line)
+        channel = re.search(r'channel_id=(\d+)', line)
+        if not m or m[3] == '-start' or (channel and (m[2], channel[1]) in seen):
+            continue
+        if channel:
+            seen.add((m[2], channel[1]))
+        for dtype, shape in re.findall(r'\b([a-z]+\d*\w*)\[([\d,]*)\]', m[1]):
+            moved.append((m[2], dtype, tuple(int(n) for n in shape.split(',') if n)))
+    return moved
+
+
+def moved_bytes(dtype, shape):
+    bits = 8 if dtype == 'pred' else int((re.search(r'\d+', dtype) or ['0'])[0])
+    return math.prod(shape) * bits // 8
+
+
+def show(plan):
+    """Prints a Plan as a table."""
+    title = f'one step of {plan.batch} scans on {plan.devices} x {plan.device}'
+    table = rich.table.Table('of one device', '', title=title)
+    table.columns[1].justify = 'right'
+    for name, value in lines(plan):
+        table.add_row(name, value)
+    console = rich.console.Console()
+    console.print(table)
+    for line in verdict(plan):
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+def lines(plan):
+    """(what, how much) of every row of the table."""
+    yield 'parameters', f'{plan.parameters:,}'
+    for part, n in plan.state.items():
+        yield f'state: {part}', human(n)
+    yield 'state, all', human(sum(plan.state.values()))
+    yield 'activations for the backward pass, as traced', human(plan.activations)
+    for part, n in plan.memory.items():
+        yield f'compiled: {part}', human(n)
+    if plan.memory:
+        yield 'compiled: all at once', human(plan.total)
+        yield 'FLOPs a step', '-' if plan.flops is None else f'{plan.flops / 1e9:,.2f} G'
+        yield 'bytes read and written a step', '-' if plan.bytes_accessed is None else human(plan.bytes_accessed)
+    for kind in sorted({m[0] for m in plan.moved}):
+        arrays = [m[1:] for m in plan.moved if m[0] == kind]
+        dtype, shape = max(arrays, key=lambda a: moved_bytes(*a))
+        yield (f'{kind}: {len(arrays)} arrays, the largest {dtype}[{",".join(map(str, shape))}]',
+               human(sum(moved_bytes(*a) for a in arrays)))
+    yield 'time to compile', f'{plan.seconds:.0f} s'
+
+
+def verdict(plan):
+    """What the numbers mean, a line each."""
+    for kind, dtype, shape in plan.volumes:
+        yield (f'WARNING: {kind} moves {dtype}[{",".join(map(str, shape))}] between devices, as large as a view of a scan. '
+               f'Nothing of that size should travel; a method that pairs scans wants an even number on each device')
+    have = f' the {human(plan.hbm)} of a device' if plan.hbm else ' a device'
+    if plan.refusal:
+        yield f'does not fit{have}: {plan.refusal}. Take a smaller --config.train.batch, or more devices'
+    elif plan.hbm:
+        yield (f'fits{have}' if plan.total <= plan.hbm else f'does not fit{have}') + f': {human(plan.total)} at once'
+
+
+def human(n):
+    """1536 -> '1.50 KiB'."""
+    if n < 1024:
+        return f'{n:.0f} B'
+    power = min(int(math.log2(n)) // 10, 3)
+    return f'{n / 1024**power:.2f} {("B", "KiB", "MiB", "GiB")[power]}'
