@@ -44,6 +44,7 @@ def base():
         'dtype': 'auto',
         'mean': 0.3529,
         'std': 0.2983,
+        'remat': False,  # compute each block again in the backward pass: less memory, more time
         'pretrained': '',  # a file of weights, .safetensors or torch's .pth, or a run's folder; init_from goes before it
         'inflate': 'mean',  # how its 2D kernels become 3D: mean (copies in every slice) | centre (the middle slice)
     }

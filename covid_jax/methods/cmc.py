@@ -11,7 +11,7 @@ from covid_jax import UserError
 from covid_jax.augment.mixup import mix, partner_views
 from covid_jax.losses.classification import cross_entropy
 from covid_jax.losses.contrastive import supcon
-from covid_jax.methods.method import Method, build_network, predictor, random_views, to_float, view_depth
+from covid_jax.methods.method import Method, build_network, dropout_key, predictor, random_views, to_float, view_depth
 from covid_jax.models.heads import Projector
 
 
@@ -54,20 +54,22 @@ def make(config, mesh):
             params['log_sigma'] = jnp.ones(2)
         return params, {'batch_stats': variables['batch_stats']}
 
-    def encode(params, state, views):
-        return net.apply({'params': params['network'], **state}, views, train=True, mutable=['batch_stats'])
+    def encode(params, state, views, key):
+        return net.apply({'params': params['network'], **state}, views, train=True, mutable=['batch_stats'],
+                         rngs={'dropout': key})
 
     def loss(params, state, batch, key, step):
         k_views, k_mix = jax.random.split(key)
+        k_dropout = dropout_key(key, step)
         label = jnp.repeat(batch['label'], 2)
         views = two_views(k_views, to_float(batch['image']), batch['draw'], depth)
-        (logits, out), new_state = encode(params, state, views)
+        (logits, out), new_state = encode(params, state, views, k_dropout)
         target = jax.nn.one_hot(label, logits.shape[-1])
         classification = jnp.mean(cross_entropy(logits, target))  # Eq 3
         scalars = {'clf': classification}
         if options.mixup:
             mixed, soft = mixed_views(k_mix, step, views, target, batch['draw'], options.mixup)
-            (mix_logits, _), _ = encode(params, state, mixed)  # running statistics come from the clean pass alone
+            (mix_logits, _), _ = encode(params, state, mixed, k_dropout)  # running statistics come from the clean pass alone
             scalars['mix'] = jnp.mean(cross_entropy(mix_logits, soft))  # Eq 6
             classification = classification + scalars['mix']
         if not options.contrastive:

@@ -33,6 +33,11 @@ def row_keys(key, name, draw):
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, crc32(name.encode())), draw)
 
 
+def dropout_key(key, step):
+    """The key of a step's dropout, which only some networks have."""
+    return jax.random.fold_in(jax.random.fold_in(key, crc32(b'dropout')), step)
+
+
 def to_float(image):
     """Stored integers (uint8) -> float32 in [0, 1]."""
     return image.astype(jnp.float32) / 255
@@ -45,7 +50,8 @@ def build_network(config, mesh):
     if dtype == 'auto':
         dtype = 'float32' if platform == 'cpu' else 'bfloat16'
     return network(config.model.name)(classes=len(class_names(config.data.classes)), mean=config.model.mean,
-                                      std=config.model.std, dtype=dtype, conv_form=form_for(platform))
+                                      std=config.model.std, dtype=dtype, conv_form=form_for(platform),
+                                      remat=config.model.remat)
 
 
 def view_depth(config):

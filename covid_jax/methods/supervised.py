@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from covid_jax.losses.classification import cross_entropy
-from covid_jax.methods.method import Method, build_network, predictor, random_views, to_float, view_depth
+from covid_jax.methods.method import Method, build_network, dropout_key, predictor, random_views, to_float, view_depth
 
 
 def make(config, mesh):
@@ -17,7 +17,8 @@ def make(config, mesh):
 
     def loss(params, state, batch, key, step):
         image = random_views(key, to_float(batch['image']), batch['draw'], depth)
-        (logits, _), state = net.apply({'params': params['network'], **state}, image, train=True, mutable=['batch_stats'])
+        (logits, _), state = net.apply({'params': params['network'], **state}, image, train=True, mutable=['batch_stats'],
+                                       rngs={'dropout': dropout_key(key, step)})
         target = jax.nn.one_hot(batch['label'], logits.shape[-1])
         value = jnp.mean(cross_entropy(logits, target))
         return value, (state, {'clf': value})
