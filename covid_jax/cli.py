@@ -21,10 +21,12 @@ def show_plans():
 
     config, workdir = CONFIG.value, Path(WORKDIR.value or default_workdir())
     experiment.check_ranges(config)
-    for stage in config.stages or ('',):
+    for stage in experiment.stages(config):
+        part = experiment.part_config(config, workdir, stage, '', config.seed)
+        if part.ensemble.runs:  # takes no step
+            continue
         if stage:
             print(f'== {stage}', flush=True)
-        part = experiment.part_config(config, workdir, stage, '', config.seed)
         plan.show(plan.make(part, workdir / stage, TOPOLOGY.value))
 
 

@@ -18,6 +18,7 @@ def base():
     c.seeds = 1  # how many, from `seed` up
     c.folds = 1  # over 1: cross-validation, each patient in test once
     c.stages = ()  # names of overrides, run in turn
+    c.ensemble = {'runs': ''}  # finished runs, or earlier stages, with commas: nothing is trained, they are averaged
     c.init_from = ''  # a run's folder, or an earlier stage: start from its parameters
     c.data = {
         'source': 'phantom',  # see docs/data.md; several, with commas between them, are sites of one data set
@@ -47,6 +48,9 @@ def base():
         'remat': False,  # compute each block again in the backward pass: less memory, more time
         'pretrained': '',  # a file of weights, .safetensors or torch's .pth, or a run's folder; init_from goes before it
         'inflate': 'mean',  # how its 2D kernels become 3D: mean (copies in every slice) | centre (the middle slice)
+        'taps': 0,  # slices that a kernel sees: 3 | 1, each slice by itself; 0: the network's own
+        'stem_plane': 0,  # height and width of the first kernel; 0: the network's own
+        'depth_strides': (),  # of the stem, its pool, and each stage; (): the network's own
     }
     c.method = {'name': 'supervised', 'depth': 20}
     c.train = {

@@ -64,17 +64,17 @@ def write_report(config, workdir, dataset, probabilities):
     """
     names = class_names(config.data.classes)
     metrics = _all_metrics(config, dataset, probabilities)
-    _write_csv(workdir / 'predictions.csv', ('id', 'patient', 'site', 'split', 'label', *(f'p_{n}' for n in names)),
-               _prediction_rows(dataset, probabilities, names))
+    _write_csv(workdir / 'predictions.csv', columns(names), _prediction_rows(dataset, probabilities, names))
     if any(len({dataset.exams[i].patient for i in dataset.of_split(s)}) < len(p) for s, p in probabilities.items()):
         patients, means, torn = by_patient(dataset, probabilities)
         metrics |= {f'{split}_patients': m for split, m in _all_metrics(config, patients, means).items()}
         if torn:
             print(f'{len(torn)} patients have images of different labels and are not in the metrics by patient: '
                   f'{", ".join(torn[:5])}{", ..." if len(torn) > 5 else ""}', flush=True)
-        header = 'patient', 'site', 'split', 'label', *(f'p_{n}' for n in names)
-        _write_csv(workdir / 'predictions_patients.csv', header, (r[1:] for r in _prediction_rows(patients, means, names)))
+        _write_csv(workdir / 'predictions_patients.csv', columns(names)[1:],
+                   (r[1:] for r in _prediction_rows(patients, means, names)))
     _replace(workdir / 'metrics.json', json.dumps(metrics, indent=1))
+    write_submission(workdir / 'submission', dataset, probabilities)
     for split, probability in probabilities.items():
         label = dataset.label[dataset.of_split(split)]
         known = label >= 0
@@ -82,10 +82,19 @@ def write_report(config, workdir, dataset, probabilities):
         plots.confusion_png(workdir / f'confusion_{split}.png', matrix, names)
     if not probabilities:
         return metrics
-    plots.roc_png(workdir / 'roc.png', {
-        split: ((dataset.label[dataset.of_split(split)] == POSITIVE).astype(int), p[:, POSITIVE])
-        for split, p in probabilities.items()})
+    plots.roc_png(workdir / 'roc.png', {split: curve(dataset, split, p) for split, p in probabilities.items()})
     return metrics
+
+
+def curve(dataset, split, probability):
+    """What roc_png draws: (1 for positive, else 0; score) of the split's labelled exams."""
+    label = dataset.label[dataset.of_split(split)]
+    return (label[label >= 0] == POSITIVE).astype(int), probability[label >= 0, POSITIVE]
+
+
+def columns(names):
+    """The header of predictions.csv, for classes of these names."""
+    return ['id', 'patient', 'site', 'split', 'label', *(f'p_{n}' for n in names)]
 
 
 def by_patient(dataset, probabilities):
@@ -134,6 +143,23 @@ def write_quarantine(workdir, dataset):
     """quarantine.csv, where exams could not be prepared."""
     if dataset.broken:
         _write_csv(workdir / 'quarantine.csv', ('id', 'reason'), dataset.broken.items())
+
+
+def write_submission(folder, dataset, probabilities):
+    """The challenge's two files, covid.csv and non-covid.csv: one row with the names of the unlabelled scans that were
+    decided so, with commas between them. Nothing where all scans have labels."""
+    rows = {'covid': [], 'non-covid': []}
+    for split, probability in probabilities.items():
+        for i, decided in zip(dataset.of_split(split), decide(probability, positive=POSITIVE), strict=True):
+            if dataset.label[i] < 0:
+                rows['covid' if decided == POSITIVE else 'non-covid'].append(dataset.exams[i].id)
+    scans = [name for row in rows.values() for name in row]
+    if not scans:
+        return
+    folder.mkdir(exist_ok=True)
+    unique = len({name.rpartition('/')[2] for name in scans}) == len(scans)
+    for name, row in rows.items():
+        _write_csv(folder / f'{name}.csv', [x.rpartition('/')[2] if unique else x for x in row], ())
 
 
 def _prediction_rows(dataset, probabilities, names):

@@ -1,4 +1,4 @@
-"""What is more than one training: stages, folds and seeds, each part in its own folder, one table at the end."""
+"""What is more than one training: stages, folds, seeds and ensembles, each part in its own folder, tables at the end."""
 
 from pathlib import Path
 
@@ -7,16 +7,18 @@ import numpy as np
 import rich.console
 import rich.table
 
-from covid_jax import UserError
+from covid_jax import UserError, ensemble
 from covid_jax.train import train_and_evaluate
 
 SHOWN = ('accuracy', 'macro_f1', 'sensitivity', 'specificity', 'auc', 'average_precision', 'macro_f1_frozen')
+BRIEF = ('accuracy', 'macro_f1', 'auc')
 
 
 def run(config, workdir):
     """Runs all that the config asks for below `workdir`, each part where an earlier call left it; prints the table.
 
-    Returns {folder: {split: {metric: ...}}} of the last stage, the folder relative to workdir.
+    Where config.ensemble.runs names finished runs, nothing is trained: they are averaged. Returns {folder: {split:
+    {metric: ...}}} of the last stage, the folder relative to workdir.
     """
     check_ranges(config)
     workdir = Path(workdir)
@@ -29,19 +31,24 @@ def run(config, workdir):
             print(line, flush=True)
         said.add(line)
 
-    for stage in config.stages or ('',):
-        results = {}
+    for stage in stages(config):
+        results[stage] = {}
         for fold in range(config.folds):
             for seed in range(config.seed, config.seed + config.seeds):
                 part = Path(f'fold{fold}', f'seed{seed}') if config.folds > 1 or config.seeds > 1 else Path()
                 if jax.process_index() == 0 and (stage or part.parts):
                     print(f'== {Path(stage) / part}', flush=True)
-                metrics = train_and_evaluate(part_config(config, workdir, stage, part, seed), workdir / stage / part,
-                                             store, fold, say)
-                results[str(Path(stage) / part)] = metrics
+                c, folder = part_config(config, workdir, stage, part, seed), workdir / stage / part
+                metrics = ensemble.average(c, folder) if c.ensemble.runs else train_and_evaluate(c, folder, store, fold, say)
+                results[stage][str(Path(stage) / part)] = metrics
     if jax.process_index() == 0:
         show(results, workdir)
-    return results
+    return results[stage]
+
+
+def stages(config):
+    """The stages of a config in order, ('',) where it has none; given runs take the place of all."""
+    return ('',) if config.ensemble.runs else config.stages or ('',)
 
 
 def check_ranges(config):
@@ -64,8 +71,6 @@ def part_config(config, workdir, stage, part, seed):
     if stage and stage not in c:
         raise UserError(f'config.stages names {stage!r}, which has no overrides: add config.{stage} = {{...}}')
     overrides = c[stage].to_dict() if stage else {}
-    if (kind := overrides.pop('kind', 'train')) != 'train':
-        raise UserError(f'stage {stage!r} is of kind {kind!r}; there is: train')
     with c.unlocked():
         for name in config.stages:
             del c[name]
@@ -73,22 +78,36 @@ def part_config(config, workdir, stage, part, seed):
     c.update(overrides)
     if c.init_from in config.stages:
         c.init_from = str(workdir / c.init_from / part)
+    runs = filter(None, c.ensemble.runs.split(','))
+    c.ensemble.runs = ','.join(str((workdir / run if stage and run in config.stages else Path(run)) / part) for run in runs)
     return c
 
 
 def show(results, workdir):
-    """The table: value and interval of a single run, mean and spread of several; by image and, where that differs, by
-    patient."""
-    splits = next(iter(results.values())) or {}
-    split = 'test' if 'test' in splits else next(iter(splits), None)
+    """The tables, of {stage: {folder: metrics}}: of several stages a line each; of the last, value and interval of a
+    single run, mean and spread of several; by image and, where that differs, by patient."""
     console = rich.console.Console()
+    *_, last = results.values()
+    splits = next(iter(last.values())) or {}
+    labelled = [s for s in ('test', 'val') if s in splits and splits[s]['accuracy']['n']]
+    split = (labelled or list(splits) or [None])[0]
+    if len(results) > 1 and split:
+        _show_stages(console, results, split)
     for name in (split, f'{split}_patients'):
         if name in splits:
-            _show_split(console, [metrics[name] for metrics in results.values()], name.replace('_patients', ', by patient'))
+            _show_split(console, [metrics[name] for metrics in last.values()], name.replace('_patients', ', by patient'))
     if not splits:
         console.print('no val and no test split: nothing was evaluated')
     console.print(f'predictions, metrics, plots and checkpoints: {workdir}', soft_wrap=True)
     console.print('Research software, not a medical device.')
+
+
+def _show_stages(console, results, split):
+    table = rich.table.Table('stage', *BRIEF, title=split)
+    for stage, parts in results.items():
+        entries = [[metrics[split][metric] for metrics in parts.values() if split in metrics] for metric in BRIEF]
+        table.add_row(stage, *(' '.join(filter(None, _cells(e))) if e else '-' for e in entries))
+    console.print(table)
 
 
 def _show_split(console, runs, name):

@@ -15,7 +15,7 @@ def test_folds_and_seeds_have_their_own_folders_and_one_table(tmp_path, capsys, 
         folder = tmp_path / 'data' / ('covid' if i % 2 else 'normal')
         folder.mkdir(parents=True, exist_ok=True)
         np.savez(folder / f'{i}.npz', hu=rng.integers(-1000, 400, (8, 16, 16)).astype(np.int16))
-    c = small_config('supervised')
+    c = small_config('baseline,size=small')
     with c.unlocked():
         c.folds, c.seeds = 2, 2
         c.train.epochs = 1.0

@@ -90,7 +90,7 @@ def test_scans_that_travel_are_said_loudly(tmp_path, monkeypatch, capsys):
         return method._replace(loss=loss)
 
     monkeypatch.setattr(methods, 'make', shuffling)
-    p = plan.make(small_config('supervised'), tmp_path)
+    p = plan.make(small_config('baseline,size=small'), tmp_path)
     assert p.volumes
     plan.show(p)
     assert 'WARNING' in capsys.readouterr().out

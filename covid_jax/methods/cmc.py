@@ -40,6 +40,9 @@ def make(config, mesh):
     options = config.method
     if config.train.batch % 2 and options.mixup:
         raise UserError(f'mixup pairs neighbouring scans: --config.train.batch={config.train.batch} must be even')
+    if not options.classification and not options.mixup:
+        raise UserError('nothing trains the classifier: set --config.method.classification=True or '
+                        '--config.method.mixup=0.5')
     net, depth = build_network(config, mesh), view_depth(config)
     projector = Projector(options.projection)
 
@@ -65,8 +68,9 @@ def make(config, mesh):
         views = two_views(k_views, to_float(batch['image']), batch['draw'], depth)
         (logits, out), new_state = encode(params, state, views, k_dropout)
         target = jax.nn.one_hot(label, logits.shape[-1])
-        classification = jnp.mean(cross_entropy(logits, target))  # Eq 3
-        scalars = {'clf': classification}
+        classification, scalars = 0.0, {}
+        if options.classification:
+            classification = scalars['clf'] = jnp.mean(cross_entropy(logits, target))  # Eq 3
         if options.mixup:
             mixed, soft = mixed_views(k_mix, step, views, target, batch['draw'], options.mixup)
             (mix_logits, _), _ = encode(params, state, mixed, k_dropout)  # running statistics come from the clean pass alone

@@ -49,9 +49,10 @@ def build_network(config, mesh):
     dtype = config.model.dtype
     if dtype == 'auto':
         dtype = 'float32' if platform == 'cpu' else 'bfloat16'
-    return network(config.model.name)(classes=len(class_names(config.data.classes)), mean=config.model.mean,
-                                      std=config.model.std, dtype=dtype, conv_form=form_for(platform),
-                                      remat=config.model.remat)
+    m = config.model
+    own = {name: m[name] for name in ('taps', 'stem_plane', 'depth_strides') if m[name]}
+    return network(m.name, **own)(classes=len(class_names(config.data.classes)), mean=m.mean, std=m.std, dtype=dtype,
+                                  conv_form=form_for(platform), remat=m.remat)
 
 
 def view_depth(config):

@@ -1,6 +1,7 @@
 """The networks by name. Every one: net.apply(variables, image, train) -> logits, {'map', 'features'}."""
 
 import difflib
+from functools import partial
 
 from covid_jax import UserError
 from covid_jax.models import resnest, resnet
@@ -19,10 +20,15 @@ NETWORKS = {
 }
 
 
-def network(name):
-    """The network's constructor. UserError for a name that is none."""
+def network(name, **fields):
+    """The network's constructor, with some of its fields. UserError for a name, or a number of strides, that is none."""
     if name not in NETWORKS:
         lower = {n.lower(): n for n in NETWORKS if n[0] != '_'}
         close = difflib.get_close_matches(name.lower(), lower, 1) or list(lower)
         raise UserError(f'no network is called {name!r}: set --config.model.name={"|".join(lower[n] for n in close)}')
-    return NETWORKS[name]
+    make = NETWORKS[name]
+    given, wanted = len(fields.get('depth_strides', ())), 2 + len(make.keywords['stage_sizes'])
+    if given not in (0, wanted):
+        raise UserError(f'--config.model.depth_strides has {given} numbers, {name} takes {wanted}: of the stem, its pool, '
+                        'and each stage')
+    return partial(make, **fields)

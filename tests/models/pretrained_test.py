@@ -215,7 +215,7 @@ def write(path, tensors):
 
 def test_a_run_starts_from_a_file(tmp_path, capsys):
     """And one that fails leaves the folder free; one that goes on needs the file no more."""
-    c = small_config('supervised')
+    c = small_config('baseline,size=small')
     with c.unlocked():
         c.train.update(epochs=1.0, lr=1e-9)
         c.eval.tta = 0

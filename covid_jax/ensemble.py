@@ -1,0 +1,68 @@
+"""Finished runs -> their mean, as if it were a run: the inter-model ensemble of CMC-COV19D (section 3.4.2)."""
+
+import csv
+import hashlib
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from covid_jax import UserError, evaluate
+from covid_jax import config as configs
+from covid_jax.data.exams import Exam, class_names
+from covid_jax.data.pipeline import Dataset
+from covid_jax.report import plots
+
+
+def average(config, workdir):
+    """The unweighted mean of the probabilities that the runs in config.ensemble.runs left, and all that a run leaves of it.
+
+    Each run had its own preparation and test-time augmentation; what they share are the exams, splits and labels.
+    roc_runs_<split>.png has the runs and the ensemble on one axis (Fig 4). Returns the metrics, as train_and_evaluate
+    does. UserError for a folder without predictions, and for runs of other exams.
+    """
+    if jax.process_index() > 0:
+        return None
+    configs.check(config, workdir)
+    folders, names = config.ensemble.runs.split(','), class_names(config.data.classes)
+    runs = [read(folder, names) for folder in folders]
+    for folder, run in zip(folders, runs, strict=True):
+        if odd := runs[0].keys() ^ run.keys():
+            raise UserError(f'{folders[0]} and {folder} did not predict the same exams, with the same splits and labels: '
+                            f'{len(odd)} differ, one is {min(odd).id}')
+    dataset = dataset_of(list(runs[0]), names)
+    members = {split: dataset.of_split(split) for split in dict.fromkeys(e.split for e in dataset.exams)}
+    each = [{split: np.array([run[dataset.exams[i]] for i in at]) for split, at in members.items()} for run in runs]
+    mean = {split: np.mean([probabilities[split] for probabilities in each], 0) for split in members}
+    configs.keep(config, workdir, dataset.digest)
+    metrics = evaluate.write_report(config, workdir, dataset, mean)
+    for split in members:
+        curves = {name: evaluate.curve(dataset, split, p[split]) for name, p in zip(short(folders), each, strict=True)}
+        plots.roc_png(Path(workdir) / f'roc_runs_{split}.png',
+                      curves | {'ensemble': evaluate.curve(dataset, split, mean[split])})
+    return metrics
+
+
+def read(folder, names):
+    """{Exam: probabilities [classes]} of the run in `folder`, whose classes have these names."""
+    path = Path(folder) / 'predictions.csv'
+    if not path.is_file():
+        raise UserError(f'{folder} holds no predictions.csv: --config.ensemble.runs takes folders of finished runs')
+    with open(path, newline='') as f:
+        header, *rows = csv.reader(f)
+    if header != evaluate.columns(names):
+        raise UserError(f'{path} has the columns {",".join(header)}, and these classes {",".join(evaluate.columns(names))}')
+    return {Exam(name, patient, site, label, split, ()): np.array(p, np.float32)
+            for name, patient, site, split, label, *p in rows}
+
+
+def dataset_of(exams, names):
+    """A data set without images: what write_report needs of one."""
+    label = np.array([names.index(e.label) if e.label else -1 for e in exams], np.int32)
+    return Dataset(exams, label, None, None, None, {}, hashlib.sha256(repr(exams).encode()).hexdigest()[:16])
+
+
+def short(folders):
+    """The last names of the folders, where these tell them apart."""
+    last = [Path(folder).name for folder in folders]
+    return last if len(set(last)) == len(last) else folders
