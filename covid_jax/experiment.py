@@ -78,8 +78,8 @@ def part_config(config, workdir, stage, part, seed):
     c.update(overrides)
     if c.init_from in config.stages:
         c.init_from = str(workdir / c.init_from / part)
-    runs = filter(None, c.ensemble.runs.split(','))
-    c.ensemble.runs = ','.join(str((workdir / run if stage and run in config.stages else Path(run)) / part) for run in runs)
+    runs = [Path(workdir, run) if stage and run in config.stages else Path(run) for run in c.ensemble.runs.split(',') if run]
+    c.ensemble.runs = ','.join(str(run / part) for run in runs)
     return c
 
 

@@ -89,6 +89,33 @@ def test_unlabelled_exams_are_predicted_and_not_scored(tmp_path):
     assert [r['label'] for r in table] == ['noncovid', 'covid', ''] and [r['p_covid'] for r in table][2] == '0.200000'
 
 
+def test_unlabelled_exams_are_no_negatives_of_the_curve(tmp_path):
+    d = dataset([0, 1, -1], ['test'] * 3)
+    label, score = evaluate.curve(d, 'test', np.array([[0.9, 0.1], [0.1, 0.9], [0.8, 0.2]]))
+    assert label.tolist() == [0, 1] and score.tolist() == [0.1, 0.9]
+
+
+def test_the_two_files_of_the_challenge(tmp_path):
+    """COVID at 0.5 and above; scans with labels are in neither."""
+    report(tmp_path, [0, 1, -1, -1, -1], ['val'] * 2 + ['test'] * 3, [0.1, 0.9, 0.2, 0.5, 0.8])
+    assert (tmp_path / 'submission' / 'covid.csv').read_text().splitlines() == ['e3,e4']
+    assert (tmp_path / 'submission' / 'non-covid.csv').read_text().splitlines() == ['e2']
+
+
+def test_no_submission_where_all_is_labelled(tmp_path):
+    report(tmp_path, [0, 1], ['test'] * 2, [0.1, 0.9])
+    assert not (tmp_path / 'submission').exists()
+
+
+@pytest.mark.parametrize('ids, row', [(['test/a', 'test/b'], 'a,b'), (['x/a', 'y/a'], 'x/a,y/a')])
+def test_scans_are_called_by_their_last_name_where_that_is_unique(tmp_path, ids, row):
+    d = dataset([-1, -1], ['test'] * 2)
+    d = d._replace(exams=[e._replace(id=name) for e, name in zip(d.exams, ids, strict=True)])
+    evaluate.write_submission(tmp_path / 'submission', d, {'test': np.array([[0.1, 0.9], [0.2, 0.8]])})
+    assert (tmp_path / 'submission' / 'covid.csv').read_text().splitlines() == [row]
+    assert (tmp_path / 'submission' / 'non-covid.csv').read_text().split() == []
+
+
 def test_images_are_scored_by_image_and_by_patient(tmp_path, capsys):
     """Patient a: mean 0.6, covid; b: mean 0.4, not; c has both labels and is left out; d: one image, no label."""
     label, patient = [1, 1, 0, 0, 0, 1, -1], list('aabbccd')

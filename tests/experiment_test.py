@@ -1,5 +1,7 @@
+import contextlib
+import csv
+import io
 import json
-import runpy
 
 import numpy as np
 import pytest
@@ -71,33 +73,6 @@ def test_rows_that_are_none(arg):
         config.row(arg, ('model4', 'model1'), size=('small', 'full'))
 
 
-def test_every_row_of_every_config_builds_and_its_step_is_traced(root):
-    """On abstract arrays, at the size that the config names."""
-    import jax
-
-    from covid_jax import methods
-    from covid_jax.runtime import optim, state
-    from covid_jax.runtime.mesh import make_mesh
-    from covid_jax.train import resolve
-
-    for path in sorted((root / 'configs').glob('*.py')):
-        module = runpy.run_path(str(path))
-        for row in module['ROWS']:
-            c = resolve(module['get_config'](row), '/nowhere', 8)
-            method = methods.make(c, make_mesh())
-            tx = optim.make(c.train, 10)
-            n = c.train.batch
-            batch = {'image': jax.ShapeDtypeStruct((n, *c.prep.size, 1), 'uint8'),
-                     **{k: jax.ShapeDtypeStruct((n,), t) for k, t in (('label', 'int32'), ('site', 'int32'),
-                                                                      ('draw', 'uint32'), ('mask', 'bool'))}}
-            key = jax.random.key(0)
-            train = jax.eval_shape(lambda k, b, m=method, t=tx: state.create(*m.init(k, b), t), key, batch)
-            after, scalars = jax.eval_shape(state.train_step(method, tx), train, batch, key)
-            assert jax.tree.structure(after) == jax.tree.structure(train) and scalars['loss'].shape == ()
-            answer = jax.eval_shape(method.predict, train.params, train.state, batch, key)
-            assert answer['logits'].shape == (n, 2)
-
-
 def test_the_batch_of_a_run_is_kept_on_other_devices(tmp_path):
     from covid_jax.train import resolve
 
@@ -110,3 +85,81 @@ def test_the_batch_of_a_run_is_kept_on_other_devices(tmp_path):
     assert resolve(c, tmp_path, 2).train.batch == 8
     with pytest.raises(UserError, match='multiple of 3'):
         resolve(c, tmp_path, 3)
+
+
+def model5():
+    """The row, with tiny networks and a phantom for each of 16, 8 and 8."""
+    c = small_config('model5,size=small')
+    with c.unlocked():
+        for stage, name in (('model1', '_ResNetTiny'), ('model3', '_ResNeStTiny'), ('model4', '_ResNeStTiny')):
+            c[stage].model.name = name
+            c[stage].method.depth = 6
+        c.train.update(epochs=1.0, lr=1e-2)
+    return c
+
+
+@pytest.fixture(scope='module')
+def ensemble(tmp_path_factory):
+    """The folder of model5, and what was returned and printed."""
+    workdir = tmp_path_factory.mktemp('model5')
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        results = experiment.run(model5(), workdir)
+    return workdir, results, printed.getvalue()
+
+
+def predicted(folder):
+    with open(folder / 'predictions.csv', newline='') as f:
+        return {row['id']: (row['split'], row['label'], float(row['p_covid'])) for row in csv.DictReader(f)}
+
+
+def test_model5_is_the_mean_of_three_stages(ensemble):
+    workdir, results, printed = ensemble
+    stages = [predicted(workdir / stage) for stage in ('model1', 'model3', 'model4')]
+    mean = predicted(workdir / 'model5')
+    assert len(mean) == 16 and all(stage.keys() == mean.keys() for stage in stages)
+    for name, (*rest, p) in mean.items():
+        assert all([*stage[name][:2]] == rest for stage in stages)
+        assert p == pytest.approx(np.mean([stage[name][2] for stage in stages]), abs=2e-6)
+    assert len({stage[name][2] for stage in stages}) == 3
+    assert {p.name for p in (workdir / 'model5').iterdir()} == {
+        'config.json', 'metrics.json', 'predictions.csv', 'roc.png', 'confusion_val.png', 'confusion_test.png',
+        'roc_runs_val.png', 'roc_runs_test.png'}
+    assert list(results) == ['model5'] and results['model5']['test']['accuracy']['n'] == 8
+    assert len(list((workdir / 'store').glob('*/table.json'))) == 1  # prepared once
+    lines = [line.split()[1] for line in printed.splitlines() if line.startswith('\u2502')]
+    assert lines[:4] == ['model1', 'model3', 'model4', 'model5']
+
+
+def test_finished_runs_are_averaged_and_nothing_is_trained(ensemble, tmp_path):
+    workdir, results, _ = ensemble
+    c = small_config()
+    c.ensemble.runs = ','.join(str(workdir / stage) for stage in ('model1', 'model3', 'model4'))
+    assert experiment.run(c, tmp_path)['.'] == results['model5']
+    assert (tmp_path / 'predictions.csv').read_bytes() == (workdir / 'model5' / 'predictions.csv').read_bytes()
+    assert not (tmp_path / 'checkpoints').exists() and not (tmp_path / 'store').exists()
+    c.ensemble.runs = str(workdir / 'model1')
+    with pytest.raises(UserError, match='another run'):
+        experiment.run(c, tmp_path)
+
+
+def test_the_challenge(tmp_path, capsys, rng):
+    """COV19-CT-DB with a test folder that nobody labelled: the table is of validation, the answers are two files."""
+    for split, labels, n in (('train', ('covid', 'non-covid'), 4), ('val', ('covid', 'non-covid'), 2), ('test', ('',), 3)):
+        for label in labels:
+            for i in range(n):
+                path = tmp_path / 'data' / split / label / f'ct_scan_{i}.npy'
+                path.parent.mkdir(parents=True, exist_ok=True)
+                np.save(path, rng.integers(0, 256, (8, 16, 16)).astype(np.uint8))
+    c = small_config('model4,size=small')
+    with c.unlocked():
+        c.data.source, c.data.root = 'cov19_ct_db', str(tmp_path / 'data')
+        c.train.epochs = 1.0
+    results = experiment.run(c, tmp_path / 'run')
+    assert results['.']['val']['accuracy']['n'] == 4 and results['.']['test']['accuracy']['value'] is None
+    assert 'val, positive class covid' in capsys.readouterr().out
+    scores = {name.split('/')[1]: p for name, (split, _, p) in predicted(tmp_path / 'run').items() if split == 'test'}
+    assert sorted(scores) == ['ct_scan_0', 'ct_scan_1', 'ct_scan_2']
+    expected = {'covid.csv': [n for n, p in scores.items() if p >= 0.5], 'non-covid.csv': [n for n, p in scores.items() if p < 0.5]}
+    for name, scans in expected.items():
+        assert (tmp_path / 'run' / 'submission' / name).read_text().strip() == ','.join(scans)

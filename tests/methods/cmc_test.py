@@ -6,7 +6,7 @@ from conftest import small_config
 
 from covid_jax import UserError, methods
 from covid_jax.methods import cmc
-from covid_jax.methods.method import random_views, row_keys, to_float
+from covid_jax.methods.method import build_network, random_views, row_keys, to_float
 from covid_jax.models.heads import Projector
 from covid_jax.runtime.mesh import make_mesh
 
@@ -40,6 +40,16 @@ def test_projection_head_has_the_papers_size():
 def test_projections_lie_on_the_unit_sphere(rng):
     z, _ = Projector(16).init_with_output(jax.random.key(0), rng.normal(size=(5, 32)))
     np.testing.assert_allclose(jnp.linalg.norm(z, axis=1), 1, rtol=1e-5)
+
+
+def test_the_config_says_which_network_is_built():
+    """0 and () are the network's own."""
+    c = small_config()
+    own = build_network(c, make_mesh())
+    assert (own.taps, own.stem_plane, own.depth_strides) == (3, 3, (1, 1, 1, 2, 2, 2))
+    c.model.update(taps=1, stem_plane=7, depth_strides=(1, 2, 1))
+    net = build_network(c, make_mesh())
+    assert (net.taps, net.stem_plane, net.depth_strides) == (1, 7, (1, 2, 1))
 
 
 def test_views_are_interleaved_and_differ(rng):
@@ -104,15 +114,38 @@ def test_the_loss_is_the_sum_of_its_parts(rng):
 
 def test_losses_can_be_switched_off(rng):
     batch = batch_of(4, rng)
-    for contrastive, mixup, parts in ((False, 0.0, {'clf'}), (False, 0.5, {'clf', 'mix'}),
-                                      (True, 0.0, {'clf', 'con', 'log_sigma_con', 'log_sigma_clf'})):
+    con = {'con', 'log_sigma_con', 'log_sigma_clf'}
+    for clf, contrastive, mixup, parts in ((True, False, 0.0, {'clf'}), (True, False, 0.5, {'clf', 'mix'}),
+                                           (True, True, 0.0, {'clf', *con}), (False, True, 0.5, {'mix', *con}),
+                                           (False, False, 0.5, {'mix'})):
         config = small_config()
         with config.unlocked():
-            config.method.update(contrastive=contrastive, mixup=mixup)
+            config.method.update(classification=clf, contrastive=contrastive, mixup=mixup)
         method = methods.make(config, make_mesh(jax.devices()[:1]))
         params, state = method.init(jax.random.key(0), batch)
         _, (_, scalars) = jax.eval_shape(method.loss, params, state, batch, jax.random.key(1), 0)
         assert set(scalars) == parts and ('projector' in params) == contrastive
+
+
+def test_without_the_clean_loss_the_rest_is_the_same(rng):
+    """Its gradient of the classifier is that of the mixed views, and the value lacks clf / sigma."""
+    batch, values = batch_of(4, rng), []
+    for clf in (True, False):
+        config = small_config()
+        config.method.classification = clf
+        method = methods.make(config, make_mesh(jax.devices()[:1]))
+        params, state = method.init(jax.random.key(0), batch)
+        values.append(jax.jit(method.loss)(params, state, batch, jax.random.key(1), 3))
+    (whole, (_, s)), (rest, (_, t)) = values
+    np.testing.assert_allclose(whole - rest, np.exp(-1) * s['clf'], rtol=1e-4)
+    np.testing.assert_allclose([t['con'], t['mix']], [s['con'], s['mix']], rtol=1e-5)
+
+
+def test_something_must_train_the_classifier():
+    config = small_config()
+    config.method.update(classification=False, mixup=0.0)
+    with pytest.raises(UserError, match='nothing trains the classifier'):
+        methods.make(config, make_mesh())
 
 
 def test_an_odd_batch_cannot_be_paired():

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from covid_jax import UserError
 from covid_jax.models import network
 from covid_jax.models.gru import SliceGRU
 from covid_jax.models.norm import BatchNorm
@@ -32,6 +33,11 @@ def shapes(name, image, **fields):
 def test_published_numbers_of_parameters(name, classes, image, fields, count):
     params = shapes(name, image, classes=classes, **fields)['params']
     assert sum(x.size for x in jax.tree.leaves(params)) == count
+
+
+def test_strides_that_do_not_fit_the_stages():
+    with pytest.raises(UserError, match='has 3 numbers, ResNet50 takes 6'):
+        network('ResNet50', depth_strides=(1, 1, 1))
 
 
 @pytest.mark.parametrize('fields, depth', [({}, 4), (PER_SLICE, 32), (HARA, 2)])

@@ -1,0 +1,93 @@
+"""Every row of every config: what the papers' tables say of it, that it builds, and that its step is traced."""
+
+import runpy
+from pathlib import Path
+
+import jax
+import pytest
+
+from covid_jax import experiment, methods, plan
+from covid_jax.runtime import optim, state
+from covid_jax.runtime.mesh import make_mesh
+from covid_jax.train import resolve
+
+ROOT = Path(__file__).parents[1]
+CMC = runpy.run_path(str(ROOT / 'configs' / 'cmc.py'))
+ROWS = [(path.stem, f'{row},size={size}') for path in sorted((ROOT / 'configs').glob('*.py'))
+        for row in runpy.run_path(str(path))['ROWS'] for size in ('full', 'small')]
+ROWS += [('cmc', f'{row},encoder=authors') for row in ('model1', 'model4')]
+
+
+def trainings(config):
+    """{stage: config} of all that is trained."""
+    parts = {stage: experiment.part_config(config, '/nowhere', stage, '', 0) for stage in experiment.stages(config)}
+    return {stage: part for stage, part in parts.items() if not part.ensemble.runs}
+
+
+@pytest.mark.parametrize('file, row', ROWS)
+def test_every_row_builds_and_its_step_is_traced(file, row):
+    """On abstract arrays, at full scale."""
+    config = runpy.run_path(str(ROOT / 'configs' / f'{file}.py'))['get_config'](row)
+    for part in trainings(config).values():
+        c = resolve(part, '/nowhere', 8)
+        method = methods.make(c, make_mesh())
+        tx = optim.make(c.train, 10)
+        batch, key = plan.rows(c, c.train.batch), jax.random.key(0)
+        train = jax.eval_shape(lambda k, b, m=method, t=tx: state.create(*m.init(k, b), t), key, batch)
+        after, scalars = jax.eval_shape(state.train_step(method, tx), train, batch, key)
+        assert jax.tree.structure(after) == jax.tree.structure(train) and scalars['loss'].shape == ()
+        answer = jax.eval_shape(method.predict, train.params, train.state, batch, key)
+        assert answer['logits'].shape == (c.train.batch, 2)
+
+
+def parameters(config):
+    method = methods.make(resolve(config, '/nowhere', 8), make_mesh())
+    params = jax.eval_shape(method.init, jax.random.key(0), plan.rows(config, 1))[0]
+    return sum(x.size for x in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize('row, count', [
+    ('model1,encoder=authors', 23_505_858 + 4_458_624 + 2),  # their C2D ResNet-50, projection head, two sigmas
+    ('model4,encoder=authors', 29_897_668),
+    ('model2,encoder=authors', 25_439_042),  # no contrastive loss: no head, no sigmas
+])
+def test_the_authors_encoders_have_their_numbers_of_parameters(row, count):
+    assert parameters(CMC['get_config'](row)) == count
+
+
+@pytest.mark.parametrize('row, network, slices, clf, con, mix', [
+    ('model1', 'ResNet50', 128, True, True, False),
+    ('model2', 'ResNeSt50', 64, True, False, True),
+    ('model3', 'ResNeSt50', 64, True, True, False),
+    ('model4', 'ResNeSt50', 64, True, True, True),
+    ('cccii', 'ResNeSt50', 64, True, True, True),
+])
+def test_rows_of_table_1(row, network, slices, clf, con, mix):
+    """And of section 5.1: size, optimiser, epochs."""
+    c = CMC['get_config'](row)
+    assert (c.model.name, c.method.depth, c.method.classification, c.method.contrastive, c.method.mixup > 0) == (
+        network, slices, clf, con, mix)
+    assert c.prep.size == (128, 256, 256) and c.method.projection == 128
+    t = c.train
+    assert (t.optimizer, t.epochs, t.lr, t.lr_steps, t.weight_decay) == ('adam', 100, 1e-3, (0.3, 0.8), 1e-5)
+    assert c.eval.tta == 0 and c.data.source == ('cc_ccii' if row == 'cccii' else 'cov19_ct_db')
+
+
+def test_model5_is_made_of_rows():
+    parts = trainings(CMC['get_config']('model5'))
+    for name, part in parts.items():
+        own = CMC['get_config'](name)
+        with own.unlocked():
+            own.eval.tta = 3  # section 3.4.2
+        assert part.to_json() == own.to_json()
+    assert list(parts) == ['model1', 'model3', 'model4']
+
+
+def test_weights_reach_every_stage_or_one():
+    c = CMC['get_config']('model5')
+    c.model.pretrained, c.model1.model.pretrained = 'resnest50.pth', 'resnet50.pth'
+    assert [part.model.pretrained for part in trainings(c).values()] == ['resnet50.pth'] + 2 * ['resnest50.pth']
+
+
+def test_the_default_is_model4_small():
+    assert CMC['get_config']().to_json() == CMC['get_config']('model4,size=small').to_json()

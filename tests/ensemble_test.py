@@ -1,0 +1,72 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+from conftest import small_config
+
+from covid_jax import UserError, ensemble
+
+HEADER = ['id', 'patient', 'site', 'split', 'label', 'p_noncovid', 'p_covid']
+
+
+def write(folder, rows, header=HEADER):
+    """A run's predictions from (id, split, label, p of covid)."""
+    folder.mkdir(parents=True)
+    with open(folder / 'predictions.csv', 'w', newline='') as f:
+        csv.writer(f).writerows([header, *([n, f'of {n}', 'here', s, label, f'{1 - p:.6f}', f'{p:.6f}']
+                                           for n, s, label, p in rows)])
+    return str(folder)
+
+
+def average(folders, workdir):
+    config = small_config()
+    config.ensemble.runs = ','.join(folders)
+    return ensemble.average(config, workdir)
+
+
+A = [('a', 'val', 'noncovid', 0.1), ('b', 'val', 'covid', 0.4), ('c', 'test', 'covid', 0.6), ('d', 'test', 'noncovid', 0.7),
+     ('e', 'test', '', 0.2)]
+B = [('e', 'test', '', 0.9), ('d', 'test', 'noncovid', 0.1), ('c', 'test', 'covid', 0.5), ('b', 'val', 'covid', 0.8),
+     ('a', 'val', 'noncovid', 0.3)]
+
+
+def test_probabilities_are_averaged_by_exam(tmp_path):
+    """By hand, whatever the order of rows: a 0.2, b 0.6, c 0.55, d 0.4, e 0.55."""
+    folders = [write(tmp_path / 'one', A), write(tmp_path / 'two', B)]
+    metrics = average(folders, tmp_path / 'mean')
+    with open(tmp_path / 'mean' / 'predictions.csv', newline='') as f:
+        rows = list(csv.DictReader(f))
+    assert [(r['id'], r['patient'], r['split'], r['label']) for r in rows] == [(n, f'of {n}', s, t) for n, s, t, _ in A]
+    np.testing.assert_allclose([float(r['p_covid']) for r in rows], [0.2, 0.6, 0.55, 0.4, 0.55], atol=1e-6)
+    assert metrics == json.loads((tmp_path / 'mean' / 'metrics.json').read_text())
+    assert metrics['val']['accuracy']['value'] == metrics['test']['accuracy']['value'] == 1.0  # each run alone has errors
+    assert (tmp_path / 'mean' / 'submission' / 'covid.csv').read_text().strip() == 'e'
+    assert (tmp_path / 'mean' / 'roc_runs_test.png').exists()
+    again = average(folders, tmp_path / 'mean')
+    assert again == metrics
+
+
+@pytest.mark.parametrize('change, message', [
+    (lambda rows: rows[:-1], '1 differ, one is a'),
+    (lambda rows: [(n, s, 'covid' if n == 'd' else t, p) for n, s, t, p in rows], '2 differ, one is d'),
+    (lambda rows: [(n, 'val' if n == 'c' else s, t, p) for n, s, t, p in rows], '2 differ, one is c'),
+])
+def test_runs_of_other_exams(tmp_path, change, message):
+    folders = [write(tmp_path / 'one', A), write(tmp_path / 'two', change(B))]
+    with pytest.raises(UserError, match=message):
+        average(folders, tmp_path / 'mean')
+    assert not (tmp_path / 'mean').exists()
+
+
+def test_folders_that_are_no_runs(tmp_path):
+    with pytest.raises(UserError, match='folders of finished runs'):
+        average([str(tmp_path / 'nowhere')], tmp_path / 'mean')
+    folder = write(tmp_path / 'three', [], [*HEADER[:-1], 'p_covid', 'p_pneumonia'])
+    with pytest.raises(UserError, match='p_pneumonia, and these classes .*p_covid$'):
+        average([folder], tmp_path / 'mean')
+
+
+def test_curves_are_called_as_short_as_they_can_be():
+    assert ensemble.short(['runs/a', 'runs/b']) == ['a', 'b']
+    assert ensemble.short(['x/seed0', 'y/seed0']) == ['x/seed0', 'y/seed0']
