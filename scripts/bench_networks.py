@@ -28,6 +28,7 @@ from torch.nn import functional as F
 
 from covid_jax.models.resnest import ResNeSt50, deep_stem
 from covid_jax.models.resnet import ResNet18
+from covid_jax.runtime.mesh import compiler_options, make_mesh
 
 RATE, CLASSES = 1e-4, 2
 CASES = {
@@ -161,7 +162,7 @@ def our_step(net, variables, image, label):
         (logits, _), state = net.apply({'params': params, **state}, image, True, mutable=['batch_stats'])
         return optax.softmax_cross_entropy_with_integer_labels(logits, label).mean(), state
 
-    @partial(jax.jit, donate_argnums=(0, 1, 2))
+    @partial(jax.jit, donate_argnums=(0, 1, 2), compiler_options=compiler_options(make_mesh()))
     def update(params, state, opt_state):
         (value, state), grads = jax.value_and_grad(loss, has_aux=True)(params, state)
         updates, opt_state = tx.update(grads, opt_state)

@@ -38,7 +38,7 @@ def conv3d(x, kernel, strides=(1, 1, 1), padding=((0, 0), (0, 0), (0, 0)), form=
     if form == 'native':
         return _depth_on_channels(x, kernel, strides, padding, out[0])
     if math.prod(taps) == 1 and not np.any(padding):
-        return jnp.dot(x[:, ::strides[0], ::strides[1], ::strides[2]], kernel[0, 0, 0])
+        return _dot(x[:, ::strides[0], ::strides[1], ::strides[2]], kernel)
     if x.shape[0] * math.prod(out) <= IM2COL_POSITIONS:
         return _im2col(x, kernel, strides, padding, out)
     return _depth_on_channels(x, kernel, strides, padding, out[0])
@@ -49,7 +49,13 @@ def _im2col(x, kernel, strides, padding, out):
     (sd, sh, sw), (od, oh, ow) = strides, out
     columns = [x[:, d:d + (od - 1) * sd + 1:sd, h:h + (oh - 1) * sh + 1:sh, w:w + (ow - 1) * sw + 1:sw]
                for d, h, w in np.ndindex(kernel.shape[:3])]
-    return jnp.dot(jnp.concatenate(columns, -1), kernel.reshape(-1, kernel.shape[-1]))
+    return _dot(jnp.concatenate(columns, -1), kernel)
+
+
+def _dot(x, kernel):
+    """As a product of two matrices: the kernel's gradient of one with five axes is made from a transposed copy."""
+    y = jnp.dot(x.reshape(-1, x.shape[-1]), kernel.reshape(-1, kernel.shape[-1]))
+    return y.reshape(*x.shape[:-1], -1)
 
 
 def _depth_on_channels(x, kernel, strides, padding, depth):

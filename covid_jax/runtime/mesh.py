@@ -36,3 +36,11 @@ def default_batch(devices):
     volumes.
     """
     return 2 * devices * -(-4 // devices)
+
+
+def compiler_options(mesh):
+    """XLA's options for a training step on these devices. On a CPU: convolutions stay with XLA, whose own run on all cores
+    (those of YNNPACK on one); products and sums go to YNNPACK."""
+    if mesh.devices.flat[0].platform != 'cpu':
+        return {}
+    return {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE'}
