@@ -19,8 +19,8 @@ from jax.experimental import topologies
 
 from covid_jax import UserError, methods
 from covid_jax.runtime import optim
-from covid_jax.runtime.mesh import by_batch, make_mesh, replicated
-from covid_jax.runtime.state import create, train_step
+from covid_jax.runtime.mesh import make_mesh
+from covid_jax.runtime.state import create, jit_step
 from covid_jax.train import resolve
 
 GIB = 2**30
@@ -104,9 +104,7 @@ def abstract_step(config, method, mesh):
     params = jax.eval_shape(method.init, key, rows(config, 1))[0]
     tx = optim.make(config.train, 1, method.frozen(params))  # how many steps an epoch has changes no shape
     train = jax.eval_shape(lambda k, b: create(*method.init(k, b), tx), key, rows(config, 1))
-    step = jax.jit(train_step(method, tx), donate_argnums=0, out_shardings=replicated(mesh),
-                   in_shardings=(replicated(mesh), by_batch(mesh), replicated(mesh)))
-    return train, step.lower(train, batch, key)
+    return train, jit_step(method, tx, mesh).lower(train, batch, key)
 
 
 def compile_afresh(lowered):

@@ -14,8 +14,8 @@ from covid_jax.data import pipeline
 from covid_jax.models import pretrained
 from covid_jax.runtime import checkpoint, optim
 from covid_jax.runtime.interrupt import Interrupted, requests
-from covid_jax.runtime.mesh import by_batch, compiler_options, default_batch, make_mesh, put, replicated
-from covid_jax.runtime.state import create, train_step
+from covid_jax.runtime.mesh import default_batch, make_mesh, put, replicated
+from covid_jax.runtime.state import create, jit_step
 from covid_jax.runtime.writers import Writer, progress
 
 
@@ -51,9 +51,7 @@ def train_and_evaluate(config, workdir, store='', fold=0, say=print):
             configs.keep(config, workdir, dataset.digest)
             evaluate.write_quarantine(workdir, dataset)
         if int(state.step) < total:
-            step = jax.jit(train_step(method, tx), donate_argnums=0, out_shardings=replicated(mesh),
-                           in_shardings=(replicated(mesh), by_batch(mesh), replicated(mesh)),
-                           compiler_options=compiler_options(mesh))
+            step = jit_step(method, tx, mesh)
             eval_every = max(1, round(config.train.eval_every * steps_per_epoch))
             with requests() as asked:
                 state = loop(config, workdir, dataset, mesh, step, predict, state, key, total, eval_every, checkpoints,

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from covid_jax.runtime.mesh import by_batch, compiler_options, replicated
+
 
 @flax.struct.dataclass
 class TrainState:
@@ -38,3 +40,10 @@ def train_step(method, tx):
         return new, {'loss': loss, 'grad_norm': norm, **scalars}
 
     return step
+
+
+def jit_step(method, tx, mesh):
+    """train_step compiled for the mesh: the state replicated and donated, the batch cut over the devices."""
+    return jax.jit(train_step(method, tx), donate_argnums=0, out_shardings=replicated(mesh),
+                   in_shardings=(replicated(mesh), by_batch(mesh), replicated(mesh)),
+                   compiler_options=compiler_options(mesh))
