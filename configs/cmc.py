@@ -2,30 +2,33 @@
 
     python -m covid_jax.main --config=configs/cmc.py
 
-trains Model4, small, on the phantom: about 4 minutes on 2 CPU cores, measured in docs/results.md. A row of the paper's
-tables, at full scale, on your copy of COV19-CT-DB (or CC-CCII for cccii), from ImageNet weights as the paper starts:
+trains model4,size=small: MINUTES, measured in docs/results.md. A row
+of the paper's tables at full scale, on your copy of COV19-CT-DB (or CC-CCII for cccii), from ImageNet weights as the
+paper starts, here on 8 chips of a TPU v5e, which hold one scan each (docs/scaling.md):
 
-    python -m covid_jax.main --config=configs/cmc.py:model4 --config.data.root=COV19-CT-DB \\
+    python -m covid_jax.main --config=configs/cmc.py:model4 --config.data.root=COV19-CT-DB --config.train.batch=8 \\
         --config.model.pretrained=resnest50.pth --workdir=runs/model4
 
     row       network           slices  clf con mix   the paper's accuracy, macro F1 [its "95 %"]
-    baseline  ResNet50 + GRU    64       x             -                       70.00                       Table 1
-    model1    3D ResNet50       128      x   x         91.71 [89.30, 94.12]    91.53 [89.04, 94.03]
+    baseline  ResNet50 + GRU    -        x             -                       70.00                  Table 1: validation,
+    model1    3D ResNet50       128      x   x         91.71 [89.30, 94.12]    91.53 [89.04, 94.03]   374 scans
     model2    3D ResNeSt50      64       x       x     91.18 [88.50, 93.58]    91.06 [88.39, 93.38]
     model3    3D ResNeSt50      64       x   x         92.25 [89.84, 94.65]    92.10 [89.66, 94.51]
     model4    3D ResNeSt50      64       x   x   x     94.65 [92.78, 96.52]    94.54 [92.48, 96.42]
     model5    1 + 3 + 4, each scan seen 3 times        93.05 [90.91, 95.19]    92.88 [90.56, 95.03]
-    cccii     Model4 on CC-CCII, covid or not          96.85; sensitivity 96.47, specificity 97.08, AUC 98.83   Table 3
+    cccii     Model4 on CC-CCII, covid or not          96.85                   sensitivity 96.47, specificity 97.08, AUC 98.83
 
-The paper used four V100s. No row has been run at full scale by this project; docs/scaling.md has what a step of model4 takes
-on TPUs. Arguments: `model4,size=small` is any row on the phantom, in minutes; `model4,encoder=authors` the encoder that the
-authors' code builds (no kernel deeper than one slice) in place of the one that the paper describes. The paper's training
-has no batch size; the authors' code has 4 scans: --config.train.batch=4.
+No row has been run at full scale by this project (the paper: four V100s). ROW,size=small is any row on the phantom;
+ROW,encoder=authors has the encoder that the authors' code builds, no kernel deeper than one slice, in place of the paper's.
+The paper gives no batch size; the authors' code has 4 scans, on up to 4 devices: --config.train.batch=4.
+
+model5 trains its three, with --config.model1.model.pretrained=resnet50.pth and --config.model.pretrained=resnest50.pth for
+the others; any field can be set for one stage so. Rows that were trained apart become Model5 with --config.ensemble.runs,
+once each was evaluated as Model5 does: the same command with --config.eval.tta=3.
 """
 
-from ml_collections import ConfigDict
-
-from covid_jax.config import base, row
+from covid_jax import UserError
+from covid_jax.config import base, row, stage
 
 ROWS = ('model4', 'baseline', 'model1', 'model2', 'model3', 'model5', 'cccii')
 TABLE = {  # network, slices of a training view, contrastive loss, mixup
@@ -49,7 +52,7 @@ def get_config(arg=''):
         'classification': True,
         'contrastive': True,
         'temperature': 0.1,  # the paper gives none; authors' code
-        'base_temperature': None,  # 0.07: rescaled as the authors' code does
+        'base_temperature': 0.0,  # 0.07: rescaled as the authors' code does
         'mixup': 0.5,  # Beta(a, a) of the mixing weight; 0: no mixup
         'projection': 128,
     }
@@ -60,19 +63,21 @@ def get_config(arg=''):
         c.train.update(epochs=100.0, lr=1e-3, lr_steps=(0.3, 0.8))
     if name == 'cccii':
         c.data.update(val=0.1, test=0.1)
-    if name == 'baseline':  # Kollias et al. 2021, from memory: it is not in the paper
-        c.method.name, c.method.depth = 'supervised', 20 if small else 64
+    if name == 'baseline':  # Kollias et al. 2021, from memory: the paper does not describe it
+        if authors:
+            raise UserError("encoder=authors: the baseline is not in the authors' code")
+        c.method = {'name': 'supervised', 'depth': 20 if small else 64}
         c.model.name = SMALL['ResNet50GRU'] if small else 'ResNet50GRU'
         if not small:
             c.prep.size = (64, 224, 224)
             c.train.update(lr=1e-4, lr_steps=(), weight_decay=0.0)
     elif name == 'model5':
-        for stage in ('model1', 'model3', 'model4'):
-            c[stage] = encoder_and_losses(stage, small, authors)
-            c[stage].model.pretrained = c.model.get_oneway_ref('pretrained')
-        c.model5 = {'ensemble': {'runs': 'model1,model3,model4'}}
-        c.stages = ('model1', 'model3', 'model4', 'model5')
         c.eval.tta = 3
+        members = 'model1', 'model3', 'model4'
+        stages = {member: stage(c, encoder_and_losses(member, small, authors)) for member in members}
+        stages['model5'] = stage(c, {'ensemble': {'runs': ','.join(members)}})
+        c.update(stages)
+        c.stages = tuple(stages)
     else:
         c.update(encoder_and_losses('model4' if name == 'cccii' else name, small, authors))
     return c.lock()
@@ -83,4 +88,4 @@ def encoder_and_losses(name, small, authors):
     network, depth, contrastive, mixup = TABLE[name]
     model = {'name': SMALL[network] if small else network, **(AUTHORS[network] if authors else {})}
     method = {'depth': SMALL_SLICES[depth] if small else depth, 'contrastive': contrastive, 'mixup': mixup}
-    return ConfigDict({'model': model, 'method': method})
+    return {'model': model, 'method': method}

@@ -21,9 +21,11 @@ def show_plans():
 
     config, workdir = CONFIG.value, Path(WORKDIR.value or default_workdir())
     experiment.check_ranges(config)
+    if config.ensemble.runs:
+        raise UserError('--config.ensemble.runs averages finished runs, which takes no training step')
     for stage in experiment.stages(config):
         part = experiment.part_config(config, workdir, stage, '', config.seed)
-        if part.ensemble.runs:  # takes no step
+        if part.ensemble.runs:
             continue
         if stage:
             print(f'== {stage}', flush=True)

@@ -8,7 +8,8 @@ import ml_collections
 
 from covid_jax import UserError
 
-FREE = ('data.workers', 'data.store', 'train.log_every')  # fields that change no result: a run may go on with others
+# Fields that change nothing of the training: a run may go on with others, and a finished one be evaluated again.
+FREE = ('data.workers', 'data.store', 'train.log_every', 'eval.tta', 'eval.resamples')
 
 
 def base():
@@ -85,6 +86,19 @@ def row(arg, rows, **choices):
     return name or rows[0], values
 
 
+def stage(config, overrides):
+    """A stage of the config, for config[name]: each field follows the config's own, but for the overrides, a nested dict.
+
+    Both are fields that can be set from the command line: --config.FIELD for all stages that follow it, and
+    --config.STAGE.FIELD for one.
+    """
+    if unknown := overrides.keys() - config.keys():
+        raise KeyError(f'a stage overrides {", ".join(unknown)}, which the config does not have')
+    return ml_collections.ConfigDict({
+        key: stage(value, overrides.get(key, {})) if isinstance(value, ml_collections.ConfigDict) else
+        overrides[key] if key in overrides else config.get_oneway_ref(key) for key, value in config.items()})
+
+
 def check(config, workdir, dataset=None):
     """UserError where workdir holds another run: one of another config, or of other scans, labels or splits.
 
@@ -104,10 +118,8 @@ def check(config, workdir, dataset=None):
 
 
 def keep(config, workdir, dataset):
-    """Writes workdir/config.json: the config and the digest of the data. One that is there is left."""
+    """Writes workdir/config.json: the config and the digest of the data, which `check` has passed."""
     path = Path(workdir) / 'config.json'
-    if path.exists():
-        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix('.tmp')
     temporary.write_text(json.dumps({**json.loads(config.to_json()), 'dataset': dataset}, indent=1, sort_keys=True))

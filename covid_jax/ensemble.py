@@ -11,6 +11,7 @@ from covid_jax import UserError, evaluate
 from covid_jax import config as configs
 from covid_jax.data.exams import Exam, class_names
 from covid_jax.data.pipeline import Dataset
+from covid_jax.data.scan import blame
 from covid_jax.report import plots
 
 
@@ -31,6 +32,7 @@ def average(config, workdir):
             raise UserError(f'{folders[0]} and {folder} did not predict the same exams, with the same splits and labels: '
                             f'{len(odd)} differ, one is {min(odd).id}')
     dataset = dataset_of(list(runs[0]), names)
+    configs.check(config, workdir, dataset.digest)
     members = {split: dataset.of_split(split) for split in dict.fromkeys(e.split for e in dataset.exams)}
     each = [{split: np.array([run[dataset.exams[i]] for i in at]) for split, at in members.items()} for run in runs]
     mean = {split: np.mean([probabilities[split] for probabilities in each], 0) for split in members}
@@ -38,8 +40,8 @@ def average(config, workdir):
     metrics = evaluate.write_report(config, workdir, dataset, mean)
     for split in members:
         curves = {name: evaluate.curve(dataset, split, p[split]) for name, p in zip(short(folders), each, strict=True)}
-        plots.roc_png(Path(workdir) / f'roc_runs_{split}.png',
-                      curves | {'ensemble': evaluate.curve(dataset, split, mean[split])})
+        curves[f'mean of {len(runs)}'] = evaluate.curve(dataset, split, mean[split])
+        plots.roc_png(Path(workdir) / f'roc_runs_{split}.png', curves)
     return metrics
 
 
@@ -47,13 +49,25 @@ def read(folder, names):
     """{Exam: probabilities [classes]} of the run in `folder`, whose classes have these names."""
     path = Path(folder) / 'predictions.csv'
     if not path.is_file():
-        raise UserError(f'{folder} holds no predictions.csv: --config.ensemble.runs takes folders of finished runs')
-    with open(path, newline='') as f:
-        header, *rows = csv.reader(f)
-    if header != evaluate.columns(names):
-        raise UserError(f'{path} has the columns {",".join(header)}, and these classes {",".join(evaluate.columns(names))}')
-    return {Exam(name, patient, site, label, split, ()): np.array(p, np.float32)
-            for name, patient, site, split, label, *p in rows}
+        below = [p.parent for p in sorted(Path(folder).glob('*/predictions.csv')) + sorted(Path(folder).glob('*/*/predictions.csv'))]
+        raise UserError(f'{folder} holds no predictions.csv: --config.ensemble.runs takes folders of finished runs'
+                        + (f', as {below[-1]}' if below else ''))
+    with blame(path), path.open(newline='', encoding='utf-8') as f:
+        header, *rows = list(csv.reader(f)) or [[]]
+    wanted = evaluate.columns(names)
+    if header != wanted:
+        raise UserError(f'{path} has the columns {",".join(header) or "of nothing"}, and these classes {",".join(wanted)}')
+    run = {}
+    for line, row in enumerate(rows, 2):
+        try:
+            name, patient, site, split, label, *p = row
+            p = np.array(p, np.float32)
+            if p.shape != (len(names),) or not ((p >= 0) & (p <= 1)).all() or label not in ('', *names):
+                raise ValueError
+        except ValueError:
+            raise UserError(f'{path} line {line} is damaged: run the run again, which rewrites it') from None
+        run[Exam(name, patient, site, label, split, ())] = p
+    return run
 
 
 def dataset_of(exams, names):
@@ -63,6 +77,11 @@ def dataset_of(exams, names):
 
 
 def short(folders):
-    """The last names of the folders, where these tell them apart."""
-    last = [Path(folder).name for folder in folders]
-    return last if len(set(last)) == len(last) else folders
+    """The folders, less what all of them begin and end with."""
+    parts = [Path(folder).parts for folder in folders]
+    same = [len(set(at)) == 1 for at in zip(*parts, strict=False)]
+    first = same.index(False) if False in same else 0
+    tail = [len(set(at)) == 1 for at in zip(*(p[::-1] for p in parts), strict=False)]
+    last = tail.index(False) if False in tail else 0
+    short = ['/'.join(p[first:len(p) - last]) for p in parts]
+    return short if len(set(short)) == len(short) else folders

@@ -74,12 +74,19 @@ def part_config(config, workdir, stage, part, seed):
     with c.unlocked():
         for name in config.stages:
             del c[name]
+    try:
+        c.update(overrides)
+    except (AttributeError, KeyError, TypeError) as e:
+        raise UserError(f'stage {stage!r}: {" ".join(str(e).split())}') from None
     c.update({'stages': (), 'seeds': 1, 'seed': seed})
-    c.update(overrides)
     if c.init_from in config.stages:
         c.init_from = str(workdir / c.init_from / part)
-    runs = [Path(workdir, run) if stage and run in config.stages else Path(run) for run in c.ensemble.runs.split(',') if run]
-    c.ensemble.runs = ','.join(str(run / part) for run in runs)
+    if c.ensemble.runs:
+        runs = [run.strip() for run in c.ensemble.runs.split(',')]
+        if '' in runs or len(runs) < 2:
+            raise UserError(f'--config.ensemble.runs={c.ensemble.runs!r} must be two or more folders, with commas between them')
+        runs = [Path(workdir, run) if stage and run in config.stages else Path(run) for run in runs]
+        c.ensemble.runs = ','.join(str(run / part) for run in runs)
     return c
 
 
@@ -95,7 +102,7 @@ def show(results, workdir):
         _show_stages(console, results, split)
     for name in (split, f'{split}_patients'):
         if name in splits:
-            _show_split(console, [metrics[name] for metrics in last.values()], name.replace('_patients', ', by patient'))
+            _show_split(console, [metrics[name] for metrics in last.values()], name)
     if not splits:
         console.print('no val and no test split: nothing was evaluated')
     console.print(f'predictions, metrics, plots and checkpoints: {workdir}', soft_wrap=True)
@@ -103,18 +110,19 @@ def show(results, workdir):
 
 
 def _show_stages(console, results, split):
-    table = rich.table.Table('stage', *BRIEF, title=split)
+    *_, last = results.values()
+    table = rich.table.Table('stage', *BRIEF, title=_title([metrics[split] for metrics in last.values()], split))
     for stage, parts in results.items():
-        entries = [[metrics[split][metric] for metrics in parts.values() if split in metrics] for metric in BRIEF]
-        table.add_row(stage, *(' '.join(filter(None, _cells(e))) if e else '-' for e in entries))
+        cells = [_cells([metrics[split][metric] for metrics in parts.values()]) for metric in BRIEF]
+        table.add_row(stage, *(f'{value} [{spread}]' if spread else value for value, spread in cells))
     console.print(table)
 
 
-def _show_split(console, runs, name):
-    title = f'{name}, positive class {runs[0]["auc"]["positive"]}' + (f', {len(runs)} runs' if len(runs) > 1 else '')
+def _show_split(console, runs, split):
     reasons = {}
-    table = rich.table.Table('metric', 'value', '95 % interval' if len(runs) == 1 else 'median, range', title=title)
-    for metric in SHOWN if name.startswith('test') else SHOWN[:-1]:  # the threshold was frozen on val itself
+    table = rich.table.Table('metric', 'value', title=_title(runs, split))
+    table.add_column('95 % interval' if len(runs) == 1 else 'median, range')
+    for metric in SHOWN if split.startswith('test') else SHOWN[:-1]:  # the threshold was frozen on val itself
         entries = [run[metric] for run in runs if metric in run]
         if entries:
             table.add_row(metric, *_cells(entries))
@@ -123,6 +131,14 @@ def _show_split(console, runs, name):
     console.print(table)
     for reason in filter(None, reasons):
         console.print(reason, soft_wrap=True)
+
+
+def _title(runs, split):
+    """What a table is of, and what stands in its cells."""
+    name = split.replace('_patients', ', by patient')
+    chosen = ' (it chose the checkpoint)' if split.startswith('val') else ''
+    cells = 'value [95 % interval]' if len(runs) == 1 else f'{len(runs)} runs: mean ± s.d. [median, range]'
+    return f'{name}{chosen}, positive class {runs[0]["auc"]["positive"]}, {cells}'
 
 
 def _cells(entries):

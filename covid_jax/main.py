@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import FieldReference, config_flags
 
 from covid_jax import UserError
 
@@ -68,23 +68,32 @@ def check_config(argv):
     if not Path(file).is_file():
         raise UserError(f'there is no config file {file}')
     try:
-        known = list(_fields(runpy.run_path(file)['get_config'](row)))
+        config = runpy.run_path(file)['get_config'](row)
     except (SyntaxError, KeyError):
         raise UserError(f'{file} is no config file: it has no get_config') from None
+    known = list(_fields(config))
+    own = [set(_fields(config[stage], own=True)) for stage in config.stages]
     for name in names[1:]:
         field = name.removeprefix('config.')
-        if name.startswith('config.') and field not in known:
+        if not name.startswith('config.'):
+            continue
+        if (trained := [fields for fields in own if 'ensemble.runs' not in fields]) and all(field in f for f in trained):
+            raise UserError(f'every stage has its own {field}: set --config.{config.stages[0]}.{field}, or that of another '
+                            f'of {", ".join(config.stages)}')
+        if field not in known:
             last = {k.split('.')[-1]: k for k in known}
             close = (difflib.get_close_matches(field, known, 1)
                      or [last[k] for k in difflib.get_close_matches(field.split('.')[-1], last, 1)])
             raise UserError(f'no field --config.{field}' + (f': did you mean --config.{close[0]}?' if close else ''))
 
 
-def _fields(config, prefix=''):
-    for key, value in config.items():
-        yield prefix + key
+def _fields(config, prefix='', own=False):
+    """The names of all fields, or of those that follow no other field."""
+    for key, value in config.items(preserve_field_references=True):
+        if not own or not isinstance(value, FieldReference):
+            yield prefix + key
         if hasattr(value, 'items'):
-            yield from _fields(value, f'{prefix}{key}.')
+            yield from _fields(value, f'{prefix}{key}.', own)
 
 
 def cli(run=main):

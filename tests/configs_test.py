@@ -6,7 +6,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from covid_jax import experiment, methods, plan
+from covid_jax import UserError, experiment, methods, plan
+from covid_jax.models import network
 from covid_jax.runtime import optim, state
 from covid_jax.runtime.mesh import make_mesh
 from covid_jax.train import resolve
@@ -83,11 +84,35 @@ def test_model5_is_made_of_rows():
     assert list(parts) == ['model1', 'model3', 'model4']
 
 
-def test_weights_reach_every_stage_or_one():
+def test_a_field_reaches_every_stage_or_one():
     c = CMC['get_config']('model5')
     c.model.pretrained, c.model1.model.pretrained = 'resnest50.pth', 'resnet50.pth'
-    assert [part.model.pretrained for part in trainings(c).values()] == ['resnet50.pth'] + 2 * ['resnest50.pth']
+    c.data.root, c.model4.data.root, c.model3.train.batch = 'all', 'one', 16
+    parts = trainings(c)
+    assert [part.model.pretrained for part in parts.values()] == ['resnet50.pth'] + 2 * ['resnest50.pth']
+    assert [part.data.root for part in parts.values()] == ['all', 'all', 'one']
+    assert [part.train.batch for part in parts.values()] == [0, 16, 0]
 
 
 def test_the_default_is_model4_small():
-    assert CMC['get_config']().to_json() == CMC['get_config']('model4,size=small').to_json()
+    c = CMC['get_config']()
+    assert c.to_json() == CMC['get_config']('model4,size=small').to_json()
+    assert c.method.name == 'cmc' and c.method.classification and c.method.contrastive and c.method.mixup == 0.5
+    assert c.data.source == 'phantom' and c.prep.size == (24, 48, 48) and c.eval.tta == 0
+    assert (c.train.epochs, c.train.lr, c.train.lr_steps) == (10, 6e-4, (0.8, 0.95))
+    assert resolve(c, '/nowhere', 1).train.batch == 8 and resolve(c, '/nowhere', 8).train.batch == 16
+
+
+def test_the_baseline():
+    c = CMC['get_config']('baseline')
+    net = network(c.model.name)(classes=2)
+    assert net.taps == 1 and net.depth_strides == (1,) * 6
+    assert (net.summary().units, net.summary().dropout) == (128, 0.2)
+    assert c.prep.size == (64, 224, 224) and (c.train.lr, c.train.lr_steps, c.train.weight_decay) == (1e-4, (), 0.0)
+    with pytest.raises(UserError, match='authors'):
+        CMC['get_config']('baseline,encoder=authors')
+
+
+def test_cc_ccii_is_split_as_the_paper_says():
+    c = CMC['get_config']('cccii')
+    assert (c.data.val, c.data.test) == (0.1, 0.1)

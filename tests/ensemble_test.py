@@ -43,8 +43,39 @@ def test_probabilities_are_averaged_by_exam(tmp_path):
     assert metrics['val']['accuracy']['value'] == metrics['test']['accuracy']['value'] == 1.0  # each run alone has errors
     assert (tmp_path / 'mean' / 'submission' / 'covid.csv').read_text().strip() == 'e'
     assert (tmp_path / 'mean' / 'roc_runs_test.png').exists()
-    again = average(folders, tmp_path / 'mean')
-    assert again == metrics
+    assert average(folders, tmp_path / 'mean') == metrics
+
+
+def test_a_folder_keeps_to_its_exams(tmp_path):
+    folders = [write(tmp_path / 'one', A), write(tmp_path / 'two', B)]
+    average(folders, tmp_path / 'mean')
+    before = (tmp_path / 'mean' / 'predictions.csv').read_bytes()
+    for folder in ('one', 'two'):
+        (tmp_path / folder / 'predictions.csv').unlink()
+        (tmp_path / folder).rmdir()
+        write(tmp_path / folder, A[1:])
+    with pytest.raises(UserError, match='other scans'):
+        average(folders, tmp_path / 'mean')
+    assert (tmp_path / 'mean' / 'predictions.csv').read_bytes() == before
+
+
+@pytest.mark.parametrize('line', ['a,of a,here,val,noncovid,0.9', 'a,of a,here,val,noncovid,0.9,x', 'a,of a,here,val,cat,0.9,0.1',
+                                  'a,of a,here,val,noncovid,nan,nan', 'a,of a,here,val,noncovid,2,-1', 'a', ''])
+def test_damaged_predictions(tmp_path, line):
+    """And nothing is half-written."""
+    folders = [write(tmp_path / 'one', A), write(tmp_path / 'two', B)]
+    with open(tmp_path / 'two' / 'predictions.csv', 'a') as f:
+        f.write(line + '\n')
+    with pytest.raises(UserError, match='two/predictions.csv line 7 is damaged'):
+        average(folders, tmp_path / 'mean')
+    assert not (tmp_path / 'mean').exists()
+
+
+def test_empty_predictions(tmp_path):
+    folders = [write(tmp_path / 'one', A), write(tmp_path / 'two', B)]
+    (tmp_path / 'two' / 'predictions.csv').write_text('')
+    with pytest.raises(UserError, match='the columns of nothing'):
+        average(folders, tmp_path / 'mean')
 
 
 @pytest.mark.parametrize('change, message', [
@@ -62,6 +93,9 @@ def test_runs_of_other_exams(tmp_path, change, message):
 def test_folders_that_are_no_runs(tmp_path):
     with pytest.raises(UserError, match='folders of finished runs'):
         average([str(tmp_path / 'nowhere')], tmp_path / 'mean')
+    write(tmp_path / 'seeds' / 'fold0' / 'seed1', A)
+    with pytest.raises(UserError, match='as .*seeds/fold0/seed1$'):
+        average([str(tmp_path / 'seeds')], tmp_path / 'mean')
     folder = write(tmp_path / 'three', [], [*HEADER[:-1], 'p_covid', 'p_pneumonia'])
     with pytest.raises(UserError, match='p_pneumonia, and these classes .*p_covid$'):
         average([folder], tmp_path / 'mean')
@@ -69,4 +103,6 @@ def test_folders_that_are_no_runs(tmp_path):
 
 def test_curves_are_called_as_short_as_they_can_be():
     assert ensemble.short(['runs/a', 'runs/b']) == ['a', 'b']
-    assert ensemble.short(['x/seed0', 'y/seed0']) == ['x/seed0', 'y/seed0']
+    assert ensemble.short(['/w/model1/fold0/seed0', '/w/model3/fold0/seed0']) == ['model1', 'model3']
+    assert ensemble.short(['a', 'a/b']) == ['a', 'a/b']
+    assert ensemble.short(['a', 'a']) == ['a', 'a']

@@ -138,9 +138,60 @@ def test_finished_runs_are_averaged_and_nothing_is_trained(ensemble, tmp_path):
     assert experiment.run(c, tmp_path)['.'] == results['model5']
     assert (tmp_path / 'predictions.csv').read_bytes() == (workdir / 'model5' / 'predictions.csv').read_bytes()
     assert not (tmp_path / 'checkpoints').exists() and not (tmp_path / 'store').exists()
-    c.ensemble.runs = str(workdir / 'model1')
+    c.ensemble.runs = ','.join(str(workdir / stage) for stage in ('model1', 'model4'))
     with pytest.raises(UserError, match='another run'):
         experiment.run(c, tmp_path)
+
+
+@pytest.mark.parametrize('runs', [',', 'a', 'a,', ',a', 'a,,b'])
+def test_an_ensemble_is_of_two_or_more(tmp_path, runs):
+    c = small_config()
+    c.ensemble.runs = runs
+    with pytest.raises(UserError, match='two or more'):
+        experiment.run(c, tmp_path)
+
+
+def test_each_seed_has_its_ensemble(tmp_path, capsys):
+    """0.1 and 0.3 make 0.2, 0.5 and 0.9 make 0.7: by hand."""
+    header = 'id,patient,site,split,label,p_noncovid,p_covid'
+    for run, scores in (('a', (0.1, 0.5)), ('b', (0.3, 0.9))):
+        for seed, p in enumerate(scores):
+            folder = tmp_path / run / 'fold0' / f'seed{seed}'
+            folder.mkdir(parents=True)
+            (folder / 'predictions.csv').write_text(f'{header}\nx,x,here,test,covid,{1 - p},{p}\n')
+    c = small_config()
+    c.seeds, c.ensemble.runs = 2, f'{tmp_path}/a, {tmp_path}/b'
+    results = experiment.run(c, tmp_path / 'mean')
+    assert [predicted(tmp_path / 'mean' / part)['x'][2] for part in results] == [0.2, 0.7]
+    assert [r['test']['accuracy']['value'] for r in results.values()] == [0, 1]
+    assert '2 runs: mean' in ' '.join(capsys.readouterr().out.split())
+
+
+def test_a_stage_that_overrides_what_is_not_there(tmp_path):
+    c = small_config()
+    with c.unlocked():
+        c.stages = ('luna',)
+        c.luna = ConfigDict({'train': {'epoch': 3}})
+    with pytest.raises(UserError, match='luna.*epoch'):
+        experiment.part_config(c, tmp_path, 'luna', '', 0)
+    with pytest.raises(KeyError, match='epoch'):
+        config.stage(c, {'train': {'epoch': 3}})
+
+
+def test_a_finished_run_is_evaluated_again(tmp_path):
+    """With other passes: other predictions, the same checkpoints, and a config that says so."""
+    c = small_config('model1,size=small')
+    c.model.name, c.train.epochs, c.eval.tta = '_ResNetTiny', 1.0, 0
+    experiment.run(c, tmp_path)
+    plain, steps = predicted(tmp_path), sorted(p.name for p in (tmp_path / 'checkpoints').iterdir())
+    rows = (tmp_path / 'metrics.jsonl').read_bytes()
+    c.eval.tta = 3
+    experiment.run(c, tmp_path)
+    again = predicted(tmp_path)
+    assert again.keys() == plain.keys() and again != plain
+    assert json.loads((tmp_path / 'config.json').read_text())['eval']['tta'] == 3
+    assert sorted(p.name for p in (tmp_path / 'checkpoints').iterdir()) == steps
+    assert (tmp_path / 'metrics.jsonl').read_bytes() == rows
 
 
 def test_the_challenge(tmp_path, capsys, rng):
@@ -157,9 +208,8 @@ def test_the_challenge(tmp_path, capsys, rng):
         c.train.epochs = 1.0
     results = experiment.run(c, tmp_path / 'run')
     assert results['.']['val']['accuracy']['n'] == 4 and results['.']['test']['accuracy']['value'] is None
-    assert 'val, positive class covid' in capsys.readouterr().out
-    scores = {name.split('/')[1]: p for name, (split, _, p) in predicted(tmp_path / 'run').items() if split == 'test'}
-    assert sorted(scores) == ['ct_scan_0', 'ct_scan_1', 'ct_scan_2']
-    expected = {'covid.csv': [n for n, p in scores.items() if p >= 0.5], 'non-covid.csv': [n for n, p in scores.items() if p < 0.5]}
-    for name, scans in expected.items():
-        assert (tmp_path / 'run' / 'submission' / name).read_text().strip() == ','.join(scans)
+    assert 'val (it chose the checkpoint), positive class covid' in ' '.join(capsys.readouterr().out.split())
+    scans = {name.split('/')[1] for name, (split, _, _) in predicted(tmp_path / 'run').items() if split == 'test'}
+    assert scans == {'ct_scan_0', 'ct_scan_1', 'ct_scan_2'}
+    named = [(tmp_path / 'run' / 'submission' / f'{name}.csv').read_text() for name in ('covid', 'non-covid')]
+    assert sorted(filter(None, ','.join(n.strip() for n in named).split(','))) == sorted(scans)

@@ -202,6 +202,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(root, uninterrupted, tmp_pa
     (['--config.train.lr=fast'], 'train.lr'),
     (['--config.train.batch=9'], 'even'),
     (['--config.method.name=cmcc'], 'cmc|supervised'),
+    (['--config.ensemble.runs=runs/nowhere,runs/neither'], 'folders of finished runs'),
     (['--config.model.name=ResNest14small'], 'ResNeSt14Small'),
     (['--wrokdir=x'], 'wrokdir'),
     (['workdir=x'], 'not a flag'),

@@ -79,7 +79,7 @@ def make(config, mesh):
         if not options.contrastive:
             return classification, (new_state, scalars)
         z = projector.apply({'params': params['projector']}, out['features'])
-        contrastive = jnp.mean(supcon(z, label, options.temperature, options.base_temperature))  # Eq 1
+        contrastive = jnp.mean(supcon(z, label, options.temperature, options.base_temperature or None))  # Eq 1
         log_sigma = params['log_sigma']
         scalars |= {'con': contrastive, 'log_sigma_con': log_sigma[0], 'log_sigma_clf': log_sigma[1]}
         return joint_loss(contrastive, classification, log_sigma), (new_state, scalars)

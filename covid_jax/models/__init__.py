@@ -21,14 +21,17 @@ NETWORKS = {
 
 
 def network(name, **fields):
-    """The network's constructor, with some of its fields. UserError for a name, or a number of strides, that is none."""
+    """The network's constructor, with some of its fields given. UserError for a name that is none, and for such fields."""
     if name not in NETWORKS:
         lower = {n.lower(): n for n in NETWORKS if n[0] != '_'}
         close = difflib.get_close_matches(name.lower(), lower, 1) or list(lower)
         raise UserError(f'no network is called {name!r}: set --config.model.name={"|".join(lower[n] for n in close)}')
     make = NETWORKS[name]
-    given, wanted = len(fields.get('depth_strides', ())), 2 + len(make.keywords['stage_sizes'])
-    if given not in (0, wanted):
-        raise UserError(f'--config.model.depth_strides has {given} numbers, {name} takes {wanted}: of the stem, its pool, '
-                        'and each stage')
+    strides, wanted = fields.get('depth_strides', ()), 2 + len(make.keywords['stage_sizes'])
+    if strides and (len(strides) != wanted or min(strides) < 1):
+        raise UserError(f'--config.model.depth_strides={tuple(strides)}: {name} takes {wanted} numbers from 1 up, of the stem, '
+                        'its pool, and each stage')
+    for field, allowed in (('taps', (1, 3)), ('stem_plane', (1, 3, 5, 7))):
+        if fields.get(field, allowed[0]) not in allowed:
+            raise UserError(f'--config.model.{field}={fields[field]} must be one of {", ".join(map(str, allowed))}')
     return partial(make, **fields)

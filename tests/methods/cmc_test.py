@@ -128,7 +128,7 @@ def test_losses_can_be_switched_off(rng):
 
 
 def test_without_the_clean_loss_the_rest_is_the_same(rng):
-    """Its gradient of the classifier is that of the mixed views, and the value lacks clf / sigma."""
+    """The value lacks clf / sigma and nothing else."""
     batch, values = batch_of(4, rng), []
     for clf in (True, False):
         config = small_config()
@@ -167,6 +167,19 @@ def test_running_statistics_come_from_the_clean_views_alone(rng):
         params, state = method.init(jax.random.key(0), batch)
         states.append(jax.jit(method.loss)(params, state, batch, jax.random.key(1), 0)[1][0])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), *states)
+
+
+def test_all_slices_are_seen_in_evaluation(rng):
+    """Views have 6 of 8 slices; a prediction depends on each of the 8."""
+    method = methods.make(small_config(), make_mesh(jax.devices()[:1]))
+    batch = batch_of(1, rng)
+    params, state = method.init(jax.random.key(0), batch)
+    predict = jax.jit(method.predict)
+    before = predict(params, state, batch)['features']
+    for z in range(8):
+        changed = {**batch, 'image': batch['image'].copy()}
+        changed['image'][:, z] = 255 - changed['image'][:, z]
+        assert not np.allclose(predict(params, state, changed)['features'], before, atol=1e-6), z
 
 
 def test_a_small_network_can_learn_a_bright_corner():

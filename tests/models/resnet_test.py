@@ -35,9 +35,16 @@ def test_published_numbers_of_parameters(name, classes, image, fields, count):
     assert sum(x.size for x in jax.tree.leaves(params)) == count
 
 
-def test_strides_that_do_not_fit_the_stages():
-    with pytest.raises(UserError, match='has 3 numbers, ResNet50 takes 6'):
-        network('ResNet50', depth_strides=(1, 1, 1))
+@pytest.mark.parametrize('field, value, message', [
+    ('depth_strides', (1, 1, 1), 'ResNet50 takes 6 numbers'),
+    ('depth_strides', (1, 1, 1, 0, 1, 1), 'from 1 up'),
+    ('taps', 2, '1, 3'),
+    ('taps', -1, '1, 3'),
+    ('stem_plane', 4, '1, 3, 5, 7'),
+])
+def test_fields_that_cannot_be(field, value, message):
+    with pytest.raises(UserError, match=message):
+        network('ResNet50', **{field: value})
 
 
 @pytest.mark.parametrize('fields, depth', [({}, 4), (PER_SLICE, 32), (HARA, 2)])
