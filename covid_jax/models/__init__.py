@@ -4,7 +4,7 @@ import difflib
 from functools import partial
 
 from covid_jax import UserError
-from covid_jax.models import resnest, resnet, vgg
+from covid_jax.models import crnet, resnest, resnet, vgg
 
 NETWORKS = {
     'ResNet18': resnet.ResNet18,
@@ -20,6 +20,8 @@ NETWORKS = {
     'VGG16': vgg.VGG16,
     'VGG19': vgg.VGG19,
     '_VGGTiny': vgg._VGGTiny,
+    'CRNet': crnet.CRNet,
+    '_CRNetTiny': crnet._CRNetTiny,
 }
 
 
