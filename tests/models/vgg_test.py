@@ -44,7 +44,7 @@ def test_published_numbers_of_parameters_and_the_papers_shapes(name, classes, im
 
 
 def test_names_of_torchs_modules():
-    """Their list counts ReLUs and pools: the convolutions of vgg19 stand at these places (printed by torchvision)."""
+    """Their list counts ReLUs and pools: the convolutions of vgg19 stand at these places (printed by timm)."""
     shapes = jax.eval_shape(partial(network('VGG19')(classes=2).init, jax.random.key(0)), np.zeros((1, 32, 32, 1), 'f'))
     places = 0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34
     convs = {f'features.{k}' for k in places}
