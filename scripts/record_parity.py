@@ -6,17 +6,26 @@
 writes tests/parity/NAME.npz: in evaluation the logits and a few numbers of each stage; from one pass in training the
 logits, and the first channels' statistics of the batch at each normalisation, the variance as the biased one.
 tests/parity/rule.py draws. timm's resnet18 and resnet50 have torchvision's names, and torchvision's weights load into them.
+What timm does not have is built by a script beside this one.
 """
 
 import copy
 import sys
 import types
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
 PARITY = Path(__file__).resolve().parent.parent / 'tests' / 'parity'
-NAMES = ('resnet18', 'resnet50', 'resnest50d')
+NAMES = ('resnet18', 'resnet50', 'resnest50d', 'vgg16', 'vgg19', 'crnet')
+IMAGES = {'vgg16': (2, 3, 64, 64), 'vgg19': (2, 3, 64, 64), 'crnet': (2, 1, 224, 224)}  # the rest: the rule's own
+STAGES = {  # modules whose output is sampled; the rest: layer1 to layer4
+    'vgg16': [*(f'features.{k}' for k in (4, 9, 16, 23, 30)), 'pre_logits.act1'],
+    'vgg19': [*(f'features.{k}' for k in (4, 9, 18, 27, 36)), 'pre_logits.act1'],
+    'crnet': ['pool1', 'pool2', 'pool3', 'avgpool'],
+}
+OWN = {'crnet': 'parity_crnet'}  # whose build(name) makes it
 CHANNELS = 8  # of each batch normalisation whose statistics are kept
 
 
@@ -32,7 +41,7 @@ def import_timm():
 def build(name, rule):
     import torch
 
-    net = import_timm().create_model(name)
+    net = import_module(OWN[name]).build(name) if name in OWN else import_timm().create_model(name)
     state = {k: v if k.endswith('num_batches_tracked') else torch.from_numpy(rule.draw(k, tuple(v.shape)))
              for k, v in net.state_dict().items()}
     net.load_state_dict(state, strict=True)
@@ -42,7 +51,7 @@ def build(name, rule):
 def record(name, rule):
     import torch
 
-    net, x, kept = build(name, rule), torch.from_numpy(rule.image()), {}
+    net, x, kept = build(name, rule), torch.from_numpy(rule.image(IMAGES.get(name, rule.IMAGE))), {}
 
     def keep_stage(stage):
         def hook(module, args, output):
@@ -60,8 +69,8 @@ def record(name, rule):
                 kept[f'train/{key}.running_var'] = (var * (n - 1) / n)[:CHANNELS].numpy()
         return hook
 
-    for i in range(1, 5):
-        getattr(net, f'layer{i}').register_forward_hook(keep_stage(f'layer{i}'))
+    for stage in STAGES.get(name, [f'layer{i}' for i in range(1, 5)]):
+        net.get_submodule(stage).register_forward_hook(keep_stage(stage))
     for key, module in net.named_modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.register_forward_hook(keep_statistics(key, copy.deepcopy(module.state_dict())))

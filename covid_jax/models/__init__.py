@@ -4,7 +4,7 @@ import difflib
 from functools import partial
 
 from covid_jax import UserError
-from covid_jax.models import resnest, resnet
+from covid_jax.models import crnet, resnest, resnet, vgg
 
 NETWORKS = {
     'ResNet18': resnet.ResNet18,
@@ -17,6 +17,11 @@ NETWORKS = {
     'ResNeSt50': resnest.ResNeSt50,
     'ResNeSt14Small': resnest.ResNeSt14Small,
     '_ResNeStTiny': resnest._ResNeStTiny,
+    'VGG16': vgg.VGG16,
+    'VGG19': vgg.VGG19,
+    '_VGGTiny': vgg._VGGTiny,
+    'CRNet': crnet.CRNet,
+    '_CRNetTiny': crnet._CRNetTiny,
 }
 
 
@@ -27,8 +32,11 @@ def network(name, **fields):
         close = difflib.get_close_matches(name.lower(), lower, 1) or list(lower)
         raise UserError(f'no network is called {name!r}: set --config.model.name={"|".join(lower[n] for n in close)}')
     make = NETWORKS[name]
-    strides, wanted = fields.get('depth_strides', ()), 2 + len(make.keywords['stage_sizes'])
-    if strides and (len(strides) != wanted or min(strides) < 1):
+    for field in fields:
+        if field not in getattr(make, 'func', make).__dataclass_fields__:
+            raise UserError(f'{name} has no --config.model.{field}: leave it unset')
+    strides = fields.get('depth_strides', ())
+    if strides and (len(strides) != (wanted := 2 + len(make.keywords['stage_sizes'])) or min(strides) < 1):
         raise UserError(f'--config.model.depth_strides={tuple(strides)}: {name} takes {wanted} numbers from 1 up, of the stem, '
                         'its pool, and each stage')
     for field, allowed in (('taps', (1, 3)), ('stem_plane', (1, 3, 5, 7))):

@@ -1,0 +1,89 @@
+"""CRNet, the small network of Self-Trans: He et al., "Sample-Efficient Deep Learning for COVID-19 Diagnosis Based on CT
+Scans" (2020), section III-B, of 546,882 parameters (Table II).
+
+The text says that the block repeats four times, its listing has three. Only one grey channel, biases, three blocks and an
+average pool of 2x2 that leaves 13x13 give the number of parameters; paddings, which the paper does not give, are 3 in the
+convolutions and none in the pools:
+
+    conv 7x7, 32, bn, relu    224x224x32    max-pool 3x3 / 2    111x111x32
+    conv 7x7, 64, relu        111x111x64    max-pool 3x3 / 2    55x55x64
+    conv 7x7, 128, relu       55x55x128     max-pool 3x3 / 2    27x27x128
+    average pool 2x2 / 2 ("global")    13x13x128 = 21,632       classifier
+
+No weights were released. The names of scripts/parity_crnet.py are ours but for classifier/Dense_0, which is fc; kernels
+[out, in, kh, kw] -> [1, kh, kw, in, out], the classifier's transposed: the features are flattened as torch does, [c, h, w].
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from covid_jax import UserError
+from covid_jax.models.conv import Conv, avg_pool, max_pool
+from covid_jax.models.heads import Classifier
+from covid_jax.models.norm import BatchNorm
+
+
+def torch_name(modules, torchvision=False):
+    """['classifier', 'Dense_0'] -> 'fc': what scripts/parity_crnet.py calls our module."""
+    return 'fc' if modules[0] == 'classifier' else modules[0]
+
+
+class CRNet(nn.Module):
+    """grey image in [0, 1], [batch, size, size, 1] or a volume of that one slice -> logits [batch, classes],
+    {'map' [batch, (1,) h, w, widths[-1]], 'features' [batch, widths[-1] (h // 2) (w // 2)]}.
+
+    widths: channels of each block; size: height and width of the image, which the classifier is made for.
+    remat: compute each block again in the backward pass instead of keeping what is inside it.
+    """
+
+    classes: int
+    widths: tuple[int, ...] = (32, 64, 128)
+    size: int = 224
+    remat: bool = False
+    mean: float = 0.0
+    std: float = 1.0
+    dtype: str = 'float32'
+    conv_form: str = 'native'
+
+    def setup(self):
+        self.classifier = Classifier(self.classes)
+
+    @nn.compact
+    def trunk(self, image, train=False):
+        """Map of the last block, in the compute dtype. UserError for an image of another size, or in colour."""
+        volume = image if image.ndim == 5 else image[:, None]
+        wanted, given = (1, self.size, self.size, 1), volume.shape[1:]
+        if given != wanted:
+            wanted, given = ('x'.join(map(str, shape)) for shape in (wanted, given))
+            raise UserError(f'CRNet takes grey images of {self.size}x{self.size}: {wanted} (depth, height, width, channels) '
+                            f'and not {given}; set --config.prep.size=(1,{self.size},{self.size})')
+        conv = partial(Conv, use_bias=True, dtype=self.dtype, form=self.conv_form)
+        norm = partial(BatchNorm, use_running_average=not train, dtype=self.dtype)
+        x = ((volume - self.mean) / self.std).astype(self.dtype)
+        remat = nn.remat if self.remat else lambda f: f
+        for i in range(len(self.widths)):
+            x = remat(lambda net, x, i=i: net._block(x, i, conv, norm))(self, x)
+        return x if image.ndim == 5 else x[:, 0]
+
+    def _block(self, x, i, conv, norm):
+        x = conv(self.widths[i], (1, 7, 7), name=f'conv{i + 1}')(x)
+        x = nn.relu(norm(name='bn1')(x) if i == 0 else x)
+        return max_pool(x, (1, 3, 3), (1, 2, 2), [(0, 0)] * 3)
+
+    def head(self, x, train=False):
+        """Feature map -> logits [batch, classes], features [batch, dim] in torch's order, both float32."""
+        x = x.astype(jnp.float32)
+        pooled = avg_pool(x if x.ndim == 4 else x[:, 0], (2, 2), (2, 2), [(0, 0)] * 2)
+        features = pooled.transpose(0, 3, 1, 2).reshape(len(x), -1)
+        return self.classifier(features), features
+
+    def __call__(self, image, train=False, site=None):
+        x = self.trunk(image, train)
+        logits, features = self.head(x, train)
+        return logits, {'map': x, 'features': features}
+
+
+# For tests alone.
+_CRNetTiny = partial(CRNet, widths=(3, 4, 5), size=40)

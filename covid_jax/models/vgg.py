@@ -1,0 +1,144 @@
+"""VGG without batch normalisation, in 2D and 3D from one definition: Simonyan and Zisserman, "Very Deep Convolutional
+Networks for Large-Scale Image Recognition" (2015), configurations D (VGG16) and E (VGG19) of Table 1.
+
+With `taps` 1 every kernel and pool is of one slice, and the last map is averaged to 7x7 as torchvision does (timm slides the
+first dense layer over a larger one): an image of any size. With `taps` 3 kernels are 3x3x3 and pools 2x2x2, and the map is
+flattened as it is (CMT-CNN: 128^3 becomes 4^3 x 512 = 32,768), so a network takes scans of the size it was started on.
+The features are the first dense layer's, after its ReLU: the latent r of CMT-CNN, section 3.2.
+
+Names of timm's vgg16 and vgg19, and of torchvision's where they differ, by rule; kernels [out, in, kh, kw] ->
+[1, kh, kw, in, out]; k counts their convolutions, ReLUs and pools together, from 0:
+
+    features.{k}.*                                  conv{k}/*
+    pre_logits.fc1.* (torchvision classifier.0.*)   fc1/*
+    pre_logits.fc2.* (torchvision classifier.3.*)   fc2/*
+    head.fc.*        (torchvision classifier.6.*)   classifier/Dense_0/*
+
+They flatten [c, h, w] before fc1. Ours is stored [h, w, c, out] (in 3D [d, h, w, c, out]): timm's [out, c, 7, 7], or
+torchvision's [out, c * 7 * 7] cut into it, with its axes exchanged and no row moved. timm's fc2 is a 1x1 convolution.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from covid_jax import UserError
+from covid_jax.models.conv import Conv, max_pool
+from covid_jax.models.heads import Classifier
+
+PLANE = (7, 7)  # what the last map of an image is averaged to
+DENSE = {'fc1': ('pre_logits.fc1', 'classifier.0'), 'fc2': ('pre_logits.fc2', 'classifier.3'),
+         'classifier': ('head.fc', 'classifier.6')}
+
+
+def torch_name(modules, torchvision=False):
+    """['conv5'] -> 'features.5': what timm, or torchvision, calls our module."""
+    name = modules[0]
+    return DENSE[name][torchvision] if name in DENSE else name.replace('conv', 'features.')
+
+
+def adaptive_avg_pool(x, sizes):
+    """Mean of [batch, *space, channels] over windows, as many along each axis as `sizes` says: [batch, *sizes, channels].
+
+    Window i of m over n places is [floor(i n / m), ceil((i + 1) n / m)), as torch has it; windows overlap where m does not
+    divide n, and repeat where m > n.
+    """
+    for axis, m in enumerate(sizes, 1):
+        n = x.shape[axis]
+        windows = [(i * n // m, -(-(i + 1) * n // m)) for i in range(m)]
+        if n != m:
+            x = jnp.stack([jnp.mean(x[(slice(None),) * axis + (slice(*w),)], axis) for w in windows], axis)
+    return x
+
+
+class MapDense(nn.Module):
+    """Dense layer over a whole map [batch, *space, channels] -> [batch, features], kernel [*space, channels, features] at
+    N(0, 0.01^2). UserError for a map of another size than the first; stride, of the map in the image, is for its text."""
+
+    features: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x):
+        shape = (*x.shape[1:], self.features)
+        if self.has_variable('params', 'kernel'):
+            started = self.get_variable('params', 'kernel').shape
+            if started != shape:
+                here, there = ('x'.join(str(n * self.stride) for n in s[:-2]) for s in (started, shape))
+                raise UserError(f'VGG in 3D takes scans of the size it was started on, {here}, and was given {there}: '
+                                'set --config.prep.size')
+        kernel = self.param('kernel', nn.initializers.normal(0.01), shape)
+        return jnp.tensordot(x, kernel, x.ndim - 1) + self.param('bias', nn.initializers.zeros, (self.features,))
+
+
+class VGG(nn.Module):
+    """image in [0, 1], [batch, depth, height, width, channels] or without depth -> logits [batch, classes],
+    {'map' [batch, (d,) h, w, 8 width], 'features' [batch, dense]}. An image has a map without depth.
+
+    stage_sizes: convolutions before each pool; width: channels of the first stage, doubled up to eight times.
+    dense: width of the two dense layers; dropout: rate after each, in training, from the key named 'dropout'.
+    taps: depth of the kernels; 1 pools the plane alone, and the mean over slices is what the dense layers see.
+    remat: compute each stage again in the backward pass instead of keeping what is inside it.
+    """
+
+    stage_sizes: tuple[int, ...]
+    classes: int
+    width: int = 64
+    dense: int = 4096
+    dropout: float = 0.5
+    taps: int = 3
+    remat: bool = False
+    mean: float | tuple[float, ...] = 0.0
+    std: float | tuple[float, ...] = 1.0
+    dtype: str = 'float32'
+    conv_form: str = 'native'
+
+    def setup(self):
+        self.fc1 = MapDense(self.dense, 2 ** len(self.stage_sizes))
+        self.fc2 = nn.Dense(self.dense, kernel_init=nn.initializers.normal(0.01))
+        self.drop = nn.Dropout(self.dropout)
+        self.classifier = Classifier(self.classes)
+
+    @nn.compact
+    def trunk(self, image, train=False):
+        """Last feature map, in the compute dtype. UserError for an image of which the pools would leave nothing."""
+        conv = partial(Conv, use_bias=True, dtype=self.dtype, form=self.conv_form)
+        volume = image if image.ndim == 5 else image[:, None]
+        window = (2 if self.taps > 1 and image.ndim == 5 else 1, 2, 2)
+        least = [n ** len(self.stage_sizes) for n in window]
+        if any(n < m for n, m in zip(volume.shape[1:4], least, strict=True)):
+            raise UserError(f'VGG of {len(self.stage_sizes)} pools takes no less than {"x".join(map(str, least))} (depth, '
+                            f'height, width), not {"x".join(map(str, volume.shape[1:4]))}: set --config.prep.size')
+        mean, std = (jnp.asarray(m, image.dtype) for m in (self.mean, self.std))
+        x = ((volume - mean) / std).astype(self.dtype)
+        remat = nn.remat if self.remat else lambda f: f
+        for i in range(len(self.stage_sizes)):
+            x = remat(lambda net, x, i=i: net._stage(x, i, conv, window))(self, x)
+        return x if image.ndim == 5 else x[:, 0]
+
+    def _stage(self, x, i, conv, window):
+        first = sum(2 * size + 1 for size in self.stage_sizes[:i])  # in torch's list of layers
+        for j in range(self.stage_sizes[i]):
+            x = nn.relu(conv(self.width * min(2**i, 8), (self.taps, 3, 3), name=f'conv{first + 2 * j}')(x))
+        return max_pool(x, window, window, [(0, 0)] * 3)
+
+    def head(self, x, train=False):
+        """Feature map -> logits [batch, classes], features [batch, dense], both float32."""
+        x = x.astype(jnp.float32)
+        if self.taps == 1:
+            x = adaptive_avg_pool(x if x.ndim == 4 else jnp.mean(x, 1), PLANE)
+        features = nn.relu(self.fc1(x))
+        y = nn.relu(self.fc2(self.drop(features, not train)))
+        return self.classifier(self.drop(y, not train)), features
+
+    def __call__(self, image, train=False, site=None):
+        x = self.trunk(image, train)
+        logits, features = self.head(x, train)
+        return logits, {'map': x, 'features': features}
+
+
+VGG16 = partial(VGG, stage_sizes=(2, 2, 3, 3, 3))
+VGG19 = partial(VGG, stage_sizes=(2, 2, 4, 4, 4))
+# For tests alone.
+_VGGTiny = partial(VGG, stage_sizes=(1, 1), width=4, dense=8)
