@@ -11,12 +11,16 @@ tests/parity/rule.py draws. timm's resnet18 and resnet50 have torchvision's name
 import copy
 import sys
 import types
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
 PARITY = Path(__file__).resolve().parent.parent / 'tests' / 'parity'
-NAMES = ('resnet18', 'resnet50', 'resnest50d')
+NAMES = ('resnet18', 'resnet50', 'resnest50d', 'covidnet', 'covidnet_redesign')
+IMAGES = dict.fromkeys(('covidnet', 'covidnet_redesign'), (6, 3, 144, 112))  # the rest: the rule's own
+STAGES = dict.fromkeys(('covidnet', 'covidnet_redesign'), ['p13', 'p24', 'p36', 'p43'])  # sampled; the rest: layer1 to 4
+OWN = dict.fromkeys(('covidnet', 'covidnet_redesign'), 'parity_covidnet')  # built by a script of this folder, not by timm
 CHANNELS = 8  # of each batch normalisation whose statistics are kept
 
 
@@ -32,8 +36,9 @@ def import_timm():
 def build(name, rule):
     import torch
 
-    net = import_timm().create_model(name)
-    state = {k: v if k.endswith('num_batches_tracked') else torch.from_numpy(rule.draw(k, tuple(v.shape)))
+    net = import_module(OWN[name]).build(name) if name in OWN else import_timm().create_model(name)
+    gain = getattr(net, 'gain', 2)
+    state = {k: v if k.endswith('num_batches_tracked') else torch.from_numpy(rule.draw(k, tuple(v.shape), gain))
              for k, v in net.state_dict().items()}
     net.load_state_dict(state, strict=True)
     return net
@@ -42,7 +47,7 @@ def build(name, rule):
 def record(name, rule):
     import torch
 
-    net, x, kept = build(name, rule), torch.from_numpy(rule.image()), {}
+    net, x, kept = build(name, rule), torch.from_numpy(rule.image(IMAGES.get(name, rule.IMAGE))), {}
 
     def keep_stage(stage):
         def hook(module, args, output):
@@ -60,8 +65,8 @@ def record(name, rule):
                 kept[f'train/{key}.running_var'] = (var * (n - 1) / n)[:CHANNELS].numpy()
         return hook
 
-    for i in range(1, 5):
-        getattr(net, f'layer{i}').register_forward_hook(keep_stage(f'layer{i}'))
+    for stage in STAGES.get(name, [f'layer{i}' for i in range(1, 5)]):
+        net.get_submodule(stage).register_forward_hook(keep_stage(stage))
     for key, module in net.named_modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.register_forward_hook(keep_statistics(key, copy.deepcopy(module.state_dict())))
