@@ -18,14 +18,21 @@ from pathlib import Path
 import numpy as np
 
 PARITY = Path(__file__).resolve().parent.parent / 'tests' / 'parity'
-NAMES = ('resnet18', 'resnet50', 'resnest50d', 'vgg16', 'vgg19', 'crnet')
-IMAGES = {'vgg16': (2, 3, 64, 64), 'vgg19': (2, 3, 64, 64), 'crnet': (2, 1, 224, 224)}  # the rest: the rule's own
-STAGES = {  # modules whose output is sampled; the rest: layer1 to layer4
-    'vgg16': [*(f'features.{k}' for k in (4, 9, 16, 23, 30)), 'pre_logits.act1'],
-    'vgg19': [*(f'features.{k}' for k in (4, 9, 18, 27, 36)), 'pre_logits.act1'],
-    'crnet': ['pool1', 'pool2', 'pool3', 'avgpool'],
+# Of each network: the modules whose output is sampled; and, where it is not the rule's own, the shape of the images
+# (`image`), the numerator of a kernel's variance (`gain`); `by`: the script beside this one whose build(name) makes it.
+RESNET = {'stages': [f'layer{i}' for i in range(1, 5)]}
+# sixteen blocks of five convolutions, and no ReLU, which a gain of 2 is for
+COVIDNET = {'stages': ['p13', 'p24', 'p36', 'p43'], 'image': (6, 3, 144, 112), 'gain': 0.8, 'by': 'parity_covidnet'}
+NETWORKS = {
+    'resnet18': RESNET,
+    'resnet50': RESNET,
+    'resnest50d': RESNET,
+    'vgg16': {'stages': [*(f'features.{k}' for k in (4, 9, 16, 23, 30)), 'pre_logits.act1'], 'image': (2, 3, 64, 64)},
+    'vgg19': {'stages': [*(f'features.{k}' for k in (4, 9, 18, 27, 36)), 'pre_logits.act1'], 'image': (2, 3, 64, 64)},
+    'crnet': {'stages': ['pool1', 'pool2', 'pool3', 'avgpool'], 'image': (2, 1, 224, 224), 'by': 'parity_crnet'},
+    'covidnet': COVIDNET,
+    'covidnet_redesign': COVIDNET,
 }
-OWN = {'crnet': 'parity_crnet'}  # whose build(name) makes it
 CHANNELS = 8  # of each batch normalisation whose statistics are kept
 
 
@@ -41,8 +48,10 @@ def import_timm():
 def build(name, rule):
     import torch
 
-    net = import_module(OWN[name]).build(name) if name in OWN else import_timm().create_model(name)
-    state = {k: v if k.endswith('num_batches_tracked') else torch.from_numpy(rule.draw(k, tuple(v.shape)))
+    special = NETWORKS[name]
+    net = import_module(special['by']).build(name) if 'by' in special else import_timm().create_model(name)
+    drawn = {k: special[k] for k in ('gain',) if k in special}
+    state = {k: v if k.endswith('num_batches_tracked') else torch.from_numpy(rule.draw(k, tuple(v.shape), **drawn))
              for k, v in net.state_dict().items()}
     net.load_state_dict(state, strict=True)
     return net
@@ -51,7 +60,8 @@ def build(name, rule):
 def record(name, rule):
     import torch
 
-    net, x, kept = build(name, rule), torch.from_numpy(rule.image(IMAGES.get(name, rule.IMAGE))), {}
+    special = NETWORKS[name]
+    net, x, kept = build(name, rule), torch.from_numpy(rule.image(special.get('image', rule.IMAGE))), {}
 
     def keep_stage(stage):
         def hook(module, args, output):
@@ -69,7 +79,7 @@ def record(name, rule):
                 kept[f'train/{key}.running_var'] = (var * (n - 1) / n)[:CHANNELS].numpy()
         return hook
 
-    for stage in STAGES.get(name, [f'layer{i}' for i in range(1, 5)]):
+    for stage in special['stages']:
         net.get_submodule(stage).register_forward_hook(keep_stage(stage))
     for key, module in net.named_modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -86,7 +96,7 @@ def main(names):
     sys.path.insert(0, str(PARITY))
     import rule
 
-    for name in names or NAMES:
+    for name in names or NETWORKS:
         kept = record(name, rule)
         path = PARITY / f'{name}.npz'
         np.savez_compressed(path, **kept)

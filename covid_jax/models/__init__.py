@@ -4,7 +4,7 @@ import difflib
 from functools import partial
 
 from covid_jax import UserError
-from covid_jax.models import crnet, resnest, resnet, vgg
+from covid_jax.models import covidnet, crnet, resnest, resnet, vgg
 
 NETWORKS = {
     'ResNet18': resnet.ResNet18,
@@ -22,6 +22,12 @@ NETWORKS = {
     '_VGGTiny': vgg._VGGTiny,
     'CRNet': crnet.CRNet,
     '_CRNetTiny': crnet._CRNetTiny,
+    'COVIDNet': covidnet.COVIDNet,
+    'COVIDNetRedesign': covidnet.COVIDNetRedesign,
+    'COVIDNetSmall': covidnet.COVIDNetSmall,
+    'COVIDNetRedesignSmall': covidnet.COVIDNetRedesignSmall,
+    '_COVIDNetTiny': covidnet._COVIDNetTiny,
+    '_COVIDNetRedesignTiny': covidnet._COVIDNetRedesignTiny,
 }
 
 

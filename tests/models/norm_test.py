@@ -1,0 +1,129 @@
+"""Batch normalisation by site, against one batch normalisation for each site's rows."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from covid_jax.models.norm import BatchNorm, DomainBatchNorm
+
+SITE = np.array([2, 0, 0, 2, 2, 0, 2, 2], np.int32)  # of the three sites, site 1 has no row
+SEEN = np.array([0, 2])
+
+
+def start(rng, sites, channels):
+    return {'params': {'scale': rng.uniform(0.5, 2, (sites, channels)).astype('f'),
+                       'bias': rng.normal(size=(sites, channels)).astype('f')},
+            'batch_stats': {'mean': rng.normal(size=(sites, channels)).astype('f'),
+                            'var': rng.uniform(1, 2, (sites, channels)).astype('f')}}
+
+
+def train(variables, x, site, **fields):
+    sites = len(variables['params']['scale'])
+    y, state = DomainBatchNorm(sites, False, **fields).apply(variables, x, site, mutable=['batch_stats'])
+    return y, state['batch_stats']
+
+
+def by_hand(x, mean, var, scale, bias, epsilon=1e-5):
+    return (x - mean) / np.sqrt(var + epsilon) * scale + bias
+
+
+@pytest.mark.parametrize('space', [(), (5, 6), (2, 3, 4)], ids=str)
+def test_each_site_is_normalised_as_if_it_were_alone(rng, space):
+    x = (rng.normal(size=(8, *space, 5)) * (1 + SITE.reshape(-1, *(1,) * (len(space) + 1))) + 3).astype('f')
+    variables = start(rng, 3, 5)
+    (p, s), axes = variables.values(), tuple(range(len(space) + 1))
+    y, after = train(variables, x, SITE)
+    assert y.shape == x.shape and y.dtype == np.float32
+    running = DomainBatchNorm(3, True).apply(variables, x, SITE)
+    for i in SEEN:
+        rows = x[i == SITE].astype(np.float64)
+        mean, var = rows.mean(axes), rows.var(axes)
+        np.testing.assert_allclose(y[i == SITE], by_hand(rows, mean, var, p['scale'][i], p['bias'][i]), atol=2e-5)
+        np.testing.assert_allclose(after['mean'][i], 0.9 * s['mean'][i] + 0.1 * mean, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(after['var'][i], 0.9 * s['var'][i] + 0.1 * var, rtol=1e-5)
+        own = by_hand(rows, s['mean'][i], s['var'][i], p['scale'][i], p['bias'][i])
+        np.testing.assert_allclose(running[i == SITE], own, atol=2e-5)
+
+
+def test_running_statistics_of_two_numbers():
+    """Site 0 sees 1 and 3 (mean 2, variance 1), site 1 sees 10 and 30 (mean 20, variance 100)."""
+    variables = DomainBatchNorm(2, False).init(jax.random.key(0), jnp.zeros((1, 1)), jnp.zeros(1, int))
+    x = np.array([[10.0], [1.0], [30.0], [3.0]], np.float32)
+    y, after = train(variables, x, np.array([1, 0, 1, 0]))
+    np.testing.assert_allclose(y[:, 0], [-1, -1, 1, 1], rtol=1e-4)
+    np.testing.assert_allclose(after['mean'], [[0.2], [2.0]], rtol=1e-6)
+    np.testing.assert_allclose(after['var'], [[1.0], [10.9]], rtol=1e-6)
+    _, fast = train(variables, x, np.array([1, 0, 1, 0]), momentum=0.5)
+    np.testing.assert_allclose(fast['var'], [[1.0], [50.5]], rtol=1e-6)
+    lazy, _ = train(variables, x, np.array([1, 0, 1, 0]), epsilon=3.0)
+    np.testing.assert_allclose(lazy[:, 0], [-10 / np.sqrt(103), -0.5, 10 / np.sqrt(103), 0.5], rtol=1e-6)
+
+
+def test_a_site_without_a_row_stays_as_it_is(rng):
+    x, variables = rng.normal(size=(8, 4, 4, 3)).astype('f'), start(rng, 3, 3)
+    weight = rng.normal(size=x.shape).astype('f')
+
+    def loss(params):
+        y, state = DomainBatchNorm(3, False).apply({**variables, 'params': params}, x, SITE, mutable=['batch_stats'])
+        return jnp.sum(y * weight), state['batch_stats']
+
+    gradient, after = jax.grad(loss, has_aux=True)(variables['params'])
+    for name in ('mean', 'var'):
+        np.testing.assert_array_equal(after[name][1], variables['batch_stats'][name][1])
+        assert np.isfinite(after[name]).all() and (after[name][SEEN] != variables['batch_stats'][name][SEEN]).all()
+    for g in gradient.values():
+        np.testing.assert_array_equal(g[1], 0)
+        assert np.isfinite(g).all() and (g[SEEN] != 0).all()
+
+
+def test_a_row_of_a_site_that_is_none_counts_nowhere(rng):
+    x, variables = rng.normal(size=(8, 4, 3)).astype('f'), start(rng, 3, 3)
+    expected, after = train(variables, x, SITE)
+    more = np.concatenate([x[:3], 100 + x[:1], x[3:], 100 + x[:1]])
+    y, after_more = train(variables, more, np.concatenate([SITE[:3], [-1], SITE[3:], [3]]))
+    np.testing.assert_allclose(np.delete(y, [3, 9], 0), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(y[np.array([3, 9])], 0)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), after_more, after)
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_one_site_is_batch_normalisation(rng, dtype):
+    x = jnp.asarray(3 + 2 * rng.normal(size=(8, 3, 5, 6, 4)), dtype)
+    variables = start(rng, 1, 4)
+    plain = jax.tree.map(lambda t: t[0], variables)
+    for running in (False, True):
+        y, after = DomainBatchNorm(1, running, dtype=dtype).apply(variables, x, 0 * SITE, mutable=['batch_stats'])
+        expected, state = BatchNorm(running, dtype=dtype).apply(plain, x, mutable=['batch_stats'])
+        assert y.dtype == dtype
+        np.testing.assert_allclose(y.astype('f'), expected.astype('f'), atol=2e-5 if dtype == 'float32' else 0.03)
+        for name in after['batch_stats']:
+            np.testing.assert_allclose(after['batch_stats'][name][0], state['batch_stats'][name], rtol=1e-5)
+
+
+def test_permuted_rows_are_permuted_outputs(rng):
+    x, variables, order = rng.normal(size=(8, 4, 4, 3)).astype('f'), start(rng, 3, 3), rng.permutation(8)
+    y, after = train(variables, x, SITE)
+    again, after_again = train(variables, x[order], SITE[order])
+    np.testing.assert_allclose(again, y[order], rtol=1e-5, atol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), after_again, after)
+
+
+def test_one_device_equals_eight(rng):
+    """One row a device: each holds rows of one site alone."""
+    x, variables = rng.normal(size=(8, 6, 6, 3)).astype('f'), start(rng, 3, 3)
+    weight = rng.normal(size=x.shape).astype('f')
+
+    def step(variables, x, site):
+        def loss(params):
+            y, state = DomainBatchNorm(3, False).apply({**variables, 'params': params}, x, site, mutable=['batch_stats'])
+            return jnp.sum(y * weight), (y, state)
+        return jax.value_and_grad(loss, has_aux=True)(variables['params'])
+
+    mesh = Mesh(np.array(jax.devices()), 'data')
+    assert mesh.size == 8
+    rows, same = (NamedSharding(mesh, PartitionSpec(*axis)) for axis in (['data'], []))
+    many = jax.jit(step, in_shardings=(same, rows, rows), out_shardings=same)(variables, x, SITE)
+    for a, b in zip(jax.tree.leaves(jax.jit(step)(variables, x, SITE)), jax.tree.leaves(many), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(a).max())
