@@ -9,14 +9,16 @@ tests/parity/rule.py draws. timm's resnet18 and resnet50 have torchvision's name
 """
 
 import copy
+import re
 import sys
 import types
 from pathlib import Path
 
 import numpy as np
+import parity_efficientnet
 
 PARITY = Path(__file__).resolve().parent.parent / 'tests' / 'parity'
-NAMES = ('resnet18', 'resnet50', 'resnest50d')
+NAMES = ('resnet18', 'resnet50', 'resnest50d', 'efficientnet_b0', 'efficientnet_b4', *parity_efficientnet.NAMES)
 CHANNELS = 8  # of each batch normalisation whose statistics are kept
 
 
@@ -32,8 +34,10 @@ def import_timm():
 def build(name, rule):
     import torch
 
-    net = import_timm().create_model(name)
-    state = {k: v if k.endswith('num_batches_tracked') else torch.from_numpy(rule.draw(k, tuple(v.shape)))
+    own = name in parity_efficientnet.NAMES
+    net = parity_efficientnet.build(name) if own else import_timm().create_model(name)
+    gain = parity_efficientnet.GAINS.get(name, 1.0)
+    state = {k: v if k.endswith('num_batches_tracked') else torch.from_numpy(rule.draw(k, tuple(v.shape), gain))
              for k, v in net.state_dict().items()}
     net.load_state_dict(state, strict=True)
     return net
@@ -42,12 +46,13 @@ def build(name, rule):
 def record(name, rule):
     import torch
 
-    net, x, kept = build(name, rule), torch.from_numpy(rule.image()), {}
+    image = parity_efficientnet.image(rule.image()) if name in parity_efficientnet.NAMES else rule.image()
+    net, x, kept = build(name, rule), torch.from_numpy(image), {}
 
     def keep_stage(stage):
         def hook(module, args, output):
             if not net.training:
-                kept[f'eval/{stage}'] = rule.sample(output.permute(0, 2, 3, 1).numpy())
+                kept[f'eval/{stage}'] = rule.sample(output.movedim(1, -1).numpy())
         return hook
 
     def keep_statistics(key, old):
@@ -60,10 +65,10 @@ def record(name, rule):
                 kept[f'train/{key}.running_var'] = (var * (n - 1) / n)[:CHANNELS].numpy()
         return hook
 
-    for i in range(1, 5):
-        getattr(net, f'layer{i}').register_forward_hook(keep_stage(f'layer{i}'))
     for key, module in net.named_modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
+        if re.fullmatch(r'layer\d|blocks\.\d', key):
+            module.register_forward_hook(keep_stage(key))
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.register_forward_hook(keep_statistics(key, copy.deepcopy(module.state_dict())))
     with torch.no_grad():
         kept['eval/logits'] = net.eval()(x).numpy()
