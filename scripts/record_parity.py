@@ -12,23 +12,31 @@ What timm does not have is built by a script beside this one.
 import copy
 import sys
 import types
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
 PARITY = Path(__file__).resolve().parent.parent / 'tests' / 'parity'
-# Of each network: the modules whose output is sampled; and, where it is not the rule's own, the shape of the images
-# (`image`), the numerator of a kernel's variance (`gain`); `by`: the script beside this one whose build(name) makes it.
+# Of each network: `stages`, the modules whose output is sampled, and what is special about it: `image`, the shape of its
+# images; `volumes`, the shape that they are cut into; `draw`, what the rule is told about its weights; `by`, the script
+# beside this one whose build(name) makes it.
 RESNET = {'stages': [f'layer{i}' for i in range(1, 5)]}
-# sixteen blocks of five convolutions, and no ReLU, which a gain of 2 is for
-COVIDNET = {'stages': ['p13', 'p24', 'p36', 'p43'], 'image': (6, 3, 144, 112), 'gain': 0.8, 'by': 'parity_covidnet'}
+EFFICIENTNET = {'stages': [f'blocks.{i}' for i in range(7)]}  # with smaller scales nothing of the image is left behind gates
+VGG = {'image': (2, 3, 64, 64)}
+COVIDNET = {'stages': ['p13', 'p24', 'p36', 'p43'], 'image': (6, 3, 144, 112), 'by': 'parity_covidnet',
+            'draw': {'gain': 0.8}}  # sixteen blocks of five convolutions without the ReLU that a gain of 2 is for
 NETWORKS = {
     'resnet18': RESNET,
     'resnet50': RESNET,
     'resnest50d': RESNET,
-    'vgg16': {'stages': [*(f'features.{k}' for k in (4, 9, 16, 23, 30)), 'pre_logits.act1'], 'image': (2, 3, 64, 64)},
-    'vgg19': {'stages': [*(f'features.{k}' for k in (4, 9, 18, 27, 36)), 'pre_logits.act1'], 'image': (2, 3, 64, 64)},
+    'efficientnet_b0': EFFICIENTNET | {'draw': {'scale': 2.1}},
+    'efficientnet_b4': EFFICIENTNET | {'draw': {'scale': 1.85}},
+    'efficientnet_b0_3d': EFFICIENTNET | {'draw': {'scale': 2.4}, 'volumes': (3, 1, 24, 36, 28),
+                                          'by': 'parity_efficientnet'},
+    'vgg16': VGG | {'stages': [*(f'features.{k}' for k in (4, 9, 16, 23, 30)), 'pre_logits.act1']},
+    'vgg19': VGG | {'stages': [*(f'features.{k}' for k in (4, 9, 18, 27, 36)), 'pre_logits.act1']},
     'crnet': {'stages': ['pool1', 'pool2', 'pool3', 'avgpool'], 'image': (2, 1, 224, 224), 'by': 'parity_crnet'},
     'covidnet': COVIDNET,
     'covidnet_redesign': COVIDNET,
@@ -50,8 +58,8 @@ def build(name, rule):
 
     special = NETWORKS[name]
     net = import_module(special['by']).build(name) if 'by' in special else import_timm().create_model(name)
-    drawn = {k: special[k] for k in ('gain',) if k in special}
-    state = {k: v if k.endswith('num_batches_tracked') else torch.from_numpy(rule.draw(k, tuple(v.shape), **drawn))
+    draw = partial(rule.draw, **special.get('draw', {}))
+    state = {k: v if k.endswith('num_batches_tracked') else torch.from_numpy(draw(k, tuple(v.shape)))
              for k, v in net.state_dict().items()}
     net.load_state_dict(state, strict=True)
     return net
@@ -61,12 +69,13 @@ def record(name, rule):
     import torch
 
     special = NETWORKS[name]
-    net, x, kept = build(name, rule), torch.from_numpy(rule.image(special.get('image', rule.IMAGE))), {}
+    image = rule.image(special.get('image', rule.IMAGE))
+    net, x, kept = build(name, rule), torch.from_numpy(image.reshape(special.get('volumes', image.shape))), {}
 
     def keep_stage(stage):
         def hook(module, args, output):
             if not net.training:
-                kept[f'eval/{stage}'] = rule.sample(output.permute(0, 2, 3, 1).numpy())
+                kept[f'eval/{stage}'] = rule.sample(output.movedim(1, -1).numpy())
         return hook
 
     def keep_statistics(key, old):
@@ -82,7 +91,7 @@ def record(name, rule):
     for stage in special['stages']:
         net.get_submodule(stage).register_forward_hook(keep_stage(stage))
     for key, module in net.named_modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.register_forward_hook(keep_statistics(key, copy.deepcopy(module.state_dict())))
     with torch.no_grad():
         kept['eval/logits'] = net.eval()(x).numpy()

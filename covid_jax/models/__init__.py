@@ -4,7 +4,7 @@ import difflib
 from functools import partial
 
 from covid_jax import UserError
-from covid_jax.models import covidnet, crnet, resnest, resnet, vgg
+from covid_jax.models import covidnet, crnet, efficientnet, resnest, resnet, vgg
 
 NETWORKS = {
     'ResNet18': resnet.ResNet18,
@@ -17,6 +17,10 @@ NETWORKS = {
     'ResNeSt50': resnest.ResNeSt50,
     'ResNeSt14Small': resnest.ResNeSt14Small,
     '_ResNeStTiny': resnest._ResNeStTiny,
+    'EfficientNetB0': efficientnet.EfficientNetB0,
+    'EfficientNetB1': efficientnet.EfficientNetB1,
+    'EfficientNetB4': efficientnet.EfficientNetB4,
+    '_EfficientNetTiny': efficientnet._EfficientNetTiny,
     'VGG16': vgg.VGG16,
     'VGG19': vgg.VGG19,
     '_VGGTiny': vgg._VGGTiny,
@@ -43,8 +47,8 @@ def network(name, **fields):
             raise UserError(f'{name} has no --config.model.{field}: leave it unset')
     strides = fields.get('depth_strides', ())
     if strides and (len(strides) != (wanted := 2 + len(make.keywords['stage_sizes'])) or min(strides) < 1):
-        raise UserError(f'--config.model.depth_strides={tuple(strides)}: {name} takes {wanted} numbers from 1 up, of the stem, '
-                        'its pool, and each stage')
+        raise UserError(f'--config.model.depth_strides={tuple(strides)}: {name} takes {wanted} numbers from 1 up, of the '
+                        'stem, its pool, and each stage')
     for field, allowed in (('taps', (1, 3)), ('stem_plane', (1, 3, 5, 7))):
         if fields.get(field, allowed[0]) not in allowed:
             raise UserError(f'--config.model.{field}={fields[field]} must be one of {", ".join(map(str, allowed))}')

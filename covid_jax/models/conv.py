@@ -6,8 +6,10 @@ network, chosen from the mesh's platform; both are tested against `lax.conv_gene
 """
 
 import math
+from functools import partial
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -58,15 +60,84 @@ def _dot(x, kernel):
     return y.reshape(*x.shape[:-1], -1)
 
 
-def _depth_on_channels(x, kernel, strides, padding, depth):
-    """One 2D convolution: the slices that a depth tap sees stand side by side on the channels, depth folds into batch."""
+def _depth_on_channels(x, kernel, strides, padding, depth, groups=1):
+    """One 2D convolution: the slices that a depth tap sees stand side by side on the channels, depth folds into batch.
+    `groups` other than 1 asks for a kernel one slice deep."""
     kd, kh, kw, features_in, features = kernel.shape
     x = jnp.pad(x, ((0, 0), padding[0], (0, 0), (0, 0), (0, 0)))
     x = jnp.concatenate([x[:, d:d + (depth - 1) * strides[0] + 1:strides[0]] for d in range(kd)], -1)
     kernel = kernel.transpose(1, 2, 0, 3, 4).reshape(kh, kw, kd * features_in, features)
     y = lax.conv_general_dilated(x.reshape(-1, *x.shape[2:]), kernel, strides[1:], padding[1:],
-                                 dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+                                 dimension_numbers=('NHWC', 'HWIO', 'NHWC'), feature_group_count=groups)
     return y.reshape(-1, depth, *y.shape[1:])
+
+
+def depthwise(x, kernel, strides=(1, 1, 1), padding=((0, 0), (0, 0), (0, 0)), form='native'):
+    """Depthwise 3D convolution: every channel has a kernel of its own, and sees no other.
+
+    Args:
+      x: [batch, depth, height, width, channels].
+      kernel: [kd, kh, kw, 1, channels].
+      strides, padding: as in `conv3d`.
+      form: 'native' is XLA's grouped convolution, right on GPU and TPU (of two dimensions where the kernel is one slice
+        deep); 'planar', the CPU form, is the sum over taps of a shifted copy times the tap.
+
+    Returns: [batch, depth', height', width', channels].
+    """
+    if form == 'planar':
+        return _shifted(x, kernel, tuple(strides), tuple(map(tuple, padding)))
+    if kernel.shape[0] == 1:
+        depth = (x.shape[1] + sum(padding[0]) - 1) // strides[0] + 1
+        return _depth_on_channels(x, kernel, strides, padding, depth, groups=x.shape[-1])
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'),
+                                    feature_group_count=x.shape[-1])
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _shifted(x, kernel, strides, padding):
+    """The sum in float32, in one pass over x; what autodiff makes of it is slow, so the backward pass is written out."""
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    xs, taps = lax.optimization_barrier(jnp.pad(x, ((0, 0), *padding, (0, 0))).astype(wide)), kernel.shape[:3]
+    out = [(n - k) // s + 1 for n, k, s in zip(xs.shape[1:4], taps, strides, strict=True)]
+    return sum(_window(xs, tap, out, strides) * kernel[tap][0] for tap in np.ndindex(taps)).astype(x.dtype)
+
+
+def _shifted_forward(x, kernel, strides, padding):
+    return _shifted(x, kernel, strides, padding), (x, kernel)
+
+
+def _shifted_backward(strides, padding, saved, dy):
+    """dx is the same sum over dy, spread by the strides, with the kernel turned about. dw is a sum of products for each
+    tap: row by row, so that what all taps read stays in the cache, and within an image, so that rows of a batch that
+    lie on several devices meet only as numbers of the kernel's size."""
+    x, kernel = saved
+    taps, unit = kernel.shape[:3], (1, 1, 1)
+    spread = [(k - 1 - before, n - 1 + before - (m - 1) * s, s - 1) for k, (before, _), n, m, s in
+              zip(taps, padding, x.shape[1:4], dy.shape[1:4], strides, strict=True)]
+    dx = _shifted(lax.pad(dy, jnp.zeros((), dy.dtype), [(0, 0, 0), *spread, (0, 0, 0)]), jnp.flip(kernel, (0, 1, 2)),
+                  unit, ((0, 0),) * 3)
+
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    out = dy.shape[1], 1, dy.shape[3]
+
+    def add_row(totals, i):
+        rows = lax.dynamic_slice_in_dim(x, i * strides[1], taps[1], 2).astype(wide)
+        d = lax.dynamic_slice_in_dim(dy, i, 1, 2).astype(wide)
+        return tuple(t + _window(rows, tap, out, strides) * d for t, tap in zip(totals, np.ndindex(taps), strict=True)), None
+
+    zeros = (jnp.zeros_like(dy[:, :, :1], wide),) * math.prod(taps)
+    totals, _ = lax.scan(add_row, zeros, np.arange(dy.shape[2]))
+    dw = jnp.sum(jnp.stack([jnp.sum(t, (1, 2, 3)) for t in totals]), 1)
+    return dx.astype(x.dtype), dw.reshape(kernel.shape).astype(kernel.dtype)
+
+
+_shifted.defvjp(_shifted_forward, _shifted_backward)
+
+
+def _window(x, start, size, strides):
+    """[batch, *size, channels]: what begins at `start` and is read in steps of `strides`."""
+    return x[(slice(None), *(slice(i, i + (n - 1) * s + 1, s) for i, n, s in zip(start, size, strides, strict=True)))]
 
 
 class Conv(nn.Module):
@@ -101,6 +172,22 @@ class Conv(nn.Module):
         if not self.join:
             return pieces
         return pieces[0] if self.groups == 1 else jnp.concatenate(pieces, -1)
+
+
+class DepthwiseConv(nn.Module):
+    """Depthwise convolution with its kernel [kd, kh, kw, 1, channels], zero-padded by half the kernel."""
+
+    kernel_size: tuple[int, int, int]
+    strides: tuple[int, int, int] = (1, 1, 1)
+    dtype: str = 'float32'
+    form: str = 'native'
+    kernel_init: nn.initializers.Initializer = nn.initializers.he_normal()
+
+    @nn.compact
+    def __call__(self, x):
+        kernel = self.param('kernel', self.kernel_init, (*self.kernel_size, 1, x.shape[-1])).astype(self.dtype)
+        padding = [(k // 2, k // 2) for k in self.kernel_size]
+        return depthwise(x.astype(self.dtype), kernel, self.strides, padding, self.form)
 
 
 def max_pool(x, window, strides, padding):

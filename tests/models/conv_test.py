@@ -50,6 +50,70 @@ def test_two_groups_equal_the_grouped_convolution(rng):
     np.testing.assert_allclose(layer.apply(variables, x), expected, atol=2e-5)
 
 
+DEPTHWISE = [  # shape, kernel, strides, padding
+    ((2, 5, 9, 8, 3), (3, 3, 3), (1, 1, 1), ((1, 1),) * 3),
+    ((2, 5, 9, 8, 3), (3, 3, 3), (2, 2, 2), ((1, 1),) * 3),
+    ((2, 7, 8, 11, 3), (5, 3, 3), (2, 2, 2), ((2, 2), (1, 1), (1, 1))),
+    ((3, 1, 12, 13, 4), (1, 5, 5), (1, 1, 1), ((0, 0), (2, 2), (2, 2))),
+    ((2, 3, 12, 13, 4), (1, 5, 5), (1, 2, 2), ((0, 0), (2, 2), (2, 2))),
+    ((2, 6, 9, 9, 4), (1, 3, 3), (2, 1, 1), ((0, 0), (1, 1), (1, 1))),
+    ((1, 2, 2, 2, 5), (3, 5, 5), (2, 2, 2), ((1, 1), (2, 2), (2, 2))),  # the kernel is wider than the map
+    ((1, 4, 7, 6, 5), (3, 3, 3), (2, 1, 3), ((1, 0), (0, 1), (2, 2))),  # what lies at the end is never read
+]
+
+
+@pytest.mark.parametrize('form', ['native', 'planar'])
+@pytest.mark.parametrize('case', DEPTHWISE, ids=str)
+def test_depthwise_equals_xla_with_gradients(rng, case, form):
+    shape, taps, strides, padding = case
+    x, w = rng.normal(size=shape).astype('f'), rng.normal(size=(*taps, 1, shape[-1])).astype('f')
+
+    def theirs(x, w):
+        return lax.conv_general_dilated(x, w, strides, padding, dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'),
+                                        feature_group_count=shape[-1], precision='highest')
+
+    def ours(x, w):
+        return conv.depthwise(x, w, strides, padding, form)
+
+    cotangent = rng.normal(size=jax.eval_shape(theirs, x, w).shape).astype('f')
+    given, expected = (jax.jit(lambda x, w, f=f: (f(x, w), *jax.vjp(f, x, w)[1](cotangent)))(x, w) for f in (ours, theirs))
+    for a, b in zip(given, expected, strict=True):
+        assert a.shape == b.shape
+        np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(b).max()))
+
+
+def test_a_tap_moves_its_channel_alone():
+    layer = conv.DepthwiseConv((1, 1, 3), form='planar')
+    x = jnp.arange(8.0).reshape(1, 1, 1, 4, 2)  # channels 0 2 4 6 and 1 3 5 7
+    kernel = jnp.array([[1.0, 0], [0, 0], [0, 10]]).reshape(1, 1, 3, 1, 2)  # from the left; ten times from the right
+    y = layer.apply({'params': {'kernel': kernel}}, x)
+    np.testing.assert_array_equal(y[0, 0, 0], [[0, 30], [0, 50], [2, 70], [4, 0]])
+
+
+def test_depthwise_in_bfloat16_sums_in_float32():
+    weights = jnp.full((1, 5, 5, 1, 2), 2.0**-9, 'bfloat16').at[:, 0, 0].set(1)  # 1 + 2^-9 is 1 in bfloat16
+    ones = jnp.ones((1, 1, 9, 9, 2), 'bfloat16')
+    y, back = jax.vjp(lambda x, w: conv.depthwise(x, w, form='planar'), ones, weights)
+    dx, dw = back(weights.reshape(y.shape))
+    assert y.dtype == dx.dtype == dw.dtype == 'bfloat16'
+    np.testing.assert_array_equal(y.astype('f'), 1 + 24 / 512)
+    np.testing.assert_array_equal(dw.astype('f'), 1 + 24 / 512)
+
+
+def test_depthwise_gradients_of_rows_on_many_devices_meet_only_as_kernels(rng):
+    mesh = jax.make_mesh((8,), ('data',), axis_types=(jax.sharding.AxisType.Auto,))
+    rows, whole = (jax.NamedSharding(mesh, jax.P(*axes)) for axes in (('data',), ()))
+    x, w = rng.normal(size=(8, 1, 16, 16, 4)).astype('f'), rng.normal(size=(1, 3, 3, 1, 4)).astype('f')
+
+    def loss(x, w):
+        return jnp.sum(conv.depthwise(x, w, (1, 2, 2), ((0, 0), (1, 1), (1, 1)), 'planar') ** 2)
+
+    gradient = jax.jit(jax.grad(loss, (0, 1)), in_shardings=(rows, whole), out_shardings=(rows, whole))
+    text = gradient.lower(x, w).compile().as_text()
+    assert text.count('all-reduce(') == 1 and 'f32[9,4]' in next(t for t in text.splitlines() if 'all-reduce(' in t)
+    assert not any(name in text for name in ('all-gather', 'all-to-all', 'collective-permute'))
+
+
 POOLS = [((3, 3, 3), (2, 2, 2), ((1, 1),) * 3), ((1, 3, 3), (1, 2, 2), ((0, 0), (1, 1), (1, 1))),
          ((2, 2, 2), (2, 2, 2), ((0, 1), (0, 0), (0, 1)))]
 

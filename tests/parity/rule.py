@@ -7,14 +7,15 @@ import numpy as np
 IMAGE = (6, 3, 72, 56)  # batch, channels, height, width: sizes at which a pool meets an odd side
 
 
-def draw(name, shape, gain=2):
-    """float32 tensor in torch's layout: kernels N(0, gain / fan in), variances in [0.5, 1.5], scales in [0.25, 0.75] (so
-    that blocks add little and a softmax in the last of them does not blow up rounding), the rest N(0, 0.01)."""
+def draw(name, shape, gain=2, scale=1.0):
+    """float32 tensor in torch's layout: kernels N(0, gain / fan in), variances in [0.5, 1.5], scales in `scale` times
+    [0.25, 0.75] (so that blocks add little and a softmax in the last of them does not blow up rounding), the rest
+    N(0, 0.01)."""
     rng = np.random.default_rng(crc32(name.encode()))
     if name.endswith('running_var'):
         value = rng.uniform(0.5, 1.5, shape)
     elif name.endswith('weight') and len(shape) == 1:
-        value = rng.uniform(0.25, 0.75, shape)
+        value = scale * rng.uniform(0.25, 0.75, shape)
     elif name.endswith('weight'):
         value = rng.normal(0, np.sqrt(gain / np.prod(shape[1:])), shape)
     else:
