@@ -9,6 +9,7 @@ tests/parity/rule.py draws. timm's resnet18 and resnet50 have torchvision's name
 """
 
 import copy
+import re
 import sys
 import types
 from pathlib import Path
@@ -16,7 +17,10 @@ from pathlib import Path
 import numpy as np
 
 PARITY = Path(__file__).resolve().parent.parent / 'tests' / 'parity'
-NAMES = ('resnet18', 'resnet50', 'resnest50d')
+NAMES = ('resnet18', 'resnet50', 'resnest50d', 'densenet121', 'densenet169')
+DENSE = 'densenet121', 'densenet169'
+IMAGES = dict.fromkeys(DENSE, (3, 3, 64, 64))  # the rest: the rule's own
+STAGES = dict.fromkeys(DENSE, [*(f'features.transition{i}' for i in (1, 2, 3)), 'features.norm5'])  # the rest: layer1 to 4
 CHANNELS = 8  # of each batch normalisation whose statistics are kept
 
 
@@ -42,7 +46,7 @@ def build(name, rule):
 def record(name, rule):
     import torch
 
-    net, x, kept = build(name, rule), torch.from_numpy(rule.image()), {}
+    net, x, kept = build(name, rule), torch.from_numpy(rule.image(IMAGES.get(name, rule.IMAGE))), {}
 
     def keep_stage(stage):
         def hook(module, args, output):
@@ -60,10 +64,11 @@ def record(name, rule):
                 kept[f'train/{key}.running_var'] = (var * (n - 1) / n)[:CHANNELS].numpy()
         return hook
 
-    for i in range(1, 5):
-        getattr(net, f'layer{i}').register_forward_hook(keep_stage(f'layer{i}'))
+    for stage in STAGES.get(name, [f'layer{i}' for i in range(1, 5)]):
+        net.get_submodule(stage).register_forward_hook(keep_stage(stage))
     for key, module in net.named_modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
+        seen_again = re.search(r'denselayer\d+\.norm1$', key)  # the transition after it has those statistics
+        if isinstance(module, torch.nn.BatchNorm2d) and not seen_again:
             module.register_forward_hook(keep_statistics(key, copy.deepcopy(module.state_dict())))
     with torch.no_grad():
         kept['eval/logits'] = net.eval()(x).numpy()

@@ -22,13 +22,13 @@ def draw(name, shape):
     return value.astype(np.float32)
 
 
-def image():
-    """IMAGE, in [0, 1]: squares of 8 pixels and noise; the images differ in contrast, or normalising them would blow up
+def image(shape=IMAGE):
+    """Images in [0, 1]: squares of 8 pixels and noise; the images differ in contrast, or normalising them would blow up
     rounding."""
-    rng, (batch, channels, height, width) = np.random.default_rng(0), IMAGE
+    rng, (batch, channels, height, width) = np.random.default_rng(0), shape
     squares = rng.random((batch, channels, height // 8, width // 8)).repeat(8, 2).repeat(8, 3)
     contrast = np.linspace(0.1, 1, batch).reshape(-1, 1, 1, 1)
-    return (contrast * (0.8 * squares + 0.2 * rng.random(IMAGE))).astype(np.float32)
+    return (contrast * (0.8 * squares + 0.2 * rng.random(shape))).astype(np.float32)
 
 
 def sample(x, count=64):
