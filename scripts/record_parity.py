@@ -10,6 +10,7 @@ What timm does not have is built by a script beside this one.
 """
 
 import copy
+import re
 import sys
 import types
 from functools import partial
@@ -20,10 +21,12 @@ import numpy as np
 
 PARITY = Path(__file__).resolve().parent.parent / 'tests' / 'parity'
 # Of each network: `stages`, the modules whose output is sampled, and what is special about it: `image`, the shape of its
-# images; `volumes`, the shape that they are cut into; `draw`, what the rule is told about its weights; `by`, the script
-# beside this one whose build(name) makes it.
+# images; `volumes`, the shape that they are cut into; `draw`, what the rule is told about its weights; `unseen`, which
+# normalisations' statistics are not kept; `by`, the script beside this one whose build(name) makes it.
 RESNET = {'stages': [f'layer{i}' for i in range(1, 5)]}
 EFFICIENTNET = {'stages': [f'blocks.{i}' for i in range(7)]}  # with smaller scales nothing of the image is left behind gates
+DENSENET = {'stages': [*(f'features.transition{i}' for i in (1, 2, 3)), 'features.norm5'], 'image': (3, 3, 64, 64),
+            'unseen': r'denselayer\d+\.norm1$'}  # the transition after it has those statistics
 VGG = {'image': (2, 3, 64, 64)}
 COVIDNET = {'stages': ['p13', 'p24', 'p36', 'p43'], 'image': (6, 3, 144, 112), 'by': 'parity_covidnet',
             'draw': {'gain': 0.8}}  # sixteen blocks of five convolutions without the ReLU that a gain of 2 is for
@@ -35,6 +38,8 @@ NETWORKS = {
     'efficientnet_b4': EFFICIENTNET | {'draw': {'scale': 1.85}},
     'efficientnet_b0_3d': EFFICIENTNET | {'draw': {'scale': 2.4}, 'volumes': (3, 1, 24, 36, 28),
                                           'by': 'parity_efficientnet'},
+    'densenet121': DENSENET,
+    'densenet169': DENSENET,
     'vgg16': VGG | {'stages': [*(f'features.{k}' for k in (4, 9, 16, 23, 30)), 'pre_logits.act1']},
     'vgg19': VGG | {'stages': [*(f'features.{k}' for k in (4, 9, 18, 27, 36)), 'pre_logits.act1']},
     'crnet': {'stages': ['pool1', 'pool2', 'pool3', 'avgpool'], 'image': (2, 1, 224, 224), 'by': 'parity_crnet'},
@@ -91,7 +96,8 @@ def record(name, rule):
     for stage in special['stages']:
         net.get_submodule(stage).register_forward_hook(keep_stage(stage))
     for key, module in net.named_modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+        unseen = 'unseen' in special and re.search(special['unseen'], key)
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and not unseen:
             module.register_forward_hook(keep_statistics(key, copy.deepcopy(module.state_dict())))
     with torch.no_grad():
         kept['eval/logits'] = net.eval()(x).numpy()

@@ -4,7 +4,7 @@ import difflib
 from functools import partial
 
 from covid_jax import UserError
-from covid_jax.models import covidnet, crnet, efficientnet, resnest, resnet, vgg
+from covid_jax.models import covidnet, crnet, densenet, efficientnet, resnest, resnet, vgg
 
 NETWORKS = {
     'ResNet18': resnet.ResNet18,
@@ -17,6 +17,9 @@ NETWORKS = {
     'ResNeSt50': resnest.ResNeSt50,
     'ResNeSt14Small': resnest.ResNeSt14Small,
     '_ResNeStTiny': resnest._ResNeStTiny,
+    'DenseNet121': densenet.DenseNet121,
+    'DenseNet169': densenet.DenseNet169,
+    '_DenseNetTiny': densenet._DenseNetTiny,
     'EfficientNetB0': efficientnet.EfficientNetB0,
     'EfficientNetB1': efficientnet.EfficientNetB1,
     'EfficientNetB4': efficientnet.EfficientNetB4,

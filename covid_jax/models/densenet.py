@@ -1,0 +1,136 @@
+"""DenseNet-BC in 2D: Huang et al., "Densely Connected Convolutional Networks" (2017), sections 3 and 4.3, Table 1.
+
+A layer sees all that the layers before it in its block made (equation 2). What the latest made stays in pieces, each
+normalised where it lies, and only what a convolution reads is put side by side; every fourth layer joins the pieces into
+one. Joined at every layer, each of them is read, copied and averaged over again: a sixth more time on a CPU and half as
+much memory again for a block of 32 layers. Never joined, they make a network that is slow to compile. A transition's
+average pool stands before its 1x1 convolution, with which it commutes: a quarter of the work.
+
+Names of torchvision's and timm's densenet121 and densenet169, by rule; kernels [out, in, kh, kw] -> [1, kh, kw, in, out]:
+
+    features.{conv,norm}0.*                                 {conv,norm}0/*
+    features.denseblock{i}.denselayer{j}.{norm,conv}{k}.*   denseblock{i}_denselayer{j}/{norm,conv}{k}/*    i, j, k from 1
+    features.transition{i}.{norm,conv}.*                    transition{i}/{norm,conv}/*
+    features.norm5.*                                        norm5/*
+    classifier.{weight,bias}                                classifier/Dense_0/{kernel,bias}    kernel transposed
+
+The files that torchvision publishes are older than its names: they say norm.1 and conv.2 where the network has norm1 and
+conv2.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from covid_jax.models.conv import Conv, avg_pool, max_pool
+from covid_jax.models.heads import Classifier
+from covid_jax.models.norm import BatchNorm
+from covid_jax.models.resnet import POINT
+
+JOIN = 4  # layers after which the pieces become one
+
+
+def norm_relu(norm, pieces):
+    """Arrays whose channels stand side by side in the parameters of `norm` -> the same, normalised, then ReLU."""
+    y = norm(*pieces)
+    return [nn.relu(piece) for piece in (y if len(pieces) > 1 else [y])]
+
+
+class DenseLayer(nn.Module):
+    """Pieces [batch, 1, h, w, any] -> [batch, 1, h, w, growth]: 1x1 to `bottleneck` times growth, then 3x3 (section 3,
+    "Bottleneck layers")."""
+
+    growth: int
+    bottleneck: int
+    conv: nn.Module
+    norm: nn.Module
+
+    @nn.compact
+    def __call__(self, *pieces):
+        x = jnp.concatenate(norm_relu(self.norm(name='norm1'), pieces), -1)
+        y = self.conv(self.bottleneck * self.growth, POINT, name='conv1')(x)
+        return self.conv(self.growth, (1, 3, 3), name='conv2')(nn.relu(self.norm(name='norm2')(y)))
+
+
+class Transition(nn.Module):
+    """Pieces [batch, 1, h, w, any] -> [batch, 1, h // 2, w // 2, half of all channels]: 1x1 and a 2x2 average."""
+
+    conv: nn.Module
+    norm: nn.Module
+
+    @nn.compact
+    def __call__(self, *pieces):
+        window = (1, 2, 2)
+        x = [avg_pool(piece, window, window, [(0, 0)] * 3) for piece in norm_relu(self.norm(name='norm'), pieces)]
+        x = jnp.concatenate(x, -1)
+        return self.conv(x.shape[-1] // 2, POINT, name='conv')(x)
+
+
+class DenseNet(nn.Module):
+    """image in [0, 1], [batch, height, width, channels] -> logits [batch, classes],
+    {'map' [batch, h, w, dim], normalised and through ReLU; 'features' [batch, dim], its mean}.
+
+    stage_sizes: layers of each dense block; growth: channels that each adds (k); width: channels of the stem.
+    remat: compute the stem, each layer and each transition again in the backward pass instead of keeping what is inside.
+    """
+
+    stage_sizes: tuple[int, ...]
+    classes: int
+    growth: int = 32
+    bottleneck: int = 4
+    width: int = 64
+    remat: bool = False
+    mean: float | tuple[float, ...] = 0.0
+    std: float | tuple[float, ...] = 1.0
+    dtype: str = 'float32'
+    conv_form: str = 'native'
+
+    def setup(self):
+        self.classifier = Classifier(self.classes)
+
+    @nn.compact
+    def trunk(self, image, train=False):
+        """Last feature map, in the compute dtype."""
+        conv = partial(Conv, dtype=self.dtype, form=self.conv_form)
+        norm = partial(BatchNorm, use_running_average=not train, dtype=self.dtype)
+        mean, std = (jnp.asarray(m, image.dtype) for m in (self.mean, self.std))
+        remat = nn.remat if self.remat else lambda f: f
+        layer, transition = remat(DenseLayer), remat(Transition)
+        x = remat(lambda net, x: net._stem(x, conv, norm))(self, ((image - mean) / std).astype(self.dtype)[:, None])
+        for i, size in enumerate(self.stage_sizes, 1):
+            pieces = [x]
+            for j in range(1, size + 1):
+                pieces.append(layer(self.growth, self.bottleneck, conv, norm, name=f'denseblock{i}_denselayer{j}')(*pieces))
+                if j % JOIN == 0:
+                    pieces = [jnp.concatenate(pieces, -1)]
+            if i < len(self.stage_sizes):
+                x = transition(conv, norm, name=f'transition{i}')(*pieces)
+        return jnp.concatenate(norm_relu(norm(name='norm5'), pieces), -1)[:, 0]
+
+    def _stem(self, x, conv, norm):
+        x = nn.relu(norm(name='norm0')(conv(self.width, (1, 7, 7), (1, 2, 2), name='conv0')(x)))
+        return max_pool(x, (1, 3, 3), (1, 2, 2), [(0, 0), (1, 1), (1, 1)])
+
+    def head(self, x, train=False):
+        """Feature map -> logits [batch, classes], features [batch, dim], both float32."""
+        features = jnp.mean(x.astype(jnp.float32), (1, 2))
+        return self.classifier(features), features
+
+    def __call__(self, image, train=False, site=None):
+        x = self.trunk(image, train)
+        logits, features = self.head(x, train)
+        return logits, {'map': x, 'features': features}
+
+
+def torch_name(modules, torchvision=False):
+    """['denseblock1_denselayer2', 'conv1'] -> 'features.denseblock1.denselayer2.conv1', timm's name and torchvision's."""
+    if modules[0] == 'classifier':
+        return 'classifier'
+    return '.'.join(['features', *modules]).replace('_', '.')
+
+
+DenseNet121 = partial(DenseNet, stage_sizes=(6, 12, 24, 16))
+DenseNet169 = partial(DenseNet, stage_sizes=(6, 12, 32, 32))
+# For tests alone.
+_DenseNetTiny = partial(DenseNet, stage_sizes=(2, 2), growth=4, width=6)
