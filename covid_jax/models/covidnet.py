@@ -31,7 +31,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from covid_jax.models.conv import conv3d, max_pool
+from covid_jax.models.conv import conv3d, depthwise, max_pool
 from covid_jax.models.norm import DomainBatchNorm
 
 POINT = (1, 1, 1)
@@ -47,12 +47,6 @@ def _weights(module, shape):
     return module.param('kernel', uniform, shape), module.param('bias', uniform, shape[-1:])
 
 
-def _depthwise(x, kernel, strides, padding, form):
-    """conv3d, with a kernel [1, kh, kw, 1, channels] for each channel's own plane."""
-    return lax.conv_general_dilated(x[:, 0], kernel[0], strides[1:], padding[1:], feature_group_count=x.shape[-1],
-                                    dimension_numbers=('NHWC', 'HWIO', 'NHWC'))[:, None]
-
-
 class _Conv(nn.Module):
     """Convolution with a bias, zero-padded by half the kernel; `features` None: depthwise."""
 
@@ -66,7 +60,7 @@ class _Conv(nn.Module):
     def __call__(self, x):
         channels = (x.shape[-1], self.features) if self.features else (1, x.shape[-1])
         kernel, bias = (w.astype(self.dtype) for w in _weights(self, (*self.kernel_size, *channels)))
-        convolve = conv3d if self.features else _depthwise
+        convolve = conv3d if self.features else depthwise
         return convolve(x, kernel, self.strides, [(k // 2, k // 2) for k in self.kernel_size], self.form) + bias
 
 
