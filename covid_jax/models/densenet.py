@@ -15,7 +15,7 @@ Names of torchvision's and timm's densenet121 and densenet169, by rule; kernels 
     classifier.{weight,bias}                                classifier/Dense_0/{kernel,bias}    kernel transposed
 
 The files that torchvision publishes are older than its names: they say norm.1 and conv.2 where the network has norm1 and
-conv2.
+conv2, and so does `torch_name` for torchvision.
 """
 
 from functools import partial
@@ -124,10 +124,14 @@ class DenseNet(nn.Module):
 
 
 def torch_name(modules, torchvision=False):
-    """['denseblock1_denselayer2', 'conv1'] -> 'features.denseblock1.denselayer2.conv1', timm's name and torchvision's."""
-    if modules[0] == 'classifier':
+    """['denseblock1_denselayer2', 'conv1'] -> 'features.denseblock1.denselayer2.conv1', the name in timm and torchvision, or
+    'features.denseblock1.denselayer2.conv.1', the name in torchvision's files."""
+    first, *inner = modules
+    if first == 'classifier':
         return 'classifier'
-    return '.'.join(['features', *modules]).replace('_', '.')
+    if torchvision and first.startswith('denseblock'):
+        inner = [f'{m[:-1]}.{m[-1]}' for m in inner]
+    return '.'.join(['features', first.replace('_', '.'), *inner])
 
 
 DenseNet121 = partial(DenseNet, stage_sizes=(6, 12, 24, 16))

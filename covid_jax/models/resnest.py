@@ -24,6 +24,18 @@ import jax.numpy as jnp
 from covid_jax.models.conv import avg_pool
 from covid_jax.models.resnet import POINT, ResNet
 
+STEM = {'stem_conv0': 'conv1.0', 'stem_bn0': 'conv1.1', 'stem_conv1': 'conv1.3', 'stem_bn1': 'conv1.4',
+        'stem_conv2': 'conv1.6', 'stem_bn2': 'bn1'}
+SHORTCUT = {'downsample_conv': 'downsample.1', 'downsample_bn': 'downsample.2'}
+
+
+def torch_name(modules, torchvision=False):
+    """['layer1_0', 'conv2', 'fc1'] -> 'layer1.0.conv2.fc1': what timm and the authors call our module."""
+    first, *inner = modules
+    if first == 'classifier':
+        return 'fc'
+    return '.'.join([STEM.get(first, first.replace('_', '.')), *(SHORTCUT.get(m, m) for m in inner)])
+
 
 class SplitAttention(nn.Module):
     """[batch, d, h, w, features] -> the same shape: two splits, weighted by a softmax that sees both (section 3.1)."""

@@ -28,7 +28,14 @@ from covid_jax.models.heads import Classifier
 from covid_jax.models.norm import BatchNorm
 
 POINT = (1, 1, 1)
+SHORTCUT = {'downsample_conv': 'downsample.0', 'downsample_bn': 'downsample.1'}
 PER_SLICE = {'taps': 1, 'depth_strides': (1,) * 6}
+
+
+def torch_name(modules, torchvision=False):
+    """['layer1_0', 'downsample_bn'] -> 'layer1.0.downsample.1': what timm and torchvision call our module."""
+    first, *inner = modules
+    return 'fc' if first == 'classifier' else '.'.join([first.replace('_', '.'), *(SHORTCUT.get(m, m) for m in inner)])
 
 
 class BasicBlock(nn.Module):
