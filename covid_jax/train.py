@@ -108,14 +108,14 @@ def start_from_weights(model, workdir, state):
     """The state with the network of a file of weights, or of a run's folder; pretrained.txt says what became of each."""
     if Path(model.pretrained).is_dir():
         return start_from(model.pretrained, state)
-    variables = {'params': state.params['network'], 'batch_stats': state.state['batch_stats']}
-    new, report = pretrained.convert(variables, pretrained.read(model.pretrained), model.name, model.inflate)
+    variables = {'params': state.params['network']} | {k: x for k, x in state.state.items() if k == 'batch_stats'}
+    new, report = pretrained.convert(variables, pretrained.load(model.pretrained, model.name), model.name, model.inflate)
     new = jax.tree.map(lambda x, old: jax.device_put(x, old.sharding), new, variables)
     if jax.process_index() == 0:
         print(f'started from {model.pretrained}: {pretrained.summary(report)}; see pretrained.txt', flush=True)
         (workdir / 'pretrained.txt').write_text(pretrained.table(report))
-    return state.replace(params={**state.params, 'network': new['params']},
-                         state={**state.state, 'batch_stats': new['batch_stats']})
+    params = {**state.params, 'network': new.pop('params')}
+    return state.replace(params=params, state={**state.state, **new})
 
 
 def loop(config, workdir, dataset, mesh, step, predict, state, key, total, eval_every, checkpoints, asked):

@@ -1,72 +1,99 @@
 """Weights of torch's 2D networks put into ours, kernel by kernel, with a report; what does not fit is an error.
 
-Names of torchvision's and timm's ResNet, of timm's and the authors' ResNeSt. A 2D kernel is inflated in depth (Carreira
-and Zisserman, "Quo Vadis, Action Recognition?", 2017; CMC-COV19D section 3.4.1), three colours are summed onto grey.
+Each family's `torch_name` says what timm and torchvision call its modules. A 2D kernel is inflated in depth (Carreira and
+Zisserman, "Quo Vadis, Action Recognition?", 2017; CMC-COV19D section 3.4.1), three colours are summed onto grey.
 """
 
+import math
 from collections import Counter
+from pathlib import Path
 
 import jax
 import numpy as np
 
 from covid_jax import UserError
+from covid_jax.models import densenet, efficientnet, resnest, resnet, vgg
 from covid_jax.models.tensors import read
 
-__all__ = ('convert', 'read', 'summary', 'table')
+__all__ = ('convert', 'load', 'read', 'summary', 'table')
 
-# Our module: theirs, where they differ; layer1_0 is layer1.0 in every family.
-SHARED = {'classifier': 'fc', 'Dense_0': ''}
-FAMILIES = {
-    'ResNeSt': SHARED | {'stem_conv0': 'conv1.0', 'stem_bn0': 'conv1.1', 'stem_conv1': 'conv1.3', 'stem_bn1': 'conv1.4',
-                         'stem_conv2': 'conv1.6', 'stem_bn2': 'bn1', 'downsample_conv': 'downsample.1',
-                         'downsample_bn': 'downsample.2'},
-    'ResNet': SHARED | {'downsample_conv': 'downsample.0', 'downsample_bn': 'downsample.1'},
-}
+# By what a network's name starts with: the family, and its convolution that sees the image.
+FAMILIES = {'ResNeSt': (resnest.torch_name, 'stem_conv0'), 'ResNet': (resnet.torch_name, 'conv1'),
+            'DenseNet': (densenet.torch_name, 'conv0'), 'EfficientNet': (efficientnet.torch_name, 'conv_stem'),
+            'VGG': (vgg.torch_name, 'conv0')}
 LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
-FIRST = {'ResNeSt': 'stem_conv0', 'ResNet': 'conv1'}  # the convolution that sees the image
 OURS = ('slices',)  # modules that no file has: what follows a per-slice network
+FLATTENING = ['fc1']  # VGG's dense layer that sees a whole map
+TIMM, TORCHVISION = 'https://huggingface.co/timm/', 'https://download.pytorch.org/models/'
+PUBLISHED = {
+    'ResNet18': (TIMM + 'resnet18.tv_in1k', TORCHVISION + 'resnet18-f37072fd.pth'),
+    'ResNet50': (TIMM + 'resnet50.tv_in1k', TORCHVISION + 'resnet50-0676ba61.pth'),
+    'ResNeSt50': (TIMM + 'resnest50d.in1k', 'https://github.com/zhanghang1989/ResNeSt'),
+    'VGG16': (TIMM + 'vgg16.tv_in1k', TORCHVISION + 'vgg16-397923af.pth'),
+    'VGG19': (TIMM + 'vgg19.tv_in1k', TORCHVISION + 'vgg19-dcbb9e9d.pth'),
+    'DenseNet121': (TIMM + 'densenet121.tv_in1k', TORCHVISION + 'densenet121-a639ec97.pth'),
+    'DenseNet169': (TIMM + 'densenet169.tv_in1k', TORCHVISION + 'densenet169-b2777c0a.pth'),
+    'EfficientNetB0': (TIMM + 'efficientnet_b0.ra_in1k', TORCHVISION + 'efficientnet_b0_rwightman-7f5810bc.pth'),
+    'EfficientNetB1': (TIMM + 'efficientnet_b1.ft_in1k', TORCHVISION + 'efficientnet_b1_rwightman-bac287d4.pth'),
+    'EfficientNetB4': (TIMM + 'efficientnet_b4.ra2_in1k', TORCHVISION + 'efficientnet_b4_rwightman-23ab8bcd.pth'),
+}
 
 
 class _Misfit(Exception):
     """Why one tensor does not fit."""
 
 
+def load(path, network):
+    """{torch's name: array} of a file; where there is none, the UserError says where this network's is usually found."""
+    _family(network)
+    if not Path(path).exists():
+        places = next((f for name, f in PUBLISHED.items() if network.startswith(name)), None)
+        usual = f'its weights are usually from {" or ".join(places)}' if places else f'none of {network} is published'
+        raise UserError(f'there is no file {path}: set --config.model.pretrained to a file of weights of {network}; {usual}')
+    return read(path)
+
+
 def convert(variables, tensors, network, inflate='mean'):
     """Variables started from the tensors of a file, and what was done with each.
 
     Args:
-      variables: {'params': tree, 'batch_stats': tree} of arrays (or shapes) of the network.
-      tensors: {torch's name: array}, from `read`.
+      variables: {'params': tree, 'batch_stats': tree} of arrays (or shapes) of the network; some have no statistics.
+      tensors: {torch's name: array}, from `load`: as timm names them, or torchvision.
       network: the network's name; its family says which name is whose.
       inflate: a 2D kernel becomes one of depth k as 'mean', k copies divided by k (the 2D answer where the scan does
         not change in depth), or 'centre', in the middle slice of zeros.
 
     Returns: variables of the same structure, numpy arrays where they were loaded and what was given where not; and the
     report, a sorted list of (our name, their name, action). A classifier of other classes keeps its start; a first
-    convolution of another plane too, as the authors of CMC-COV19D had it. torch's unbiased running variance is taken
-    as it is.
+    convolution of another plane too, as the authors of CMC-COV19D had it; and VGG's dense layer on a map of another size.
+    torch's unbiased running variance is taken as it is.
 
     UserError for a tensor that is missing, unused, of another shape, no floating point or not finite: up to five.
     """
-    family = next((f for f in FAMILIES if network.lstrip('_').startswith(f)), None)
-    if family is None:
-        raise UserError(f'--config.model.pretrained is for {" and ".join(FAMILIES)} networks, not for {network}')
+    torch_name, first = _family(network)
     if inflate not in ('mean', 'centre'):
         raise UserError(f'--config.model.inflate={inflate} must be mean or centre')
-    report, misfits, used = [], [], set()
-    afresh = _classifier_afresh(variables['params'], tensors)
+
+    def name(path, torchvision):
+        *modules, leaf = (k.key for k in path[1:])
+        return f'{torch_name(modules, torchvision)}.{LEAVES[leaf]}'
+
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(variables)]
+    torchvision = max((False, True), key=lambda kind: len(tensors.keys() & {name(path, kind) for path in paths}))
+    report, misfits, used = [], [], {name(path, torchvision) for path in paths}
+    head = torch_name(['classifier', 'Dense_0'], torchvision)
+    afresh = _classifier_afresh(variables['params'], tensors.get(f'{head}.weight'))
 
     def pick(path, x):
         *modules, leaf = (k.key for k in path[1:])
-        ours, theirs = '/'.join((*modules, leaf)), _torch_name(modules, leaf, family)
-        used.add(theirs)
+        ours, theirs = '/'.join((*modules, leaf)), name(path, torchvision)
         try:
             if modules[0] in OURS:
                 value, action = x, 'initialised afresh (no part of a 2D network)'
             elif modules[0] == 'classifier' and afresh:
                 value, action = x, afresh
             else:
-                value, action = _fit(x, tensors.get(theirs), leaf, modules == [FIRST[family]], inflate)
+                value, action = _fit(x, tensors.get(theirs), leaf, modules, first, inflate)
         except _Misfit as e:
             misfits.append(f'{theirs} {e} for {ours} {tuple(x.shape)}')
             return x
@@ -74,9 +101,8 @@ def convert(variables, tensors, network, inflate='mean'):
         return value
 
     new = jax.tree_util.tree_map_with_path(pick, variables)
-    ignored = ('fc.weight', 'fc.bias')
-    misfits += [f'{name} {tensors[name].shape} is unused' for name in tensors
-                if name not in used and name not in ignored and not name.endswith('.num_batches_tracked')]
+    misfits += [f'{theirs} {tensor.shape} is unused' for theirs, tensor in tensors.items()
+                if theirs not in used and not theirs.endswith('.num_batches_tracked')]
     if misfits:
         more = f'; and {len(misfits) - 5} more' if len(misfits) > 5 else ''
         raise UserError(f'--config.model.pretrained is not of {network}: {"; ".join(misfits[:5])}{more}')
@@ -94,15 +120,18 @@ def table(report):
     return ''.join(f'{ours:{widths[0]}}  {theirs:{widths[1]}}  {action}\n' for ours, theirs, action in report)
 
 
-def _torch_name(modules, leaf, family):
-    renamed = [FAMILIES[family].get(m, m.replace('_', '.') if m.startswith('layer') else m) for m in modules]
-    return '.'.join([*filter(None, renamed), LEAVES[leaf]])
+def _family(network):
+    """torch_name of a network's family, and the name of its first convolution."""
+    family = next((f for f in FAMILIES if network.lstrip('_').startswith(f)), None)
+    if family is None:
+        raise UserError(f'--config.model.pretrained is for {", ".join(FAMILIES)}: no weights of {network} are published')
+    return FAMILIES[family]
 
 
-def _classifier_afresh(params, tensors):
-    """Why the classifier keeps its start, or None where the file's fits."""
+def _classifier_afresh(params, tensor):
+    """Why the classifier keeps its start, or None where the file's, `tensor`, fits."""
     features, classes = params['classifier']['Dense_0']['kernel'].shape
-    theirs = tensors['fc.weight'].shape if 'fc.weight' in tensors else None
+    theirs = None if tensor is None else tensor.shape
     if theirs == (classes, features):
         return None
     if theirs is None or len(theirs) != 2:
@@ -112,21 +141,25 @@ def _classifier_afresh(params, tensors):
     return f'initialised afresh (classifier: {features} features, file has {theirs[1]})'
 
 
-def _fit(x, tensor, leaf, first, inflate):
+def _fit(x, tensor, leaf, modules, first, inflate):
     """tensor in the form of x, and what was done; x itself where it keeps its start. _Misfit where it does not fit."""
     if tensor is None:
         raise _Misfit('is missing')
     if not np.issubdtype(tensor.dtype, np.floating) and tensor.dtype.name != 'bfloat16':
         raise _Misfit(f'is of {tensor.dtype}')
     actions, value = [], tensor
-    if leaf == 'kernel' and len(x.shape) == 2:
-        value = tensor.T
+    if leaf == 'kernel' and modules == FLATTENING:
+        value = _on_a_map(tensor, x.shape[-2])
+        if value.shape[-2:] == tuple(x.shape[-2:]) and value.shape != tuple(x.shape):
+            return x, f'initialised afresh (first dense layer: {_plane(x.shape[:-2])}, file has {_plane(value.shape[:-2])})'
+    elif leaf == 'kernel' and len(x.shape) == 2:
+        value = (tensor[:, :, 0, 0] if tensor.shape[2:] == (1, 1) else tensor).T  # a dense layer as a 1x1 convolution
     elif leaf == 'kernel' and tensor.ndim in (4, 5):
         value = np.moveaxis(tensor if tensor.ndim == 5 else tensor[:, :, None], (0, 1), (4, 3))
-        if first and value.shape[1:3] != x.shape[1:3]:
-            here, there = ('x'.join(map(str, shape[1:3])) for shape in (x.shape, value.shape))
+        if modules == [first] and value.shape[1:3] != x.shape[1:3]:
+            here, there = _plane(x.shape[1:3]), _plane(value.shape[1:3])
             return x, f'initialised afresh (first convolution: {here}, file has {there})'
-        if _from_2d(value.shape, x.shape, first) == tuple(x.shape):
+        if _from_2d(value.shape, x.shape, modules == [first]) == tuple(x.shape):
             value, actions = _to_3d(value.astype(np.float32), x.shape, inflate)
     if value.shape != tuple(x.shape):
         raise _Misfit(f'{tensor.shape} does not fit')
@@ -134,6 +167,19 @@ def _fit(x, tensor, leaf, first, inflate):
     if not np.isfinite(value).all():
         raise _Misfit('is not finite')
     return value, ', '.join(actions) or 'loaded'
+
+
+def _on_a_map(tensor, channels):
+    """[out, c, h, w] as timm has it, or torchvision's [out, c h w] of a square -> [h, w, c, out]."""
+    if tensor.ndim == 2:
+        side = math.isqrt(tensor.shape[1] // channels)
+        if tensor.shape[1] == channels * side * side:
+            tensor = tensor.reshape(-1, channels, side, side)
+    return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor
+
+
+def _plane(shape):
+    return 'x'.join(map(str, shape))
 
 
 def _from_2d(there, here, first):
