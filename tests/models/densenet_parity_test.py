@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from parity import rule
 
-from covid_jax.models import network
+from covid_jax.models import network, pretrained
 from covid_jax.models.densenet import torch_name
 
 LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
@@ -19,11 +19,15 @@ def theirs(path):
     return f'{torch_name(modules)}.{LEAVES[leaf]}'
 
 
-def drawn(path, like):
-    if like.ndim == 5:
-        _, kh, kw, features_in, features = like.shape
-        return rule.draw(theirs(path), (features, features_in, kh, kw)).transpose(2, 3, 1, 0)[None]
-    return rule.draw(theirs(path), like.shape[::-1]).T
+def loaded(shapes, name):
+    """Variables from the rule's tensors under timm's names."""
+    tensors = {}
+    for path, like in jax.tree_util.tree_leaves_with_path(shapes):
+        shape = like.shape[::-1]
+        tensors[theirs(path)] = rule.draw(theirs(path), (*shape[:2], *like.shape[1:3]) if like.ndim == 5 else shape)
+    variables, report = pretrained.convert(shapes, tensors, name)
+    assert pretrained.summary(report) == f'{len(tensors)} loaded'
+    return variables
 
 
 def close(ours, recorded, name):
@@ -37,7 +41,7 @@ def case(request, pytestconfig):
     net = network(CASES[request.param])(classes=1000, conv_form='planar')
     image = rule.image((3, 3, 64, 64)).transpose(0, 2, 3, 1)
     shapes = jax.eval_shape(partial(net.init, jax.random.key(0)), image)
-    return net, jax.tree_util.tree_map_with_path(drawn, shapes), image, recorded
+    return net, loaded(shapes, CASES[request.param]), image, recorded
 
 
 def test_as_many_parameters(case):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from parity import rule
 
-from covid_jax.models import network
+from covid_jax.models import network, pretrained
 from covid_jax.models.efficientnet import torch_name
 
 LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
@@ -21,15 +21,17 @@ def name_of(path):
     return f'{torch_name(modules)}.{LEAVES[leaf]}'
 
 
-def drawn(variables, flat, scale):
-    """The rule's weights in the layout of `variables`; torch's kernels have two dimensions where `flat`."""
-    def leaf(path, like):
-        if like.ndim < 5:
-            return rule.draw(name_of(path), like.shape[::-1], scale=scale).T
-        *taps, features_in, features = like.shape
-        kernel = rule.draw(name_of(path), (features, features_in, *(taps[1:] if flat else taps)))
-        return np.moveaxis(kernel, (0, 1), (-1, -2)).reshape(like.shape)
-    return jax.tree_util.tree_map_with_path(leaf, variables)
+def loaded(shapes, name, flat, scale):
+    """Variables from the rule's tensors under timm's names; kernels have two dimensions there where `flat`."""
+    tensors = {}
+    for path, like in jax.tree_util.tree_leaves_with_path(shapes):
+        shape = like.shape[::-1]
+        if like.ndim == 5:
+            shape = (*shape[:2], *like.shape[1 if flat else 0:3])
+        tensors[name_of(path)] = rule.draw(name_of(path), shape, scale=scale)
+    variables, report = pretrained.convert(shapes, tensors, name)
+    assert pretrained.summary(report) == f'{len(tensors)} loaded'
+    return variables
 
 
 def close(ours, theirs, name):
@@ -45,7 +47,7 @@ def case(request, pytestconfig):
     flat = 'taps' in fields
     image = rule.image().transpose(0, 2, 3, 1) if flat else rule.image().reshape(3, 24, 36, 28, 1)
     shapes = jax.eval_shape(partial(net.init, jax.random.key(0)), image)
-    return net, drawn(shapes, flat, scale), image, theirs
+    return net, loaded(shapes, name, flat, scale), image, theirs
 
 
 def test_as_many_parameters(case):

@@ -1,7 +1,5 @@
 """torch's weights in our networks: timm's own outputs, what inflation keeps, and what is told of a misfit."""
 
-import json
-import struct
 from functools import partial
 from hashlib import sha256
 
@@ -10,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import small_config
 from parity import rule
+from weights import write_safetensors
 
 from covid_jax import UserError, experiment
 from covid_jax.models import network, pretrained
@@ -201,30 +200,18 @@ def test_weights_of_another_network_are_refused_in_one_line():
         pretrained.convert(shapes, {}, 'ResNet50', 'median')
 
 
-def write(path, tensors):
-    header, blocks, at = {}, [], 0
-    for name, x in tensors.items():
-        block = np.asarray(x, np.float32).tobytes()
-        header[name] = {'dtype': 'F32', 'shape': list(x.shape), 'data_offsets': [at, at + len(block)]}
-        at += len(block)
-        blocks.append(block)
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack('<Q', len(text)) + text + b''.join(blocks))
-    return path
-
-
 def test_a_run_starts_from_a_file(tmp_path, capsys):
     """And one that fails leaves the folder free; one that goes on needs the file no more."""
     c = small_config('baseline,size=small')
     with c.unlocked():
         c.train.update(epochs=1.0, lr=1e-9)
         c.eval.tta = 0
-        c.model.pretrained = str(write(tmp_path / 'wrong.safetensors', changed('bn1.weight', None)))
+        c.model.pretrained = str(write_safetensors(tmp_path / 'wrong.safetensors', changed('bn1.weight', None)))
     with pytest.raises(UserError, match='missing'):
         experiment.run(c, tmp_path / 'run')
     tensors = drawn(TINY['_ResNeStTiny']())
     with c.unlocked():
-        c.model.pretrained = str(write(tmp_path / 'right.safetensors', tensors))
+        c.model.pretrained = str(write_safetensors(tmp_path / 'right.safetensors', tensors))
     experiment.run(c, tmp_path / 'run')
     assert 'right.safetensors: 39 loaded; ' in ' '.join(capsys.readouterr().out.split())
     text = (tmp_path / 'run' / 'pretrained.txt').read_text()

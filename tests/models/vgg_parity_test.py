@@ -7,22 +7,23 @@ import numpy as np
 import pytest
 from parity import rule
 
-from covid_jax.models import network
+from covid_jax.models import network, pretrained
 from covid_jax.models.vgg import torch_name
 
 CASES = {'vgg16': 'VGG16', 'vgg19': 'VGG19'}
 
 
-def drawn(path, like):
-    """The rule's tensor for one of our parameters, in our layout."""
-    *modules, leaf = [p.key for p in path[1:]]
-    name = torch_name(modules)
-    if leaf == 'bias':
-        return rule.draw(f'{name}.bias', like.shape)
-    if like.ndim == 2:
-        return rule.draw(f'{name}.weight', like.shape[::-1]).T
-    kh, kw, features_in, features = like.shape[-4:]
-    return rule.draw(f'{name}.weight', (features, features_in, kh, kw)).transpose(2, 3, 1, 0).reshape(like.shape)
+def loaded(shapes, name):
+    """Variables from the rule's tensors under timm's names."""
+    tensors = {}
+    for path, like in jax.tree_util.tree_leaves_with_path(shapes):
+        *modules, leaf = [p.key for p in path[1:]]
+        theirs = f'{torch_name(modules)}.{"bias" if leaf == "bias" else "weight"}'
+        shape = like.shape[::-1]
+        tensors[theirs] = rule.draw(theirs, (*shape[:2], *like.shape[1:3]) if like.ndim == 5 else shape)
+    variables, report = pretrained.convert(shapes, tensors, name)
+    assert pretrained.summary(report) == f'{len(tensors)} loaded'
+    return variables
 
 
 def relu_and_pool(x):
@@ -43,7 +44,7 @@ def test_outputs_of_timm(pytestconfig, name):
     image = rule.image((2, 3, 64, 64)).transpose(0, 2, 3, 1)
     shapes = jax.eval_shape(partial(net.init, jax.random.key(0)), image)
     assert sum(x.size for x in jax.tree.leaves(shapes)) == theirs['parameters']
-    variables = jax.tree_util.tree_map_with_path(drawn, shapes)
+    variables = loaded(shapes, CASES[name])
     pools = [int(key.rpartition('.')[2]) for key in theirs if key.startswith('eval/features.')]
     last = [f'conv{k - 2}' for k in pools]  # a convolution, its ReLU, the pool
 
