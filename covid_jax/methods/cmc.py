@@ -52,28 +52,29 @@ def make(config, mesh):
         variables = net.init(k_net, image)
         params = {'network': variables['params']}
         if options.contrastive:
-            features = net.apply(variables, image)[1]['features']
+            features = net.apply(variables, image, site=batch['site'][:1])[1]['features']
             params['projector'] = projector.init(k_projector, features)['params']
             params['log_sigma'] = jnp.ones(2)
-        return params, {'batch_stats': variables['batch_stats']}
+        return params, {k: v for k, v in variables.items() if k != 'params'}
 
-    def encode(params, state, views, key):
-        return net.apply({'params': params['network'], **state}, views, train=True, mutable=['batch_stats'],
+    def encode(params, state, views, site, key):
+        return net.apply({'params': params['network'], **state}, views, train=True, site=site, mutable=['batch_stats'],
                          rngs={'dropout': key})
 
     def loss(params, state, batch, key, step):
         k_views, k_mix = jax.random.split(key)
         k_dropout = dropout_key(key, step)
-        label = jnp.repeat(batch['label'], 2)
+        label, site = jnp.repeat(batch['label'], 2), jnp.repeat(batch['site'], 2)
         views = two_views(k_views, to_float(batch['image']), batch['draw'], depth)
-        (logits, out), new_state = encode(params, state, views, k_dropout)
+        (logits, out), new_state = encode(params, state, views, site, k_dropout)
         target = jax.nn.one_hot(label, logits.shape[-1])
         classification, scalars = 0.0, {}
         if options.classification:
             classification = scalars['clf'] = jnp.mean(cross_entropy(logits, target))  # Eq 3
         if options.mixup:
             mixed, soft = mixed_views(k_mix, step, views, target, batch['draw'], options.mixup)
-            (mix_logits, _), _ = encode(params, state, mixed, k_dropout)  # running statistics come from the clean pass alone
+            # running statistics come from the clean pass alone
+            (mix_logits, _), _ = encode(params, state, mixed, site, k_dropout)
             scalars['mix'] = jnp.mean(cross_entropy(mix_logits, soft))  # Eq 6
             classification = classification + scalars['mix']
         if not options.contrastive:

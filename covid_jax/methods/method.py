@@ -88,7 +88,7 @@ def predictor(net):
         image = to_float(batch['image'])
         if key is not None:
             image = random_views(key, image, batch['draw'], image.shape[1])
-        logits, out = net.apply({'params': params['network'], **state}, image)
+        logits, out = net.apply({'params': params['network'], **state}, image, site=batch['site'])
         return {'features': out['features'], 'logits': logits}
 
     return predict

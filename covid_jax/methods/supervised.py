@@ -13,12 +13,12 @@ def make(config, mesh):
 
     def init(key, batch):
         variables = net.init(key, to_float(batch['image'][:1]))
-        return {'network': variables['params']}, {'batch_stats': variables['batch_stats']}
+        return {'network': variables['params']}, {k: v for k, v in variables.items() if k != 'params'}
 
     def loss(params, state, batch, key, step):
         image = random_views(key, to_float(batch['image']), batch['draw'], depth)
-        (logits, _), state = net.apply({'params': params['network'], **state}, image, train=True, mutable=['batch_stats'],
-                                       rngs={'dropout': dropout_key(key, step)})
+        (logits, _), state = net.apply({'params': params['network'], **state}, image, train=True, site=batch['site'],
+                                       mutable=['batch_stats'], rngs={'dropout': dropout_key(key, step)})
         target = jax.nn.one_hot(batch['label'], logits.shape[-1])
         value = jnp.mean(cross_entropy(logits, target))
         return value, (state, {'clf': value})
