@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from covid_jax import UserError
 from covid_jax.models.conv import conv3d, depthwise, max_pool
 from covid_jax.models.norm import DomainBatchNorm
 
@@ -107,8 +108,9 @@ class Hidden(nn.Module):
 
 
 class COVIDNet(nn.Module):
-    """image in [0, 1], [batch, height, width, 3] -> logits [batch, classes], {'map' [batch, h, w, 32 width],
-    'features' [batch, dim], 'sites' int32 [batch]}. The dense layer fits one size of images alone where it is not `pooled`.
+    """image in [0, 1], [batch, height, width, channels] or a volume of that one slice -> logits [batch, classes],
+    {'map' [batch, (1,) h, w, 32 width], 'features' [batch, dim], 'sites' int32 [batch]}. The dense layer fits one size of
+    images alone where it is not `pooled`.
 
     sites: sets of statistics and parameters of the normalisations; 0: no normalisation; 1: one set for all rows, whatever
       `site` says.
@@ -143,7 +145,12 @@ class COVIDNet(nn.Module):
 
     @nn.compact
     def trunk(self, image, train=False, site=None):
-        """Last feature map [batch, h, w, 32 width], in the compute dtype: the last block if `pooled`, else the whole sum."""
+        """Last feature map [batch, (1,) h, w, 32 width], in the compute dtype: the last block if `pooled`, else the whole
+        sum. UserError for a volume of more slices than one."""
+        if image.ndim == 5 and image.shape[1] > 1:
+            raise UserError(f'COVID-Net takes single images, not {image.shape[1]} slices: set the first of --config.prep.size '
+                            'and --config.method.depth to 1')
+        volume = image if image.ndim == 5 else image[:, None]
         site, (mean, std) = self._site(site, len(image)), (jnp.asarray(m, image.dtype) for m in (self.mean, self.std))
         conv = partial(_Conv, dtype=self.dtype, form=self.conv_form)
         remat = nn.remat if self.remat else lambda f: f
@@ -158,7 +165,7 @@ class COVIDNet(nn.Module):
                 return nn.relu(x) if self.sites or relu else x
             return remat(parts)(self, x, site)
 
-        x = ((image - mean) / std).astype(self.dtype)[:, None]
+        x = ((volume - mean) / std).astype(self.dtype)
         up = _halve(upper(x, 'conv1', self.width, (1, 7, 7), (1, 2, 2), relu=True))
         level = [up]  # what the level above hands down
         for i, size in enumerate(self.stage_sizes, 1):
@@ -168,11 +175,12 @@ class COVIDNet(nn.Module):
             for j in range(1, size + 1):
                 p.append(block(features, conv, name=f'p{i}{j}')(sum(p) + c if p else down))
             level, up = [*p, c], sum(p) + c
-        return (p[-1] if self.pooled else up)[:, 0]
+        x = p[-1] if self.pooled else up
+        return x if image.ndim == 5 else x[:, 0]
 
     def head(self, x, train=False, site=None):
         """Feature map -> logits [batch, classes], features [batch, dim], both float32."""
-        site, x = self._site(site, len(x)), x.astype(jnp.float32)
+        site, x = self._site(site, len(x)), (x[:, 0] if x.ndim == 5 else x).astype(jnp.float32)
         x = two_by_two(x) if self.pooled else x
         return self.classifier(self.hidden(x, site, train)), x.reshape(len(x), -1)
 

@@ -38,7 +38,7 @@ def norm_relu(norm, pieces):
 
 
 class DenseLayer(nn.Module):
-    """Pieces [batch, 1, h, w, any] -> [batch, 1, h, w, growth]: 1x1 to `bottleneck` times growth, then 3x3 (section 3,
+    """Pieces [batch, d, h, w, any] -> [batch, d, h, w, growth]: 1x1 to `bottleneck` times growth, then 3x3 (section 3,
     "Bottleneck layers")."""
 
     growth: int
@@ -54,7 +54,7 @@ class DenseLayer(nn.Module):
 
 
 class Transition(nn.Module):
-    """Pieces [batch, 1, h, w, any] -> [batch, 1, h // 2, w // 2, half of all channels]: 1x1 and a 2x2 average."""
+    """Pieces [batch, d, h, w, any] -> [batch, d, h // 2, w // 2, half of all channels]: 1x1 and a 2x2 average."""
 
     conv: nn.Module
     norm: nn.Module
@@ -68,8 +68,8 @@ class Transition(nn.Module):
 
 
 class DenseNet(nn.Module):
-    """image in [0, 1], [batch, height, width, channels] -> logits [batch, classes],
-    {'map' [batch, h, w, dim], normalised and through ReLU; 'features' [batch, dim], its mean}.
+    """image in [0, 1], [batch, height, width, channels] or a volume, of which it sees each slice alone -> logits
+    [batch, classes], {'map' [batch, (depth,) h, w, dim], normalised and through ReLU; 'features' [batch, dim], its mean}.
 
     stage_sizes: layers of each dense block; growth: channels that each adds (k); width: channels of the stem.
     remat: compute the stem, each layer and each transition again in the backward pass instead of keeping what is inside.
@@ -94,10 +94,11 @@ class DenseNet(nn.Module):
         """Last feature map, in the compute dtype."""
         conv = partial(Conv, dtype=self.dtype, form=self.conv_form)
         norm = partial(BatchNorm, use_running_average=not train, dtype=self.dtype)
+        volume = image if image.ndim == 5 else image[:, None]
         mean, std = (jnp.asarray(m, image.dtype) for m in (self.mean, self.std))
         remat = nn.remat if self.remat else lambda f: f
         layer, transition = remat(DenseLayer), remat(Transition)
-        x = remat(lambda net, x: net._stem(x, conv, norm))(self, ((image - mean) / std).astype(self.dtype)[:, None])
+        x = remat(lambda net, x: net._stem(x, conv, norm))(self, ((volume - mean) / std).astype(self.dtype))
         for i, size in enumerate(self.stage_sizes, 1):
             pieces = [x]
             for j in range(1, size + 1):
@@ -106,7 +107,8 @@ class DenseNet(nn.Module):
                     pieces = [jnp.concatenate(pieces, -1)]
             if i < len(self.stage_sizes):
                 x = transition(conv, norm, name=f'transition{i}')(*pieces)
-        return jnp.concatenate(norm_relu(norm(name='norm5'), pieces), -1)[:, 0]
+        x = jnp.concatenate(norm_relu(norm(name='norm5'), pieces), -1)
+        return x if image.ndim == 5 else x[:, 0]
 
     def _stem(self, x, conv, norm):
         x = nn.relu(norm(name='norm0')(conv(self.width, (1, 7, 7), (1, 2, 2), name='conv0')(x)))
@@ -114,7 +116,7 @@ class DenseNet(nn.Module):
 
     def head(self, x, train=False):
         """Feature map -> logits [batch, classes], features [batch, dim], both float32."""
-        features = jnp.mean(x.astype(jnp.float32), (1, 2))
+        features = jnp.mean(x.astype(jnp.float32), range(1, x.ndim - 1))
         return self.classifier(features), features
 
     def __call__(self, image, train=False, site=None):

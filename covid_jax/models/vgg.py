@@ -109,7 +109,8 @@ class VGG(nn.Module):
         least = [n ** len(self.stage_sizes) for n in window]
         if any(n < m for n, m in zip(volume.shape[1:4], least, strict=True)):
             raise UserError(f'VGG of {len(self.stage_sizes)} pools takes no less than {"x".join(map(str, least))} (depth, '
-                            f'height, width), not {"x".join(map(str, volume.shape[1:4]))}: set --config.prep.size')
+                            f'height, width), not {"x".join(map(str, volume.shape[1:4]))}: set --config.prep.size, or '
+                            '--config.model.taps=1 for single images')
         mean, std = (jnp.asarray(m, image.dtype) for m in (self.mean, self.std))
         x = ((volume - mean) / std).astype(self.dtype)
         remat = nn.remat if self.remat else lambda f: f
