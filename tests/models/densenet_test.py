@@ -39,7 +39,8 @@ def test_published_numbers_and_shapes(name, count, dim):
 
 def test_widths_of_table_1():
     """DenseNet121: 64 + 6 * 32 = 256, halved 128 + 12 * 32 = 512, halved 256 + 24 * 32 = 1024, halved 512 + 16 * 32."""
-    shapes = jax.eval_shape(partial(network('DenseNet121')(classes=2).init, jax.random.key(0)), np.zeros((1, 64, 64, 3), 'f'))
+    net = network('DenseNet121')(classes=2)
+    shapes = jax.eval_shape(partial(net.init, jax.random.key(0)), np.zeros((1, 64, 64, 3), 'f'))
     p = shapes['params']
     assert [p[f'transition{i}']['conv']['kernel'].shape[-2:] for i in (1, 2, 3)] == [(256, 128), (512, 256), (1024, 512)]
     assert p['denseblock4_denselayer16']['conv1']['kernel'].shape == (1, 1, 1, 512 + 15 * 32, 128)
@@ -116,59 +117,13 @@ def outputs(net, variables, image):
     return jax.jit(net.apply)(variables, image)
 
 
-def step_of(net, variables, image):
-    def loss(params):
-        (logits, out), state = net.apply({**variables, 'params': params}, image, True, mutable=['batch_stats'])
-        return jnp.sum(logits) + jnp.sum(out['map'] ** 3), state
-
-    return jax.value_and_grad(loss, has_aux=True)
-
-
-def test_gradients_are_finite_reach_every_parameter_and_are_the_same_with_remat(rng):
-    image = rng.random((4, 32, 32, 3), np.float32)
-    runs = []
-    for remat in (False, True):
-        net = TINY(remat=remat, conv_form='planar')
-        variables = started(net, image)
-        step = step_of(net, variables, image)
-        again = str(jax.make_jaxpr(step)(variables['params'])).count('remat')
-        assert again == (6 if remat else 0)  # the stem, four layers, a transition
-        runs.append(jax.jit(step)(variables['params']))
-    for path, g in jax.tree_util.tree_leaves_with_path(runs[0][1]):
-        assert np.isfinite(g).all() and np.abs(g).max() > 0, jax.tree_util.keystr(path)
-    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(runs[0]), jax.tree.leaves(runs[1]), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * np.abs(a).max(), err_msg=jax.tree_util.keystr(path))
-
-
-def test_forms_and_bfloat16(rng):
+def test_the_map_is_through_relu_and_the_features_are_its_mean(rng):
     image = rng.random((4, 48, 32, 3), np.float32)
     variables = started(TINY(), image)
     logits, out = outputs(TINY(), variables, image)
     assert out['map'].shape == (4, 6, 4, 15)  # 6 + 2 * 4 channels, halved, and 2 * 4 more
-    scale = np.abs(out['map']).max()
-    np.testing.assert_allclose(outputs(TINY(conv_form='planar'), variables, image)[1]['map'], out['map'], rtol=0,
-                               atol=1e-5 * scale)
-    half_logits, half = outputs(TINY(dtype='bfloat16'), variables, image)
-    assert half['map'].dtype == jnp.bfloat16 and half_logits.dtype == half['features'].dtype == np.float32
-    np.testing.assert_allclose(half['map'].astype('f'), out['map'], rtol=0, atol=0.03 * scale)
     assert np.min(out['map']) == 0  # through ReLU: Grad-CAM and the mean see no negative number
     np.testing.assert_allclose(out['features'], np.mean(out['map'], (1, 2)), rtol=1e-5)
-    again, features = TINY().apply(variables, out['map'], method='head')
-    np.testing.assert_allclose(again, logits, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(features, out['features'], rtol=1e-5)
-
-
-def test_a_second_batch_compiles_nothing(rng):
-    image = rng.random((2, 32, 32, 3), np.float32)
-    variables, traces = started(TINY(), image), []
-
-    @jax.jit
-    def logits(variables, image):
-        traces.append(1)
-        return TINY().apply(variables, image)[0]
-
-    first, second = logits(variables, image), logits(variables, 1 - image)
-    assert len(traces) == 1 and np.abs(first - second).max() > 0
 
 
 def test_each_colour_has_its_own_mean(rng):

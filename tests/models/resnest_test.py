@@ -31,28 +31,6 @@ def test_contract(started):
     np.testing.assert_array_equal(features, out['features'])
 
 
-@pytest.mark.parametrize('form', ['native', 'planar'])
-def test_gradients_are_finite_and_reach_every_parameter(started, form):
-    x, variables = started
-
-    def loss(params):
-        (logits, out), _ = tiny(conv_form=form).apply({**variables, 'params': params}, x, True, mutable=['batch_stats'])
-        return jnp.sum(out['features'] ** 2) + jnp.sum(logits)
-
-    grads = jax.jit(jax.grad(loss))(variables['params'])
-    for path, g in jax.tree_util.tree_leaves_with_path(grads):
-        assert np.isfinite(g).all() and np.abs(g).max() > 0, jax.tree_util.keystr(path)
-
-
-def test_the_two_forms_and_bfloat16_agree(started):
-    x, variables = started
-    exact = tiny().apply(variables, x)[1]['features']
-    np.testing.assert_allclose(tiny(conv_form='planar').apply(variables, x)[1]['features'], exact, rtol=1e-3, atol=1e-4)
-    low = tiny(dtype='bfloat16').apply(variables, x)
-    assert low[1]['map'].dtype == jnp.bfloat16 and low[0].dtype == jnp.float32
-    np.testing.assert_allclose(low[1]['features'], exact, atol=0.05 * np.abs(exact).max())
-
-
 def test_running_statistics_move_only_in_training(started):
     x, variables = started
     _, after = tiny().apply(variables, x, True, mutable=['batch_stats'])

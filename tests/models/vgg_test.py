@@ -106,38 +106,6 @@ def test_an_image_is_a_volume_of_one_slice_and_slices_are_averaged(rng):
     np.testing.assert_allclose(averaged, of_mean, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize('fields, image', [({'taps': 1}, (4, 20, 20, 1)), ({}, (4, 8, 12, 12, 1))])
-def test_gradients_reach_every_parameter_and_remat_changes_nothing(rng, fields, image):
-    image, runs = rng.random(image, np.float32), []
-    for remat in (False, True):
-        net = tiny(remat=remat, conv_form='planar', **fields)
-        variables = start(net, image)
-
-        def loss(params, net=net):
-            logits, out = net.apply({'params': params}, image, True, rngs={'dropout': jax.random.key(1)})
-            return jnp.sum(logits) + jnp.sum(out['features'] ** 2)
-
-        gradient = jax.value_and_grad(loss)
-        assert str(jax.make_jaxpr(gradient)(variables['params'])).count('remat') == (2 if remat else 0)  # two stages
-        runs.append((variables, jax.jit(gradient)(variables['params'])))
-    for name, g in leaves(runs[0][1][1]):
-        assert np.isfinite(g).all() and np.abs(g).max() > 0, name
-    for (name, a), (_, b) in zip(leaves(runs[0]), leaves(runs[1]), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(a).max(), err_msg=name)
-
-
-def test_bfloat16_agrees_and_a_second_call_compiles_nothing(rng):
-    image = rng.random((4, 24, 24, 1), np.float32)
-    variables = start(tiny(taps=1), image)
-    exact = jax.jit(tiny(taps=1).apply)(variables, image)[1]['features']
-    low = jax.jit(tiny(taps=1, dtype='bfloat16').apply)
-    logits, out = low(variables, image)
-    assert out['map'].dtype == jnp.bfloat16 and logits.dtype == out['features'].dtype == jnp.float32
-    np.testing.assert_allclose(out['features'], exact, atol=0.02 * np.abs(exact).max())
-    low(variables, image + 1)
-    assert low._cache_size() == 1
-
-
 def test_dropout_is_after_both_dense_layers_in_training_alone(rng):
     image, net = rng.random((64, 8, 8, 1), np.float32), tiny(taps=1, dense=64)
     variables = start(net, image)

@@ -1,0 +1,170 @@
+"""What every network is held to: one-block members run, full-size ones as shapes; what is peculiar to a family has its own
+file."""
+
+import re
+from functools import partial
+from typing import NamedTuple
+from zlib import crc32
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from covid_jax.models import NETWORKS, network
+
+RNGS = {'dropout': jax.random.key(1)}
+
+
+class Tiny(NamedTuple):
+    """again: blocks that `remat` computes anew; unfelt: parameters that a normalisation takes away again, by the end of
+    their path, so that their gradient in training is nothing but rounding."""
+
+    name: str
+    image: tuple
+    map: tuple
+    dim: int
+    again: int
+    fields: dict = {}
+    unfelt: tuple = ()
+
+
+CASES = [
+    Tiny('_ResNetTiny', (4, 3, 24, 24, 1), (4, 3, 6, 6, 16), 16, 2),
+    Tiny('_ResNetGRUTiny', (4, 3, 24, 24, 1), (4, 3, 6, 6, 16), 4, 2),
+    Tiny('_ResNeStTiny', (4, 6, 16, 16, 1), (4, 6, 4, 4, 16), 16, 2, unfelt=('conv2/fc1/bias',)),
+    Tiny('_DenseNetTiny', (4, 32, 32, 3), (4, 4, 4, 15), 15, 6),
+    Tiny('_EfficientNetTiny', (4, 6, 16, 16, 1), (4, 2, 4, 4, 16), 16, 3,
+         unfelt=('blocks0_0/bn2/bias', 'blocks1_0/bn3/bias')),
+    Tiny('_VGGTiny', (4, 8, 12, 12, 1), (4, 2, 3, 3, 8), 8, 2),
+    Tiny('_VGGTiny', (4, 20, 20, 1), (4, 5, 5, 8), 8, 2, {'taps': 1}),
+    Tiny('_CRNetTiny', (4, 40, 40, 1), (4, 4, 4, 5), 20, 3, unfelt=('conv1/bias',)),
+    Tiny('_COVIDNetTiny', (8, 16, 16, 3), (8, 2, 2, 32), 128, 6),
+    Tiny('_COVIDNetRedesignTiny', (8, 16, 16, 3), (8, 2, 2, 32), 128, 6, unfelt=('conv1/bias', 'c1/bias', 'c2/bias')),
+]
+FULL = {  # image, map, features: at the size that its paper gives it
+    'ResNet18': ((1, 32, 224, 224, 1), (1, 4, 7, 7, 512), 512),
+    'ResNet50': ((1, 64, 256, 256, 1), (1, 8, 8, 8, 2048), 2048),
+    'ResNet50GRU': ((1, 64, 224, 224, 1), (1, 64, 7, 7, 2048), 128),
+    'ResNet14Small': ((1, 24, 48, 48, 1), (1, 3, 2, 2, 384), 384),
+    'ResNet14GRUSmall': ((1, 24, 48, 48, 1), (1, 24, 2, 2, 384), 16),
+    'ResNeSt50': ((1, 64, 256, 256, 1), (1, 8, 8, 8, 2048), 2048),
+    'ResNeSt14Small': ((1, 24, 48, 48, 1), (1, 3, 2, 2, 384), 384),
+    'DenseNet121': ((1, 224, 224, 3), (1, 7, 7, 1024), 1024),
+    'DenseNet169': ((1, 224, 224, 3), (1, 7, 7, 1664), 1664),
+    'EfficientNetB0': ((1, 1, 224, 224, 3), (1, 1, 7, 7, 1280), 1280),
+    'EfficientNetB1': ((1, 1, 240, 240, 3), (1, 1, 8, 8, 1280), 1280),
+    'EfficientNetB4': ((1, 128, 128, 128, 1), (1, 4, 4, 4, 1792), 1792),
+    'VGG16': ((1, 128, 128, 128, 1), (1, 4, 4, 4, 512), 4096),
+    'VGG19': ((1, 128, 128, 128, 1), (1, 4, 4, 4, 512), 4096),
+    'CRNet': ((1, 224, 224, 1), (1, 27, 27, 128), 21_632),
+    'COVIDNet': ((1, 224, 224, 3), (1, 7, 7, 2048), 100_352),
+    'COVIDNetRedesign': ((1, 224, 224, 3), (1, 7, 7, 2048), 8192),
+    'COVIDNetSmall': ((1, 224, 224, 3), (1, 7, 7, 256), 12_544),
+    'COVIDNetRedesignSmall': ((1, 224, 224, 3), (1, 7, 7, 256), 1024),
+}
+
+
+def drawn(path, like):
+    """A parameter or statistic off its start, where zeros and ones hide much. Most biases of normalisations are below zero:
+    where a ReLU lets all through to the next one, a scale before it has no gradient but rounding."""
+    leaf, rng = path[-1].key, np.random.default_rng(crc32(jax.tree_util.keystr(path).encode()))
+    if leaf in ('scale', 'var'):
+        return rng.uniform(0.5, 1.5, like.shape).astype('f')
+    if leaf in ('bias', 'mean'):
+        return rng.normal(-0.2 if re.search('bn|norm', path[-2].key) else 0, 0.2, like.shape).astype('f')
+    return rng.normal(0, np.prod(like.shape[:-1]) ** -0.5, like.shape).astype('f')
+
+
+def variables_of(net, image):
+    shapes = jax.eval_shape(partial(net.init, jax.random.key(0)), jax.ShapeDtypeStruct(image, 'float32'))
+    return jax.tree_util.tree_map_with_path(drawn, shapes)
+
+
+@pytest.fixture(scope='module', params=CASES, ids=lambda c: '-'.join([c.name, *c.fields]))
+def case(request):
+    """The case, its network, variables, images, their sites, and the network's compiled answer."""
+    c = request.param
+    net = network(c.name, **c.fields)(classes=2, mean=0.45, std=0.3, conv_form='planar')
+    image = np.random.default_rng(0).random(c.image, np.float32)
+    return c, net, variables_of(net, c.image), image, np.arange(len(image)) % 2, jax.jit(net.apply)
+
+
+def test_every_network_is_here():
+    assert {c.name for c in CASES} | {*FULL} == {*NETWORKS}
+
+
+def test_shapes_and_one_compilation(case):
+    """Also of trunk and head apart, and of a batch with other values."""
+    c, net, variables, image, site, apply = case
+    logits, out = apply(variables, image, site=site)
+    assert (logits.shape, out['map'].shape, out['features'].shape) == ((len(image), 2), c.map, (len(image), c.dim))
+    assert (logits.dtype, out['map'].dtype, out['features'].dtype) == (np.float32,) * 3
+    apply(jax.tree.map(lambda x: 2 * x, variables), 1 - image, site=1 - site)
+    assert apply._cache_size() == 1
+    site = {'site': site} if c.name.startswith('_COVIDNet') else {}
+    again, features = jax.jit(partial(net.apply, method='head'))(variables, out['map'], **site)
+    np.testing.assert_allclose(again, logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(features, out['features'], rtol=1e-4, atol=1e-5)
+    if image.ndim == 4:  # an image is a volume of one slice
+        volume = jax.jit(partial(net.apply, method='trunk'))(variables, image[:, None], **site)
+        np.testing.assert_allclose(volume[:, 0], out['map'], rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_is_close(case):
+    c, net, variables, image, site, apply = case
+    exact = apply(variables, image, site=site)[1]['features']
+    logits, out = jax.jit(net.clone(dtype='bfloat16').apply)(variables, image, site=site)
+    assert out['map'].dtype == jnp.bfloat16 and logits.dtype == out['features'].dtype == np.float32
+    np.testing.assert_allclose(out['features'], exact, rtol=0, atol=0.05 * np.abs(exact).max())
+
+
+def test_gradients_are_finite_reach_every_parameter_and_are_the_same_in_either_form_and_with_remat(case):
+    c, net, variables, image, site, _ = case
+    runs = []
+    for fields, again in (({'conv_form': 'planar'}, 0), ({'conv_form': 'native', 'remat': True}, c.again)):
+        form = net.clone(**fields)
+
+        def loss(params, form=form):
+            (logits, out), state = form.apply({**variables, 'params': params}, image, True, site, mutable=['batch_stats'],
+                                              rngs=RNGS)
+            return jnp.sum(out['features'] ** 2) + jnp.sum(out['map'] ** 3) + jnp.sum(logits[:, 0]), state
+
+        gradient = jax.value_and_grad(loss, has_aux=True)
+        assert str(jax.make_jaxpr(gradient)(variables['params'])).count('remat') == again
+        runs.append(jax.jit(gradient)(variables['params']))
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(runs[0]), jax.tree.leaves(runs[1]), strict=True):
+        name = '/'.join(str(getattr(key, 'key', key)) for key in path)
+        assert np.isfinite(a).all() and np.isfinite(b).all(), name
+        if not name.endswith(tuple(f'/{end}' for end in c.unfelt)) or 'stats' in name:
+            assert np.abs(a).max() > 0, name
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-3 * np.abs(a).max(), err_msg=name)  # sums cancel
+
+
+@pytest.mark.parametrize('name', FULL)
+def test_full_size_as_shapes(name):
+    image, feature_map, dim = FULL[name]
+    net = network(name)(classes=2)
+
+    def run(x):
+        return net.apply(net.init(jax.random.key(0), x), x)
+
+    logits, out = jax.eval_shape(run, jax.ShapeDtypeStruct(image, 'float32'))
+    assert (logits.shape, out['map'].shape, out['features'].shape) == ((1, 2), feature_map, (1, dim))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', FULL)
+def test_full_size_runs(name, rng):
+    """In evaluation and in training, at a small image."""
+    size = FULL[name][0]
+    image = rng.random((2, *(32 if n > 3 else n for n in size[1:])) if name != 'CRNet' else (2, *size[1:]), np.float32)
+    if name.startswith('COVIDNet'):
+        image = rng.random((2, 64, 64, 3), np.float32)
+    net = network(name)(classes=2, conv_form='planar')
+    variables, site = variables_of(net, image.shape), np.arange(2)
+    logits, out = jax.jit(net.apply)(variables, image, site=site)
+    train = jax.jit(partial(net.apply, train=True, mutable=['batch_stats'], rngs=RNGS))
+    (trained, _), _ = train(variables, image, site=site)
+    for x in (logits, trained, out['map'], out['features']):
+        assert np.isfinite(x).all() and np.abs(x).max() > 0
