@@ -7,12 +7,16 @@ from functools import partial
 
 import jax
 import numpy as np
+import optax
 import pytest
+from ml_collections import ConfigDict
 from scipy.signal import correlate
 from weights import write_safetensors
 
 from covid_jax import UserError
 from covid_jax.models import network, pretrained
+from covid_jax.runtime.state import create
+from covid_jax.train import start_from_weights
 
 # their name at timm, at torchvision, shape; the first convolution is of colours, the classifier of 5 classes
 NORM = ('weight', 'bias', 'running_mean', 'running_var')
@@ -258,3 +262,16 @@ def test_networks_without_published_weights(tmp_path, name):
         pretrained.load(tmp_path / 'absent.pth', name)
     with pytest.raises(UserError, match=f'no weights of {name} are published'):
         pretrained.convert({'params': {}}, {}, name)
+
+
+def test_a_training_state_without_statistics_starts_from_a_file(tmp_path):
+    net = network('_VGGTiny')(classes=2, taps=1)
+    variables = jax.jit(net.init)(jax.random.key(0), np.zeros((1, 16, 24, 1), 'f'))
+    state = create({'network': variables['params']}, {}, optax.sgd(0.1))
+    model = ConfigDict({'name': '_VGGTiny', 'inflate': 'mean', 'pretrained': str(tmp_path / 'vgg.safetensors')})
+    with pytest.raises(UserError, match='there is no file .*vgg.safetensors'):
+        start_from_weights(model, tmp_path, state)
+    write_safetensors(tmp_path / 'vgg.safetensors', drawn(VGG))
+    state = start_from_weights(model, tmp_path, state)
+    np.testing.assert_array_equal(state.params['network']['conv3']['bias'], drawn(VGG)['features.3.bias'])
+    assert state.state == {} and 'features.0.weight' in (tmp_path / 'pretrained.txt').read_text()
