@@ -209,6 +209,20 @@ def avg_pool(x, window, strides, padding, count_include_pad=True):
     return total / _pool(ones, window, strides, padding, np.add, 0)
 
 
+def adaptive_avg_pool(x, sizes):
+    """Mean of [batch, *space, channels] over windows, as many along each axis as `sizes` says: [batch, *sizes, channels].
+
+    Window i of m over n places is [floor(i n / m), ceil((i + 1) n / m)), as torch has it; windows overlap where m does not
+    divide n, and repeat where m > n.
+    """
+    for axis, m in enumerate(sizes, 1):
+        n = x.shape[axis]
+        windows = [(i * n // m, -(-(i + 1) * n // m)) for i in range(m)]
+        if n != m:
+            x = jnp.stack([jnp.mean(x[(slice(None),) * axis + (slice(*w),)], axis) for w in windows], axis)
+    return x
+
+
 def _pool(x, window, strides, padding, combine, fill):
     xp = np if isinstance(x, np.ndarray) else jnp
     for axis, (k, s, pad) in enumerate(zip(window, strides, padding, strict=True), 1):

@@ -32,7 +32,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from covid_jax import UserError
-from covid_jax.models.conv import conv3d, depthwise, max_pool
+from covid_jax.models.conv import adaptive_avg_pool, conv3d, depthwise, max_pool
 from covid_jax.models.norm import DomainBatchNorm
 
 POINT = (1, 1, 1)
@@ -181,7 +181,7 @@ class COVIDNet(nn.Module):
     def head(self, x, train=False, site=None):
         """Feature map -> logits [batch, classes], features [batch, dim], both float32."""
         site, x = self._site(site, len(x)), (x[:, 0] if x.ndim == 5 else x).astype(jnp.float32)
-        x = two_by_two(x) if self.pooled else x
+        x = adaptive_avg_pool(x, (2, 2)) if self.pooled else x
         return self.classifier(self.hidden(x, site, train)), x.reshape(len(x), -1)
 
     def __call__(self, image, train=False, site=None):
@@ -213,16 +213,6 @@ class COVIDNet(nn.Module):
         if self.sites > 1 and site is None and not self.is_initializing():
             raise ValueError(f'a network of {self.sites} sites needs the site of each row')
         return jnp.zeros(batch, jnp.int32) if self.sites < 2 or site is None else site
-
-
-def two_by_two(x):
-    """[batch, h, w, channels] -> [batch, 2, 2, channels]: means over the two halves of an axis, which share the middle of an
-    odd one (torch's adaptive average pool)."""
-    for axis in (1, 2):
-        size = x.shape[axis]
-        halves = lax.slice_in_dim(x, 0, (size + 1) // 2, axis=axis), lax.slice_in_dim(x, size // 2, size, axis=axis)
-        x = jnp.stack([jnp.mean(half, axis) for half in halves], axis)
-    return x
 
 
 def _halve(x):

@@ -24,7 +24,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from covid_jax import UserError
-from covid_jax.models.conv import Conv, max_pool
+from covid_jax.models.conv import Conv, adaptive_avg_pool, max_pool
 from covid_jax.models.heads import Classifier
 
 PLANE = (7, 7)  # what the last map of an image is averaged to
@@ -36,20 +36,6 @@ def torch_name(modules, torchvision=False):
     """['conv5'] -> 'features.5': what timm, or torchvision, calls our module."""
     name = modules[0]
     return DENSE[name][torchvision] if name in DENSE else name.replace('conv', 'features.')
-
-
-def adaptive_avg_pool(x, sizes):
-    """Mean of [batch, *space, channels] over windows, as many along each axis as `sizes` says: [batch, *sizes, channels].
-
-    Window i of m over n places is [floor(i n / m), ceil((i + 1) n / m)), as torch has it; windows overlap where m does not
-    divide n, and repeat where m > n.
-    """
-    for axis, m in enumerate(sizes, 1):
-        n = x.shape[axis]
-        windows = [(i * n // m, -(-(i + 1) * n // m)) for i in range(m)]
-        if n != m:
-            x = jnp.stack([jnp.mean(x[(slice(None),) * axis + (slice(*w),)], axis) for w in windows], axis)
-    return x
 
 
 class MapDense(nn.Module):

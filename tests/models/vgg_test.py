@@ -8,7 +8,8 @@ from scipy.signal import correlate
 
 from covid_jax import UserError
 from covid_jax.models import network
-from covid_jax.models.vgg import adaptive_avg_pool, torch_name
+from covid_jax.models.conv import adaptive_avg_pool
+from covid_jax.models.vgg import torch_name
 
 
 def tiny(**fields):
