@@ -47,7 +47,7 @@ def tiny(tmp_path_factory):
 def test_parameters_and_state(tiny):
     """Adam: two moments in float32 and two counts; batch statistics: a mean and a variance for each scale and bias."""
     config, p = tiny
-    batch = {'image': np.zeros((1, 8, 16, 16, 1), np.uint8)}
+    batch = {'image': np.zeros((1, 8, 16, 16, 1), np.uint8), 'site': np.zeros(1, np.int32)}
     params, _ = methods.make(config, make_mesh()).init(jax.random.key(0), batch)
     counted = sum(x.size for x in jax.tree.leaves(params))
     named = jax.tree_util.tree_leaves_with_path(params)
