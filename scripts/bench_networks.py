@@ -1,9 +1,10 @@
-"""Training steps of the 3D networks on a CPU: ours against torch's, in float32 with Adam.
+"""Training steps of the networks on a CPU: ours against torch's, in float32 with Adam.
 
-    pip install torch==2.13.0
+    pip install torch==2.13.0 timm==1.0.31
     python scripts/bench_networks.py [--rounds=15] [--network=NAME]
 
-torch runs eager, contiguous, with fused Adam; both start from the same weights, with which their logits must agree.
+torch runs eager, contiguous, with fused Adam: timm's networks in 2D, CRNet of parity_crnet.py, and the 3D ones below. Both
+start from the same weights, with which their logits must agree; dropout is off in both.
 Steps take turns in one process, idle threads sleep (OMP_WAIT_POLICY=PASSIVE: torch's would else spin on the cores that
 XLA works on), and the ratios are those of the medians, of wall time and of CPU time (which neighbours on the machine
 move less). Prints a Markdown table.
@@ -22,18 +23,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import parity_crnet
 import torch
+from record_parity import import_timm
 from torch import nn
 from torch.nn import functional as F
 
-from covid_jax.models.resnest import ResNeSt50, deep_stem
-from covid_jax.models.resnet import ResNet18
+from covid_jax.models import crnet, network, pretrained
+from covid_jax.models.resnest import deep_stem
 from covid_jax.runtime.mesh import compiler_options, make_mesh
 
 RATE, CLASSES = 1e-4, 2
-CASES = {
-    'ResNet18': (partial(ResNet18, stem_taps=7, depth_strides=(1, 2, 1, 2, 2, 2)), (2, 32, 64, 64)),
-    'ResNeSt50': (ResNeSt50, (2, 16, 64, 64)),
+CASES = {  # name: our network and its fields, the batch
+    '3D ResNet18': ('ResNet18', {'stem_taps': 7, 'depth_strides': (1, 2, 1, 2, 2, 2)}, (2, 32, 64, 64, 1)),
+    '3D ResNeSt50': ('ResNeSt50', {}, (2, 16, 64, 64, 1)),
+    'densenet169': ('DenseNet169', {}, (8, 224, 224, 3)),
+    'efficientnet_b0': ('EfficientNetB0', {'taps': 1, 'dropout': 0.0, 'drop_connect': 0.0}, (8, 224, 224, 3)),
+    'resnet18': ('ResNet18', {'taps': 1}, (8, 224, 224, 3)),
+    'vgg16': ('VGG16', {'taps': 1, 'dropout': 0.0}, (8, 224, 224, 3)),
+    'crnet': ('CRNet', {}, (8, 224, 224, 1)),
 }
 
 
@@ -168,8 +176,9 @@ def our_step(net, variables, image, label):
         updates, opt_state = tx.update(grads, opt_state)
         return optax.apply_updates(params, updates), state, opt_state, value
 
-    variables = jax.tree.map(jnp.array, variables)
-    kept = [variables['params'], {'batch_stats': variables['batch_stats']}, tx.init(variables['params'])]
+    state = jax.tree.map(jnp.array, dict(variables))
+    params = state.pop('params')
+    kept = [params, state, tx.init(params)]
 
     def step():
         *kept[:], value = update(*kept)
@@ -178,14 +187,33 @@ def our_step(net, variables, image, label):
     return step
 
 
-def compare(name, rounds):
+def both(case, net, variables):
+    """torch's network and our variables, of the same weights."""
+    if case.startswith('3D'):
+        return torch_network(net, variables['params']), variables
+    if case == 'crnet':
+        model = parity_crnet.build(case)
+        names = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
+        state = model.state_dict()
+
+        def pick(path, x):
+            *modules, leaf = (p.key for p in path[1:])
+            value = state[f'{crnet.torch_name(modules)}.{names[leaf]}'].numpy()
+            return value.transpose(2, 3, 1, 0)[None] if x.ndim == 5 else value.T
+
+        return model, jax.tree_util.tree_map_with_path(pick, variables)
+    model = import_timm().create_model(case, num_classes=CLASSES)
+    tensors = {name: x.numpy() for name, x in model.state_dict().items()}
+    return model, pretrained.convert(variables, tensors, CASES[case][0])[0]
+
+
+def compare(case, rounds):
     """-> seconds of each round, wall and CPU, {'torch': [...], 'ours': [...]}."""
-    make, shape = CASES[name]
+    name, fields, shape = CASES[case]
     rng = np.random.default_rng(0)
-    image, label = rng.random((*shape, 1), np.float32), np.arange(shape[0]) % CLASSES
-    net = make(classes=CLASSES, conv_form='planar')
-    variables = jax.device_get(jax.jit(net.init)(jax.random.key(0), image))
-    model = torch_network(net, variables['params'])
+    image, label = rng.random(shape, np.float32), np.arange(shape[0]) % CLASSES
+    net = network(name, **fields)(classes=CLASSES, conv_form='planar')
+    model, variables = both(case, net, jax.device_get(jax.jit(net.init)(jax.random.key(0), image)))
     with torch.no_grad():
         theirs = model.eval()(torch.tensor(np.moveaxis(image, -1, 1))).numpy()
     np.testing.assert_allclose(jax.jit(net.apply)(variables, image)[0], theirs, rtol=0, atol=1e-4 * np.abs(theirs).max())
@@ -217,7 +245,7 @@ def main():
         spent = {who: statistics.median(t) for who, t in cpu.items()}
         cells = [f'{middle[who]:.0f} ({low[who]:.0f})' for who in ('torch', 'ours')]
         ratios = [f'{m["ours"] / m["torch"]:.2f}' for m in (middle, low, spent)]
-        print('|', ' | '.join([name, 'x'.join(map(str, CASES[name][1])), *cells, *ratios]), '|', flush=True)
+        print('|', ' | '.join([name, 'x'.join(map(str, CASES[name][2][:-1])), *cells, *ratios]), '|', flush=True)
     print(f'\nload after: {os.getloadavg()[0]:.1f}')
 
 
