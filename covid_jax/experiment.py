@@ -102,7 +102,7 @@ def show(results, workdir):
         _show_stages(console, results, split)
     for name in (split, f'{split}_patients'):
         if name in splits:
-            _show_split(console, [metrics[name] for metrics in last.values()], name)
+            _show_split(console, last, name)
     if not splits:
         console.print('no val and no test split: nothing was evaluated')
     console.print(f'predictions, metrics, plots and checkpoints: {workdir}', soft_wrap=True)
@@ -111,17 +111,19 @@ def show(results, workdir):
 
 def _show_stages(console, results, split):
     *_, last = results.values()
-    table = rich.table.Table('stage', *BRIEF, title=_title([metrics[split] for metrics in last.values()], split))
+    what = 'value and 95 % interval' if len(last) == 1 else 'mean ± s.d.'
+    table = rich.table.Table('stage', *BRIEF, title=f'{_title(last, split)}: {what}')
     for stage, parts in results.items():
         cells = [_cells([metrics[split][metric] for metrics in parts.values()]) for metric in BRIEF]
-        table.add_row(stage, *(f'{value} [{spread}]' if spread else value for value, spread in cells))
+        table.add_row(stage, *(f'{value} ({spread.replace(" to ", "-")})' if spread and len(parts) == 1 else value
+                               for value, spread in cells))
     console.print(table)
 
 
-def _show_split(console, runs, split):
-    reasons = {}
-    table = rich.table.Table('metric', 'value', title=_title(runs, split))
-    table.add_column('95 % interval' if len(runs) == 1 else 'median, range')
+def _show_split(console, parts, split):
+    runs, reasons = [metrics[split] for metrics in parts.values()], {}
+    columns = ('value', '95 % interval') if len(runs) == 1 else ('mean ± s.d.', 'median, range')
+    table = rich.table.Table('metric', *columns, title=_title(parts, split))
     for metric in SHOWN if split.startswith('test') else SHOWN[:-1]:  # the threshold was frozen on val itself
         entries = [run[metric] for run in runs if metric in run]
         if entries:
@@ -133,12 +135,11 @@ def _show_split(console, runs, split):
         console.print(reason, soft_wrap=True)
 
 
-def _title(runs, split):
-    """What a table is of, and what stands in its cells."""
+def _title(parts, split):
     name = split.replace('_patients', ', by patient')
     chosen = ' (it chose the checkpoint)' if split.startswith('val') else ''
-    cells = 'value [95 % interval]' if len(runs) == 1 else f'{len(runs)} runs: mean ± s.d. [median, range]'
-    return f'{name}{chosen}, positive class {runs[0]["auc"]["positive"]}, {cells}'
+    positive = next(iter(parts.values()))[split]['auc']['positive']
+    return f'{name}{chosen}, positive class {positive}' + (f', {len(parts)} runs' if len(parts) > 1 else '')
 
 
 def _cells(entries):

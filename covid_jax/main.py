@@ -72,14 +72,15 @@ def check_config(argv):
     except (SyntaxError, KeyError):
         raise UserError(f'{file} is no config file: it has no get_config') from None
     known = list(_fields(config))
-    own = [set(_fields(config[stage], own=True)) for stage in config.stages]
+    own = {stage: set(_fields(config[stage], own=True)) for stage in config.stages}
+    trained = [stage for stage in own if 'ensemble.runs' not in own[stage]]
     for name in names[1:]:
         field = name.removeprefix('config.')
         if not name.startswith('config.'):
             continue
-        if (trained := [fields for fields in own if 'ensemble.runs' not in fields]) and all(field in f for f in trained):
-            raise UserError(f'every stage has its own {field}: set --config.{config.stages[0]}.{field}, or that of another '
-                            f'of {", ".join(config.stages)}')
+        if trained and all(field in own[stage] for stage in trained):
+            raise UserError(f'each stage has its own {field}: set --config.{trained[0]}.{field} (there are '
+                            f'{", ".join(trained)})')
         if field not in known:
             last = {k.split('.')[-1]: k for k in known}
             close = (difflib.get_close_matches(field, known, 1)

@@ -98,8 +98,8 @@ def test_the_default_is_model4_small():
     c = CMC['get_config']()
     assert c.to_json() == CMC['get_config']('model4,size=small').to_json()
     assert c.method.name == 'cmc' and c.method.classification and c.method.contrastive and c.method.mixup == 0.5
-    assert c.data.source == 'phantom' and c.prep.size == (24, 48, 48) and c.eval.tta == 0
-    assert (c.train.epochs, c.train.lr, c.train.lr_steps) == (10, 6e-4, (0.8, 0.95))
+    assert c.data.source == 'phantom' and c.prep.size == (24, 48, 48) and c.eval.tta == 3
+    assert (c.train.epochs, c.train.lr, c.train.lr_steps) == (12, 6e-4, (0.8, 0.95))
     assert resolve(c, '/nowhere', 1).train.batch == 8 and resolve(c, '/nowhere', 8).train.batch == 16
 
 

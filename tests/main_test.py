@@ -220,7 +220,8 @@ def test_a_mistake_is_one_helpful_line(root, tmp_path, args, message):
 
 
 @pytest.mark.parametrize('config,message', [('configs/cmcc.py', 'configs/cmcc.py'), ('configs/cmc.py:modle4', 'modle4'),
-                                            ('configs/cmc.py:size=huge', 'size=small')])
+                                            ('configs/cmc.py:size=huge', 'size=small'),
+                                            ('configs/cmc.py:model5,size=small', 'set --config.model1.method.depth')])
 def test_a_mistyped_config_or_row(root, tmp_path, config, message):
     result = run(root, tmp_path / 'run', config=config)
     assert result.returncode == 2 and message in result.stderr and result.stderr.count('\n') == 1, result.stderr
