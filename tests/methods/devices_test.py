@@ -13,6 +13,7 @@ from covid_jax import methods
 from covid_jax.runtime import state as run_state
 from covid_jax.runtime.mesh import by_batch, make_mesh, put, replicated
 
+ROWS = 'model4,size=small', 'baseline,size=small'  # one of each method
 SIZE, BATCH = (8, 32, 32), 16
 VOXELS = 6 * 32 * 32  # of one view: more than any parameter or embedding of the tiny network
 
@@ -43,7 +44,7 @@ def compiled(name, devices, dtype='float32'):
     return mesh, jax.jit(step, in_shardings=(rep, by_batch(mesh), rep), out_shardings=rep), train
 
 
-@pytest.mark.parametrize('name', ['cmc', 'supervised'])
+@pytest.mark.parametrize('name', ROWS)
 def test_one_device_equals_eight(name):
     """The trunk computes in float64: in float32 the order of a sum moves some activation across the kink of its ReLU, and
     one of 10^5 terms of a gradient then comes or goes."""
@@ -73,7 +74,7 @@ def compare_one_and_eight(name):
             np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(a).max(), rtol=0, err_msg=name)
 
 
-@pytest.mark.parametrize('name', ['cmc', 'supervised'])
+@pytest.mark.parametrize('name', ROWS)
 def test_nothing_of_image_size_travels(name):
     mesh, step, train = compiled(name, 8)
     text = step.lower(train, put(mesh, next(batches(1))), jax.random.key(7)).compile().as_text()
