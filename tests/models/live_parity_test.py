@@ -1,0 +1,37 @@
+"""What is recorded is what timm, and the torch modules written for it, give today: pip install torch timm; pytest -m parity."""
+
+import importlib.util
+import sys
+
+import numpy as np
+import pytest
+from parity import rule
+
+pytestmark = pytest.mark.parity
+NAMES = ('resnet18', 'resnet50', 'resnest50d', 'efficientnet_b0', 'efficientnet_b4', 'efficientnet_b0_3d', 'densenet121',
+         'densenet169', 'vgg16', 'vgg19', 'crnet', 'covidnet', 'covidnet_redesign')
+
+
+@pytest.fixture(scope='module')
+def recorder(root):
+    if not all(map(importlib.util.find_spec, ('torch', 'timm'))):
+        pytest.skip('torch and timm are not installed')
+    sys.path.insert(0, str(root / 'scripts'))
+    import record_parity
+
+    return record_parity
+
+
+def test_every_network_is_here(recorder):
+    assert {*NAMES} == {*recorder.NETWORKS}
+
+
+@pytest.mark.filterwarnings('default')
+@pytest.mark.parametrize('name', NAMES)
+def test_recorded_again(recorder, root, name):
+    with np.load(root / 'tests' / 'parity' / f'{name}.npz', allow_pickle=False) as file:
+        kept = dict(file)
+    again = recorder.record(name, rule)
+    assert again.keys() == kept.keys() and again['parameters'] == kept['parameters']
+    for key in kept.keys() - {'parameters', 'versions'}:
+        np.testing.assert_allclose(again[key], kept[key], rtol=0, atol=1e-4 * np.abs(kept[key]).max(), err_msg=key)
