@@ -2,9 +2,11 @@
 
 import csv
 import hashlib
+import os
 from pathlib import Path
 
 import jax
+import ml_collections
 import numpy as np
 
 from covid_jax import UserError, evaluate
@@ -24,8 +26,13 @@ def average(config, workdir):
     """
     if jax.process_index() > 0:
         return None
-    configs.check(config, workdir)
     folders, names = config.ensemble.runs.split(','), class_names(config.data.classes)
+    if len({os.path.realpath(folder) for folder in folders}) < len(folders):
+        raise UserError(f'--config.ensemble.runs={config.ensemble.runs} names a run twice')
+    config = ml_collections.ConfigDict({  # all that an ensemble has of a config
+        'seed': config.seed, 'ensemble': {'runs': config.ensemble.runs}, 'data': {'classes': config.data.classes},
+        'eval': {'resamples': config.eval.resamples}})
+    configs.check(config, workdir)
     runs = [read(folder, names) for folder in folders]
     for folder, run in zip(folders, runs, strict=True):
         if odd := runs[0].keys() ^ run.keys():
@@ -39,6 +46,8 @@ def average(config, workdir):
     configs.keep(config, workdir, dataset.digest)
     metrics = evaluate.write_report(config, workdir, dataset, mean)
     for split in members:
+        if not (dataset.label[members[split]] >= 0).any():
+            continue
         curves = {name: evaluate.curve(dataset, split, p[split]) for name, p in zip(short(folders), each, strict=True)}
         curves[f'mean of {len(runs)}'] = evaluate.curve(dataset, split, mean[split])
         plots.roc_png(Path(workdir) / f'roc_runs_{split}.png', curves)
@@ -62,11 +71,13 @@ def read(folder, names):
         try:
             name, patient, site, split, label, *p = row
             p = np.array(p, np.float32)
-            if p.shape != (len(names),) or not ((p >= 0) & (p <= 1)).all() or label not in ('', *names):
+            exam = Exam(name, patient, site, label, split, ())
+            if (p.shape != (len(names),) or not ((p >= 0) & (p <= 1)).all() or abs(p.sum() - 1) > 1e-3
+                    or label not in ('', *names) or exam in run):
                 raise ValueError
         except ValueError:
             raise UserError(f'{path} line {line} is damaged: run the run again, which rewrites it') from None
-        run[Exam(name, patient, site, label, split, ())] = p
+        run[exam] = p
     return run
 
 

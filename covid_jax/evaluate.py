@@ -75,14 +75,14 @@ def write_report(config, workdir, dataset, probabilities):
                    (r[1:] for r in _prediction_rows(patients, means, names)))
     _replace(workdir / 'metrics.json', json.dumps(metrics, indent=1))
     write_submission(workdir / 'submission', dataset, probabilities)
-    for split, probability in probabilities.items():
+    labelled = {split: p for split, p in probabilities.items() if (dataset.label[dataset.of_split(split)] >= 0).any()}
+    for split, probability in labelled.items():
         label = dataset.label[dataset.of_split(split)]
         known = label >= 0
         matrix = confusion(label[known], decide(probability[known], positive=POSITIVE), len(names))
         plots.confusion_png(workdir / f'confusion_{split}.png', matrix, names)
-    if not probabilities:
-        return metrics
-    plots.roc_png(workdir / 'roc.png', {split: curve(dataset, split, p) for split, p in probabilities.items()})
+    if labelled:
+        plots.roc_png(workdir / 'roc.png', {split: curve(dataset, split, p) for split, p in labelled.items()})
     return metrics
 
 
@@ -158,6 +158,9 @@ def write_submission(folder, dataset, probabilities):
         return
     folder.mkdir(exist_ok=True)
     unique = len({name.rpartition('/')[2] for name in scans}) == len(scans)
+    print(f'{folder}: {len(rows["covid"])} unlabelled scans in covid.csv, {len(rows["non-covid"])} in non-covid.csv'
+          + (f'; {len(dataset.broken)} scans that could not be prepared are in neither, see quarantine.csv' if dataset.broken
+             else ''), flush=True)
     for name, row in rows.items():
         _write_csv(folder / f'{name}.csv', [x.rpartition('/')[2] if unique else x for x in row], ())
 

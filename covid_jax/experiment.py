@@ -8,7 +8,7 @@ import rich.console
 import rich.table
 
 from covid_jax import UserError, ensemble
-from covid_jax.train import train_and_evaluate
+from covid_jax.train import check, train_and_evaluate
 
 SHOWN = ('accuracy', 'macro_f1', 'sensitivity', 'specificity', 'auc', 'average_precision', 'macro_f1_frozen')
 BRIEF = ('accuracy', 'macro_f1', 'auc')
@@ -31,19 +31,22 @@ def run(config, workdir):
             print(line, flush=True)
         said.add(line)
 
-    for stage in stages(config):
-        results[stage] = {}
-        for fold in range(config.folds):
-            for seed in range(config.seed, config.seed + config.seeds):
-                part = Path(f'fold{fold}', f'seed{seed}') if config.folds > 1 or config.seeds > 1 else Path()
-                if jax.process_index() == 0 and (stage or part.parts):
-                    print(f'== {Path(stage) / part}', flush=True)
-                c, folder = part_config(config, workdir, stage, part, seed), workdir / stage / part
-                metrics = ensemble.average(c, folder) if c.ensemble.runs else train_and_evaluate(c, folder, store, fold, say)
-                results[stage][str(Path(stage) / part)] = metrics
+    several = config.folds > 1 or config.seeds > 1
+    parts = [(stage, fold, seed, Path(f'fold{fold}', f'seed{seed}') if several else Path()) for stage in stages(config)
+             for fold in range(config.folds) for seed in range(config.seed, config.seed + config.seeds)]
+    ready = [part_config(config, workdir, stage, part, seed) for stage, _, seed, part in parts]
+    for c, (stage, _, _, part) in zip(ready, parts, strict=True):  # all of them, before the first trains
+        if not c.ensemble.runs:
+            check(c, workdir / stage / part)
+    for c, (stage, fold, _, part) in zip(ready, parts, strict=True):
+        name, folder = Path(stage, part), workdir / stage / part
+        if jax.process_index() == 0 and name.parts:
+            print(f'== {name}', flush=True)
+        metrics = ensemble.average(c, folder) if c.ensemble.runs else train_and_evaluate(c, folder, store, fold, say)
+        results.setdefault(stage, {})[str(name)] = metrics
     if jax.process_index() == 0:
         show(results, workdir)
-    return results[stage]
+    return results[parts[-1][0]]
 
 
 def stages(config):
@@ -105,7 +108,7 @@ def show(results, workdir):
             _show_split(console, last, name)
     if not splits:
         console.print('no val and no test split: nothing was evaluated')
-    console.print(f'predictions, metrics, plots and checkpoints: {workdir}', soft_wrap=True)
+    console.print(f'predictions, metrics and plots: {", ".join(str(workdir / folder) for folder in last)}', soft_wrap=True)
     console.print('Research software, not a medical device.')
 
 

@@ -69,6 +69,15 @@ def train_and_evaluate(config, workdir, store='', fold=0, say=print):
         return evaluate.write_report(config, workdir, dataset, probabilities)
 
 
+def check(config, workdir):
+    """UserError for what can be known to be wrong before a scan is read: batch sizes, method, network, file of weights."""
+    mesh = make_mesh()
+    config = resolve(config, workdir, mesh.size)
+    methods.make(config, mesh)
+    if config.model.pretrained and not Path(config.model.pretrained).is_dir() and not Path(workdir, 'checkpoints').exists():
+        pretrained.find(config.model.pretrained, config.model.name)
+
+
 def resolve(config, workdir, devices):
     """A copy of the config with the batch sizes filled in. UserError where they do not divide over the devices."""
     config = config.copy_and_resolve_references()

@@ -60,7 +60,8 @@ def test_a_folder_keeps_to_its_exams(tmp_path):
 
 
 @pytest.mark.parametrize('line', ['a,of a,here,val,noncovid,0.9', 'a,of a,here,val,noncovid,0.9,x', 'a,of a,here,val,cat,0.9,0.1',
-                                  'a,of a,here,val,noncovid,nan,nan', 'a,of a,here,val,noncovid,2,-1', 'a', ''])
+                                  'a,of a,here,val,noncovid,nan,nan', 'a,of a,here,val,noncovid,2,-1', 'a', '',
+                                  'f,of f,here,val,noncovid,0.9,0.9', 'a,of a,here,val,noncovid,0.700000,0.300000'])
 def test_damaged_predictions(tmp_path, line):
     """And nothing is half-written."""
     folders = [write(tmp_path / 'one', A), write(tmp_path / 'two', B)]
@@ -69,6 +70,18 @@ def test_damaged_predictions(tmp_path, line):
     with pytest.raises(UserError, match='two/predictions.csv line 7 is damaged'):
         average(folders, tmp_path / 'mean')
     assert not (tmp_path / 'mean').exists()
+
+
+def test_a_run_counts_once(tmp_path):
+    folder = write(tmp_path / 'one', A)
+    with pytest.raises(UserError, match='names a run twice'):
+        average([folder, folder + '/'], tmp_path / 'mean')
+
+
+def test_the_config_says_what_an_ensemble_has(tmp_path):
+    average([write(tmp_path / 'one', A), write(tmp_path / 'two', B)], tmp_path / 'mean')
+    kept = json.loads((tmp_path / 'mean' / 'config.json').read_text())
+    assert kept.keys() == {'dataset', 'seed', 'ensemble', 'data', 'eval'} and kept['eval'].keys() == {'resamples'}
 
 
 def test_empty_predictions(tmp_path):

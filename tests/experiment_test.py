@@ -178,6 +178,18 @@ def test_a_stage_that_overrides_what_is_not_there(tmp_path):
         config.stage(c, {'train': {'epoch': 3}})
 
 
+@pytest.mark.parametrize('field, value, message', [('model.pretrained', 'nowhere.pth', 'nowhere.pth'),
+                                                   ('train.batch', 9, 'multiple of 8'), ('model.name', 'ResNest', 'ResNeSt')])
+def test_the_last_stage_is_checked_before_the_first_trains(tmp_path, field, value, message):
+    c = model5()
+    with c.unlocked():
+        section, name = field.split('.')
+        c.model4[section][name] = value
+    with pytest.raises(UserError, match=message):
+        experiment.run(c, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_finished_run_is_evaluated_again(tmp_path):
     """With other passes: other predictions, the same checkpoints, and a config that says so."""
     c = small_config('model1,size=small')

@@ -197,6 +197,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(root, uninterrupted, tmp_pa
 @pytest.mark.parametrize('args,message', [
     (['--config.data.source=manifest', '--config.data.root=nowhere.csv'], 'nowhere.csv'),
     (['--config.data.source=foldr'], 'folder'),
+    (['--config.data.root=scans'], '--config.data.source'),
     (['--config.train.lrr=1'], 'no field --config.train.lrr: did you mean --config.train.lr'),
     (['--config.epochs=1'], 'did you mean --config.train.epochs'),
     (['--config.train.lr=fast'], 'train.lr'),
@@ -248,6 +249,26 @@ def test_a_folder_of_text_files(root, tmp_path):
         (folder / 'notes.txt').write_text('hello')
     result = run(root, tmp_path / 'run', '--config.data.source=folder', f'--config.data.root={tmp_path / "data"}')
     assert result.returncode == 2 and 'notes.txt' in result.stderr and result.stderr.count('\n') == 1, result.stderr
+
+
+def test_ctrl_c_while_scans_are_prepared(root, tmp_path):
+    """A terminal sends it to the preparing processes, too: the command ends soon and keeps what was prepared."""
+    process = subprocess.Popen(command(root, tmp_path / 'run', *SMALL, '--config.data.workers=2',
+                                       '--config.data.phantom.train=400'), env=environment(), cwd=root, text=True,
+                               start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 200
+        while len(list(tmp_path.glob('run/store/*/parts/*.npy'))) < 3:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        error = process.communicate(timeout=60)[1]
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    assert process.returncode == 130 and error.strip() == 'covid_jax: interrupted: the same command goes on', error
+    assert len(list(tmp_path.glob('run/store/*/parts/*.npy'))) >= 3
 
 
 def free_port():

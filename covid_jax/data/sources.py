@@ -211,6 +211,9 @@ def exclude(exams, path, note):
 
 def _one_source(name, root, data, note):
     if name == 'phantom':
+        if root:
+            raise UserError(f'the phantom is made, not read: --config.data.root={root} needs --config.data.source, for example '
+                            'folder or manifest')
         return phantoms(data.phantom.seed, data.phantom.train, data.phantom.val, data.phantom.test)
     if name not in SOURCES:
         names = ['phantom', *SOURCES]
@@ -218,7 +221,8 @@ def _one_source(name, root, data, note):
         nearest = like[difflib.get_close_matches(plain(name), like, n=1, cutoff=0)[0]]
         raise UserError(f'no data source {name!r}, did you mean {nearest!r}? There are {", ".join(names)}')
     if not root or not os.path.exists(root):
-        raise UserError(f'data source {name!r} finds nothing at {root!r}: set --config.data.root=...')
+        where = f'there is nothing at {root}' if root else 'no folder is given'
+        raise UserError(f'data source {name!r}: {where}: set --config.data.root=...')
     return SOURCES[name](Path(root), note)
 
 

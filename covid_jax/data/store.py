@@ -167,11 +167,15 @@ def _temporaries(part):
 
 @contextmanager
 def _pool(workers):
-    """Preparing processes; when the block is left, what has not begun is dropped."""
+    """Preparing processes; when the block is left by an exception, they are killed: what they were at is made again."""
     context = multiprocessing.get_context('spawn')  # a fork of a process that runs jax can hang
     pool = ProcessPoolExecutor(workers, context, initializer=_die_with_parent)
     try:
         yield pool
+    except BaseException:
+        for process in multiprocessing.active_children():  # asked to end, one that waits for work may never hear of it
+            process.kill()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

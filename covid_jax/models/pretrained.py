@@ -44,13 +44,18 @@ class _Misfit(Exception):
 
 
 def load(path, network):
-    """{torch's name: array} of a file; where there is none, the UserError says where this network's is usually found."""
+    """{torch's name: array} of a file of weights of `network`, which `find` finds."""
+    find(path, network)
+    return read(path)
+
+
+def find(path, network):
+    """UserError where there is no file, which says where this network's is usually found."""
     _family(network)
     if not Path(path).exists():
         places = next((f for name, f in PUBLISHED.items() if network.startswith(name)), None)
         usual = f'its weights are usually from {" or ".join(places)}' if places else f'none of {network} is published'
         raise UserError(f'there is no file {path}: set --config.model.pretrained to a file of weights of {network}; {usual}')
-    return read(path)
 
 
 def convert(variables, tensors, network, inflate='mean'):
