@@ -8,6 +8,7 @@ import difflib
 import os
 import runpy
 import sys
+import threading
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -104,6 +105,9 @@ def cli(run=main):
     except UserError as e:
         sys.exit(_say(e, 2))
     except KeyboardInterrupt:
+        forced = threading.Timer(5, os._exit, [130])  # should a thread or process that an exit waits for not end:
+        forced.daemon = True  # all files are whole at any time
+        forced.start()
         sys.exit(_say('interrupted: the same command goes on', 130))
     except Exception as e:
         if type(e).__name__ == 'Interrupted':  # imported with jax alone

@@ -167,17 +167,20 @@ def _temporaries(part):
 
 @contextmanager
 def _pool(workers):
-    """Preparing processes; when the block is left by an exception, they are killed: what they were at is made again."""
+    """Preparing processes; when the block is left, what has not begun is dropped, and at Ctrl-C all of it."""
     context = multiprocessing.get_context('spawn')  # a fork of a process that runs jax can hang
     pool = ProcessPoolExecutor(workers, context, initializer=_die_with_parent)
     try:
         yield pool
-    except BaseException:
-        for process in multiprocessing.active_children():  # asked to end, one that waits for work may never hear of it
+    except KeyboardInterrupt:
+        for process in multiprocessing.active_children():  # one that waits for work may never hear that it is to end
             process.kill()
+        pool.shutdown(wait=False, cancel_futures=True)
         raise
-    finally:
+    except BaseException:
         pool.shutdown(wait=True, cancel_futures=True)
+        raise
+    pool.shutdown(wait=True)
 
 
 def _die_with_parent():
