@@ -253,8 +253,10 @@ def test_a_folder_of_text_files(root, tmp_path):
 
 def test_ctrl_c_while_scans_are_prepared(root, tmp_path):
     """A terminal sends it to the preparing processes, too: the command ends soon and keeps what was prepared."""
-    process = subprocess.Popen(command(root, tmp_path / 'run', *SMALL, '--config.data.workers=2',
-                                       '--config.data.phantom.train=400'), env=environment(), cwd=root, text=True,
+    # a shell's background jobs, and what they start, ignore it
+    heeding = ['-c', 'import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])']
+    args = command(root, tmp_path / 'run', *SMALL, '--config.data.workers=2', '--config.data.phantom.train=400')
+    process = subprocess.Popen([sys.executable, *heeding, *args], env=environment(), cwd=root, text=True,
                                start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
         deadline = time.monotonic() + 200
