@@ -33,7 +33,7 @@ from jax import lax
 
 from covid_jax import UserError
 from covid_jax.models.conv import adaptive_avg_pool, conv3d, depthwise, max_pool
-from covid_jax.models.norm import DomainBatchNorm
+from covid_jax.models.norm import DomainBatchNorm, as_volume
 
 POINT = (1, 1, 1)
 
@@ -150,8 +150,7 @@ class COVIDNet(nn.Module):
         if image.ndim == 5 and image.shape[1] > 1:
             raise UserError(f'COVID-Net takes single images, not {image.shape[1]} slices: set the first of --config.prep.size '
                             'and --config.method.depth to 1')
-        volume = image if image.ndim == 5 else image[:, None]
-        site, (mean, std) = self._site(site, len(image)), (jnp.asarray(m, image.dtype) for m in (self.mean, self.std))
+        site = self._site(site, len(image))
         conv = partial(_Conv, dtype=self.dtype, form=self.conv_form)
         remat = nn.remat if self.remat else lambda f: f
         block = remat(PEPX)
@@ -165,7 +164,7 @@ class COVIDNet(nn.Module):
                 return nn.relu(x) if self.sites or relu else x
             return remat(parts)(self, x, site)
 
-        x = ((volume - mean) / std).astype(self.dtype)
+        x = as_volume(image, self.mean, self.std, self.dtype)
         up = _halve(upper(x, 'conv1', self.width, (1, 7, 7), (1, 2, 2), relu=True))
         level = [up]  # what the level above hands down
         for i, size in enumerate(self.stage_sizes, 1):

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from covid_jax import UserError
 from covid_jax.models.conv import Conv, avg_pool, max_pool
 from covid_jax.models.heads import Classifier
-from covid_jax.models.norm import BatchNorm
+from covid_jax.models.norm import BatchNorm, as_volume
 
 
 def torch_name(modules, torchvision=False):
@@ -53,15 +53,14 @@ class CRNet(nn.Module):
     @nn.compact
     def trunk(self, image, train=False):
         """Map of the last block, in the compute dtype. UserError for an image of another size, or in colour."""
-        volume = image if image.ndim == 5 else image[:, None]
-        wanted, given = (1, self.size, self.size, 1), volume.shape[1:]
+        x = as_volume(image, self.mean, self.std, self.dtype)
+        wanted, given = (1, self.size, self.size, 1), x.shape[1:]
         if given != wanted:
             wanted, given = ('x'.join(map(str, shape)) for shape in (wanted, given))
             raise UserError(f'CRNet takes grey images of {self.size}x{self.size}: {wanted} (depth, height, width, channels) '
                             f'and not {given}; set --config.prep.size=(1,{self.size},{self.size})')
         conv = partial(Conv, use_bias=True, dtype=self.dtype, form=self.conv_form)
         norm = partial(BatchNorm, use_running_average=not train, dtype=self.dtype)
-        x = ((volume - self.mean) / self.std).astype(self.dtype)
         remat = nn.remat if self.remat else lambda f: f
         for i in range(len(self.widths)):
             x = remat(lambda net, x, i=i: net._block(x, i, conv, norm))(self, x)

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 
 from covid_jax.models.conv import Conv, avg_pool, max_pool
 from covid_jax.models.heads import Classifier
-from covid_jax.models.norm import BatchNorm
+from covid_jax.models.norm import BatchNorm, as_volume
 from covid_jax.models.resnet import POINT
 
 JOIN = 4  # layers after which the pieces become one
@@ -94,11 +94,9 @@ class DenseNet(nn.Module):
         """Last feature map, in the compute dtype."""
         conv = partial(Conv, dtype=self.dtype, form=self.conv_form)
         norm = partial(BatchNorm, use_running_average=not train, dtype=self.dtype)
-        volume = image if image.ndim == 5 else image[:, None]
-        mean, std = (jnp.asarray(m, image.dtype) for m in (self.mean, self.std))
         remat = nn.remat if self.remat else lambda f: f
         layer, transition = remat(DenseLayer), remat(Transition)
-        x = remat(lambda net, x: net._stem(x, conv, norm))(self, ((volume - mean) / std).astype(self.dtype))
+        x = remat(lambda net, x: net._stem(x, conv, norm))(self, as_volume(image, self.mean, self.std, self.dtype))
         for i, size in enumerate(self.stage_sizes, 1):
             pieces = [x]
             for j in range(1, size + 1):

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 
 from covid_jax.models.conv import Conv, DepthwiseConv
 from covid_jax.models.heads import Classifier
-from covid_jax.models.norm import BatchNorm
+from covid_jax.models.norm import BatchNorm, as_volume
 
 POINT = (1, 1, 1)
 # kernel, stride, expansion, features, blocks: stages 2 to 8 of Table 1
@@ -124,9 +124,7 @@ class EfficientNet(nn.Module):
                        dtype=self.dtype)
         dropout = partial(nn.Dropout, deterministic=not train)
         remat = nn.remat if self.remat else lambda f: f
-        mean, std = (jnp.asarray(m, image.dtype) for m in (self.mean, self.std))
-        volume = image if image.ndim == 5 else image[:, None]
-        x = remat(lambda net, x: net._stem(x, conv, norm))(self, ((volume - mean) / std).astype(self.dtype))
+        x = remat(lambda net, x: net._stem(x, conv, norm))(self, as_volume(image, self.mean, self.std, self.dtype))
         block, done = remat(MBConv), 0
         repeats = [math.ceil(self.deepen * stage[-1]) for stage in self.stages]
         for i, (k, stride, expand, features, _) in enumerate(self.stages):

@@ -1,10 +1,20 @@
-"""Normalisation layers."""
+"""Normalisation of images, and normalisation layers."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+
+def as_volume(image, mean, std, dtype):
+    """Images as every trunk takes them: (image - mean) / std in `dtype`, an image as a volume of one slice.
+
+    image: [batch, depth, height, width, channels] or without depth, in [0, 1]; mean, std: of all channels, or of each.
+    """
+    volume = image if image.ndim == 5 else image[:, None]
+    mean, std = (jnp.asarray(m, image.dtype) for m in (mean, std))
+    return ((volume - mean) / std).astype(dtype)
 
 
 class BatchNorm(nn.Module):

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from covid_jax.models.conv import Conv, max_pool
 from covid_jax.models.gru import SliceGRU
 from covid_jax.models.heads import Classifier
-from covid_jax.models.norm import BatchNorm
+from covid_jax.models.norm import BatchNorm, as_volume
 
 POINT = (1, 1, 1)
 SHORTCUT = {'downsample_conv': 'downsample.0', 'downsample_bn': 'downsample.1'}
@@ -124,11 +124,9 @@ class ResNet(nn.Module):
         """Last feature map, in the compute dtype."""
         conv = partial(Conv, dtype=self.dtype, form=self.conv_form)
         norm = partial(BatchNorm, use_running_average=not train, dtype=self.dtype)
-        volume = image if image.ndim == 5 else image[:, None]
         depth = self.depth_strides if image.ndim == 5 else (1,) * (2 + len(self.stage_sizes))
-        mean, std = (jnp.asarray(m, image.dtype) for m in (self.mean, self.std))
         remat = nn.remat if self.remat else lambda f: f
-        x = remat(lambda net, x: net._stem(x, conv, norm, depth))(self, ((volume - mean) / std).astype(self.dtype))
+        x = remat(lambda net, x: net._stem(x, conv, norm, depth))(self, as_volume(image, self.mean, self.std, self.dtype))
         block = remat(self.block)
         for i, size in enumerate(self.stage_sizes):
             plane = 1 if i == 0 else 2

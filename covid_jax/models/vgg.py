@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from covid_jax import UserError
 from covid_jax.models.conv import Conv, adaptive_avg_pool, max_pool
 from covid_jax.models.heads import Classifier
+from covid_jax.models.norm import as_volume
 
 PLANE = (7, 7)  # what the last map of an image is averaged to
 DENSE = {'fc1': ('pre_logits.fc1', 'classifier.0'), 'fc2': ('pre_logits.fc2', 'classifier.3'),
@@ -90,15 +91,13 @@ class VGG(nn.Module):
     def trunk(self, image, train=False):
         """Last feature map, in the compute dtype. UserError for an image of which the pools would leave nothing."""
         conv = partial(Conv, use_bias=True, dtype=self.dtype, form=self.conv_form)
-        volume = image if image.ndim == 5 else image[:, None]
+        x = as_volume(image, self.mean, self.std, self.dtype)
         window = (2 if self.taps > 1 and image.ndim == 5 else 1, 2, 2)
         least = [n ** len(self.stage_sizes) for n in window]
-        if any(n < m for n, m in zip(volume.shape[1:4], least, strict=True)):
+        if any(n < m for n, m in zip(x.shape[1:4], least, strict=True)):
             raise UserError(f'VGG of {len(self.stage_sizes)} pools takes no less than {"x".join(map(str, least))} (depth, '
-                            f'height, width), not {"x".join(map(str, volume.shape[1:4]))}: set --config.prep.size, or '
+                            f'height, width), not {"x".join(map(str, x.shape[1:4]))}: set --config.prep.size, or '
                             '--config.model.taps=1 for single images')
-        mean, std = (jnp.asarray(m, image.dtype) for m in (self.mean, self.std))
-        x = ((volume - mean) / std).astype(self.dtype)
         remat = nn.remat if self.remat else lambda f: f
         for i in range(len(self.stage_sizes)):
             x = remat(lambda net, x, i=i: net._stage(x, i, conv, window))(self, x)
