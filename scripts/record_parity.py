@@ -13,39 +13,23 @@ import copy
 import re
 import sys
 import types
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
 PARITY = Path(__file__).resolve().parent.parent / 'tests' / 'parity'
-# Of each network: `stages`, the modules whose output is sampled, and what is special about it: `image`, the shape of its
-# images; `volumes`, the shape that they are cut into; `draw`, what the rule is told about its weights; `unseen`, which
-# normalisations' statistics are not kept; `by`, the script beside this one whose build(name) makes it.
-RESNET = {'stages': [f'layer{i}' for i in range(1, 5)]}
-EFFICIENTNET = {'stages': [f'blocks.{i}' for i in range(7)]}  # with smaller scales nothing of the image is left behind gates
-DENSENET = {'stages': [*(f'features.transition{i}' for i in (1, 2, 3)), 'features.norm5'], 'image': (3, 3, 64, 64),
-            'unseen': r'denselayer\d+\.norm1$'}  # the transition after it has those statistics
-VGG = {'image': (2, 3, 64, 64)}
-COVIDNET = {'stages': ['p13', 'p24', 'p36', 'p43'], 'image': (6, 3, 144, 112), 'by': 'parity_covidnet',
-            'draw': {'gain': 0.8}}  # sixteen blocks of five convolutions without the ReLU that a gain of 2 is for
-NETWORKS = {
-    'resnet18': RESNET,
-    'resnet50': RESNET,
-    'resnest50d': RESNET,
-    'efficientnet_b0': EFFICIENTNET | {'draw': {'scale': 2.1}},
-    'efficientnet_b4': EFFICIENTNET | {'draw': {'scale': 1.85}},
-    'efficientnet_b0_3d': EFFICIENTNET | {'draw': {'scale': 2.4}, 'volumes': (3, 1, 24, 36, 28),
-                                          'by': 'parity_efficientnet'},
-    'densenet121': DENSENET,
-    'densenet169': DENSENET,
-    'vgg16': VGG | {'stages': [*(f'features.{k}' for k in (4, 9, 16, 23, 30)), 'pre_logits.act1']},
-    'vgg19': VGG | {'stages': [*(f'features.{k}' for k in (4, 9, 18, 27, 36)), 'pre_logits.act1']},
-    'crnet': {'stages': ['pool1', 'pool2', 'pool3', 'avgpool'], 'image': (2, 1, 224, 224), 'by': 'parity_crnet'},
-    'covidnet': COVIDNET,
-    'covidnet_redesign': COVIDNET,
+STAGES = {  # the modules whose output is sampled
+    **dict.fromkeys(('resnet18', 'resnet50', 'resnest50d'), [f'layer{i}' for i in range(1, 5)]),
+    **dict.fromkeys(('efficientnet_b0', 'efficientnet_b4', 'efficientnet_b0_3d'), [f'blocks.{i}' for i in range(7)]),
+    **dict.fromkeys(('densenet121', 'densenet169'), [*(f'features.transition{i}' for i in (1, 2, 3)), 'features.norm5']),
+    'vgg16': [*(f'features.{k}' for k in (2, 7, 14, 21, 28, 30)), 'pre_logits.act1'],
+    'vgg19': [*(f'features.{k}' for k in (2, 7, 16, 25, 34, 36)), 'pre_logits.act1'],
+    'crnet': ['bn1', 'conv2', 'pool3'],
+    **dict.fromkeys(('covidnet', 'covidnet_redesign'), ['p13', 'p24', 'p36', 'p43']),
 }
+BUILDERS = {'efficientnet_b0_3d': 'parity_efficientnet', 'crnet': 'parity_crnet',  # what timm does not have
+            'covidnet': 'parity_covidnet', 'covidnet_redesign': 'parity_covidnet'}
 CHANNELS = 8  # of each batch normalisation whose statistics are kept
 
 
@@ -61,10 +45,8 @@ def import_timm():
 def build(name, rule):
     import torch
 
-    special = NETWORKS[name]
-    net = import_module(special['by']).build(name) if 'by' in special else import_timm().create_model(name)
-    draw = partial(rule.draw, **special.get('draw', {}))
-    state = {k: v if k.endswith('num_batches_tracked') else torch.from_numpy(draw(k, tuple(v.shape)))
+    net = import_module(BUILDERS[name]).build(name) if name in BUILDERS else import_timm().create_model(name)
+    state = {k: v if k.endswith('num_batches_tracked') else torch.from_numpy(rule.draw(k, tuple(v.shape), name))
              for k, v in net.state_dict().items()}
     net.load_state_dict(state, strict=True)
     return net
@@ -73,9 +55,7 @@ def build(name, rule):
 def record(name, rule):
     import torch
 
-    special = NETWORKS[name]
-    image = rule.image(special.get('image', rule.IMAGE))
-    net, x, kept = build(name, rule), torch.from_numpy(image.reshape(special.get('volumes', image.shape))), {}
+    net, x, kept = build(name, rule), torch.from_numpy(rule.image(name)), {}
 
     def keep_stage(stage):
         def hook(module, args, output):
@@ -93,11 +73,10 @@ def record(name, rule):
                 kept[f'train/{key}.running_var'] = (var * (n - 1) / n)[:CHANNELS].numpy()
         return hook
 
-    for stage in special['stages']:
+    for stage in STAGES[name]:
         net.get_submodule(stage).register_forward_hook(keep_stage(stage))
     for key, module in net.named_modules():
-        unseen = 'unseen' in special and re.search(special['unseen'], key)
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and not unseen:
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and not re.search(rule.UNSEEN, key):
             module.register_forward_hook(keep_statistics(key, copy.deepcopy(module.state_dict())))
     with torch.no_grad():
         kept['eval/logits'] = net.eval()(x).numpy()
@@ -111,7 +90,7 @@ def main(names):
     sys.path.insert(0, str(PARITY))
     import rule
 
-    for name in names or NETWORKS:
+    for name in names or STAGES:
         kept = record(name, rule)
         path = PARITY / f'{name}.npz'
         np.savez_compressed(path, **kept)

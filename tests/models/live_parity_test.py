@@ -8,9 +8,6 @@ import pytest
 from parity import rule
 
 pytestmark = pytest.mark.parity
-NAMES = ('resnet18', 'resnet50', 'resnest50d', 'efficientnet_b0', 'efficientnet_b4', 'efficientnet_b0_3d', 'densenet121',
-         'densenet169', 'vgg16', 'vgg19', 'crnet', 'covidnet', 'covidnet_redesign')
-
 
 @pytest.fixture(scope='module')
 def recorder(root):
@@ -23,11 +20,11 @@ def recorder(root):
 
 
 def test_every_network_is_here(recorder):
-    assert {*NAMES} == {*recorder.NETWORKS}
+    assert {*rule.IMAGES} == {*recorder.STAGES}
 
 
 @pytest.mark.filterwarnings('default')
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', rule.IMAGES)
 def test_recorded_again(recorder, root, name):
     with np.load(root / 'tests' / 'parity' / f'{name}.npz', allow_pickle=False) as file:
         kept = dict(file)

@@ -1,38 +1,98 @@
-"""Our 2D networks against timm's, with the same weights: what scripts/record_parity.py recorded."""
+"""Our networks against others' with the same weights: timm's, or a torch module where no library has the network.
 
+scripts/record_parity.py recorded what they answer; weights enter ours under their names, through `pretrained` where files of
+such weights exist.
+"""
+
+import re
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import pytest
 from parity import rule
 
-from covid_jax.models import network
+from covid_jax.models import covidnet, crnet, network, pretrained
 
 LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
-STEM = {'stem_conv0': 'conv1.0', 'stem_conv1': 'conv1.3', 'stem_conv2': 'conv1.6',
-        'stem_bn0': 'conv1.1', 'stem_bn1': 'conv1.4', 'stem_bn2': 'bn1'}
-CASES = {'resnet18': 'ResNet18', 'resnet50': 'ResNet50', 'resnest50d': 'ResNeSt50'}
+UNPUBLISHED = {'CRNet': crnet.torch_name, 'COVIDNetSmall': covidnet.torch_name, 'COVIDNetRedesignSmall': covidnet.torch_name}
 
 
-def torch_name(path, first_downsample):
-    """('params', 'layer1_0', 'conv1', 'kernel') -> 'layer1.0.conv1.weight'."""
+class Case(NamedTuple):
+    """Our network and its fields; of each recorded stage our module with that output, or 'map' or 'features'."""
+
+    ours: str
+    fields: dict
+    stages: dict
+
+
+def resnet(*sizes):
+    return {f'layer{i}': f'layer{i}_{size - 1}' for i, size in enumerate(sizes, 1)}
+
+
+def efficientnet(*sizes):
+    return {f'blocks.{i}': f'blocks{i}_{size - 1}' for i, size in enumerate(sizes)}
+
+
+def vgg(*last):
+    """last: torch's numbers of the convolutions before each pool."""
+    return {f'features.{k}': f'conv{k}' for k in last} | {f'features.{last[-1] + 2}': 'map', 'pre_logits.act1': 'features'}
+
+
+FLAT, SURE = {'taps': 1}, {'dropout': 0.0, 'drop_connect': 0.0}
+DENSE = {f'features.transition{i}': f'transition{i}' for i in (1, 2, 3)} | {'features.norm5': 'map'}  # timm's ends in ReLU
+COVIDNET = {stage: stage for stage in ('p13', 'p24', 'p36', 'p43')}
+CASES = {  # by timm's name, or that of the script which builds the network
+    'resnet18': Case('ResNet18', FLAT, resnet(2, 2, 2, 2)),
+    'resnet50': Case('ResNet50', FLAT, resnet(3, 4, 6, 3)),
+    'resnest50d': Case('ResNeSt50', FLAT, resnet(3, 4, 6, 3)),
+    'efficientnet_b0': Case('EfficientNetB0', FLAT | SURE, efficientnet(1, 2, 2, 3, 3, 4, 1)),
+    'efficientnet_b4': Case('EfficientNetB4', FLAT | SURE, efficientnet(2, 4, 4, 6, 6, 8, 2)),
+    'efficientnet_b0_3d': Case('EfficientNetB0', SURE | {'widen': 0.5, 'deepen': 0.6}, efficientnet(1, 2, 2, 2, 2, 3, 1)),
+    'densenet121': Case('DenseNet121', {}, DENSE),
+    'densenet169': Case('DenseNet169', {}, DENSE),
+    'vgg16': Case('VGG16', FLAT | {'dropout': 0.0}, vgg(2, 7, 14, 21, 28)),
+    'vgg19': Case('VGG19', FLAT | {'dropout': 0.0}, vgg(2, 7, 16, 25, 34)),
+    'crnet': Case('CRNet', {}, {'bn1': 'bn1', 'conv2': 'conv2', 'pool3': 'map'}),
+    'covidnet': Case('COVIDNetSmall', {}, COVIDNET),
+    'covidnet_redesign': Case('COVIDNetRedesignSmall', {}, COVIDNET),
+}
+
+
+def names(path, torch_name):
+    """('params', 'layer1_0', 'conv1', 'kernel') -> 'layer1.0.conv1', 'weight'."""
     *modules, leaf = [p.key for p in path[1:]]
-    name = '.'.join(STEM.get(m, m.replace('_', '.') if m.startswith('layer') else m) for m in modules)
-    name = name.replace('downsample_conv', f'downsample.{first_downsample}')
-    name = name.replace('downsample_bn', f'downsample.{first_downsample + 1}').replace('classifier.Dense_0', 'fc')
-    return f'{name}.{LEAVES[leaf]}'
+    return torch_name(modules), LEAVES[leaf]
 
 
-def drawn(variables, first_downsample):
-    """The rule's weights, in the layout of `variables`."""
-    def leaf(path, like):
-        name = torch_name(path, first_downsample)
+def loaded(name, ours, shapes, torch_name, volumes):
+    """Variables through `pretrained`, from the rule's tensors in torch's layout."""
+    tensors = {}
+    for path, like in jax.tree_util.tree_leaves_with_path(shapes):
+        theirs, shape = '.'.join(names(path, torch_name)), like.shape[::-1]
         if like.ndim == 5:
-            _, kh, kw, features_in, features = like.shape
-            return rule.draw(name, (features, features_in, kh, kw)).transpose(2, 3, 1, 0)[None]
-        return rule.draw(name, like.shape[::-1]).T
-    return jax.tree_util.tree_map_with_path(leaf, variables)
+            shape = (*shape[:2], *like.shape[0 if volumes else 1:3])
+        tensors[theirs] = rule.draw(theirs, shape, name)
+    variables, report = pretrained.convert(shapes, tensors, ours)
+    assert pretrained.summary(report) == f'{len(tensors)} loaded'
+    return variables
+
+
+def laid_out(name, shapes, torch_name):
+    """Variables from the rule's tensors, of a network of which no weights are published."""
+    def leaf(path, like):
+        module, part = names(path, torch_name)
+        if module.endswith('_norm'):  # one for each site
+            return np.stack([rule.draw(f'{module}.{site}.{part}', like.shape[1:], name) for site in range(len(like))])
+        draw = partial(rule.draw, f'{module}.{part}', network=name)
+        if like.ndim < 4:
+            return draw(like.shape[::-1]).T
+        height, width, channels, features = like.shape[-4:]
+        square = features, channels, height, width
+        tensor = draw(square) if like.ndim == 5 else draw((features, channels * height * width)).reshape(square)
+        return tensor.transpose(2, 3, 1, 0).reshape(like.shape)
+    return jax.tree_util.tree_map_with_path(leaf, shapes)
 
 
 def close(ours, theirs, name):
@@ -41,38 +101,52 @@ def close(ours, theirs, name):
 
 @pytest.fixture(scope='module', params=CASES)
 def case(request, pytestconfig):
-    name = request.param
+    """What was recorded, and ours: the case, network, names, variables and arguments."""
+    name, case = request.param, CASES[request.param]
     with np.load(pytestconfig.rootpath / 'tests' / 'parity' / f'{name}.npz', allow_pickle=False) as file:
         theirs = dict(file)
-    net = network(CASES[name])(classes=1000, taps=1, conv_form='planar')
-    image = rule.image().transpose(0, 2, 3, 1)
+    image = np.moveaxis(rule.image(name), 1, -1)
+    net = network(case.ours)(classes=theirs['eval/logits'].shape[-1], conv_form='planar', **case.fields)
     shapes = jax.eval_shape(partial(net.init, jax.random.key(0)), image)
-    first_downsample = 1 if name == 'resnest50d' else 0
-    return net, drawn(shapes, first_downsample), image, theirs, first_downsample
+    if case.ours in UNPUBLISHED:
+        torch_name = UNPUBLISHED[case.ours]
+        variables = laid_out(name, shapes, torch_name)
+    else:
+        torch_name = next(f[0] for start, f in pretrained.FAMILIES.items() if case.ours.startswith(start))
+        variables = loaded(name, case.ours, shapes, torch_name, image.ndim == 5)
+    return theirs, case, net, torch_name, variables, {'image': image, 'site': np.arange(len(image)) % 2}
 
 
 def test_as_many_parameters(case):
-    _, variables, _, theirs, _ = case
+    theirs, _, _, _, variables, _ = case
     assert sum(x.size for x in jax.tree.leaves(variables['params'])) == theirs['parameters']
 
 
 def test_evaluation(case):
-    net, variables, image, theirs, _ = case
-    last = {f'layer{i}_{size - 1}': f'eval/layer{i}' for i, size in enumerate(net.stage_sizes, 1)}
-    keep = partial(net.apply, capture_intermediates=lambda module, _: module.name in last, mutable=['intermediates'])
-    (logits, _), state = jax.jit(keep)(variables, image)
-    for block, stage in last.items():
-        close(rule.sample(state['intermediates'][block]['__call__'][0]), theirs[stage], stage)
+    theirs, case, net, _, variables, batch = case
+    wanted = {*case.stages.values()}
+    assert {f'eval/{stage}' for stage in case.stages} == {k for k in theirs if k.startswith('eval/')} - {'eval/logits'}
+    keep = partial(net.apply, capture_intermediates=lambda module, _: module.name in wanted, mutable=['intermediates'],
+                   method=getattr(net, 'once', None))
+    (logits, out), state = jax.jit(keep)(variables, **batch)
+    for stage, module in case.stages.items():
+        x = out[module] if module in out else state['intermediates'][module]['__call__'][0]
+        close(rule.sample(x), theirs[f'eval/{stage}'], stage)
     close(logits, theirs['eval/logits'], 'logits')
 
 
 def test_training(case):
-    net, variables, image, theirs, first_downsample = case
-    (logits, _), state = jax.jit(partial(net.apply, train=True, mutable=['batch_stats']))(variables, image)
+    """Also the statistics of the batch at every normalisation, out of the running ones."""
+    theirs, case, net, torch_name, variables, batch = case
+    (logits, _), state = jax.jit(partial(net.apply, train=True, mutable=['batch_stats']))(variables, **batch)
     close(logits, theirs['train/logits'], 'logits')
-    batch = jax.tree.map(lambda new, old: (new - 0.9 * old) / 0.1, state, {'batch_stats': variables['batch_stats']})
-    statistics = {f'train/{torch_name(path, first_downsample)}': x
-                  for path, x in jax.tree_util.tree_leaves_with_path(batch)}
+    old, new = ({'batch_stats': tree.get('batch_stats', {})} for tree in (variables, state))
+    seen = jax.tree.map(lambda new, old: (new - 0.9 * old) / 0.1, new, old)
+    statistics = {}
+    for path, x in jax.tree_util.tree_leaves_with_path(seen):
+        module, part = names(path, torch_name)
+        rows = {f'{module}.{site}': row for site, row in enumerate(x)} if x.ndim == 2 else {module: x}
+        statistics.update({f'train/{m}.{part}': row for m, row in rows.items() if not re.search(rule.UNSEEN, m)})
     assert {*statistics} == {k for k in theirs if 'running' in k}
     for name, x in statistics.items():
         close(x[:len(theirs[name])], theirs[name], name)

@@ -1,35 +1,48 @@
-"""Weights and images that two libraries can draw alike: by numpy, from a tensor's name in torch."""
+"""Weights and images that two libraries can draw alike: by numpy, from the names of a network and of its tensors in torch."""
 
 from zlib import crc32
 
 import numpy as np
 
-IMAGE = (6, 3, 72, 56)  # batch, channels, height, width: sizes at which a pool meets an odd side
+IMAGES = {  # torch's layout; the sizes of the first are such that a pool meets an odd side
+    'resnet18': (6, 3, 72, 56), 'resnet50': (6, 3, 72, 56), 'resnest50d': (6, 3, 72, 56),
+    'efficientnet_b0': (6, 3, 72, 56), 'efficientnet_b4': (6, 3, 72, 56), 'efficientnet_b0_3d': (6, 3, 72, 56),
+    'densenet121': (3, 3, 64, 64), 'densenet169': (3, 3, 64, 64), 'vgg16': (2, 3, 64, 64), 'vgg19': (2, 3, 64, 64),
+    'crnet': (2, 1, 224, 224), 'covidnet': (6, 3, 144, 112), 'covidnet_redesign': (6, 3, 144, 112),
+}
+VOLUMES = {'efficientnet_b0_3d': (3, 1, 24, 36, 28)}  # what the images are cut into
+# With smaller ones nothing of the image is left behind the gates of an EfficientNet.
+SCALES = {'efficientnet_b0': 2.1, 'efficientnet_b4': 1.85, 'efficientnet_b0_3d': 2.4}
+# Sixteen blocks of five convolutions without the ReLU that a gain of 2 is for.
+GAINS = {'covidnet': 0.8, 'covidnet_redesign': 0.8}
+# Normalisations whose statistics are not recorded: in a DenseNet the transition after them has them all.
+UNSEEN = r'denselayer\d+\.norm1$'
 
 
-def draw(name, shape, gain=2, scale=1.0):
-    """float32 tensor in torch's layout: kernels N(0, gain / fan in), variances in [0.5, 1.5], scales in `scale` times
-    [0.25, 0.75] (so that blocks add little and a softmax in the last of them does not blow up rounding), the rest
+def draw(name, shape, network=None):
+    """float32 tensor in torch's layout: kernels N(0, gain / fan in), variances in [0.5, 1.5], scales in [0.25, 0.75] times
+    the network's (so that blocks add little and a softmax in the last of them does not blow up rounding), the rest
     N(0, 0.01)."""
     rng = np.random.default_rng(crc32(name.encode()))
     if name.endswith('running_var'):
         value = rng.uniform(0.5, 1.5, shape)
     elif name.endswith('weight') and len(shape) == 1:
-        value = scale * rng.uniform(0.25, 0.75, shape)
+        value = SCALES.get(network, 1.0) * rng.uniform(0.25, 0.75, shape)
     elif name.endswith('weight'):
-        value = rng.normal(0, np.sqrt(gain / np.prod(shape[1:])), shape)
+        value = rng.normal(0, np.sqrt(GAINS.get(network, 2) / np.prod(shape[1:])), shape)
     else:
         value = rng.normal(0, 0.1, shape)
     return value.astype(np.float32)
 
 
-def image(shape=IMAGE):
+def image(network):
     """Images in [0, 1]: squares of 8 pixels and noise; the images differ in contrast, or normalising them would blow up
     rounding."""
-    rng, (batch, channels, height, width) = np.random.default_rng(0), shape
+    rng, (batch, channels, height, width) = np.random.default_rng(0), IMAGES[network]
     squares = rng.random((batch, channels, height // 8, width // 8)).repeat(8, 2).repeat(8, 3)
     contrast = np.linspace(0.1, 1, batch).reshape(-1, 1, 1, 1)
-    return (contrast * (0.8 * squares + 0.2 * rng.random(shape))).astype(np.float32)
+    x = (contrast * (0.8 * squares + 0.2 * rng.random(IMAGES[network]))).astype(np.float32)
+    return x.reshape(VOLUMES.get(network, x.shape))
 
 
 def sample(x, count=64):
