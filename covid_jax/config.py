@@ -52,6 +52,7 @@ def base():
         'taps': 0,  # slices that a kernel sees: 3 | 1, each slice by itself; 0: the network's own
         'stem_plane': 0,  # height and width of the first kernel; 0: the network's own
         'depth_strides': (),  # of the stem, its pool, and each stage; (): the network's own
+        'sites': 0,  # sets of statistics of a network that normalises by site; 0: the network's own
     }
     c.method = {'name': 'supervised', 'depth': 20}
     c.train = {

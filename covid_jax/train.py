@@ -11,7 +11,7 @@ from jax.experimental import multihost_utils
 from covid_jax import UserError, evaluate, methods
 from covid_jax import config as configs
 from covid_jax.data import pipeline
-from covid_jax.models import pretrained
+from covid_jax.models import pretrained, sites
 from covid_jax.runtime import checkpoint, optim
 from covid_jax.runtime.interrupt import Interrupted, requests
 from covid_jax.runtime.mesh import default_batch, make_mesh, put, replicated
@@ -34,6 +34,7 @@ def train_and_evaluate(config, workdir, store='', fold=0, say=print):
     dataset = pipeline.load(config, store or config.data.store or workdir / 'store', fold, say,
                             lambda digest: configs.check(config, workdir, digest))
     announce(dataset, say)
+    check_sites(config.model, dataset, say)
     steps_per_epoch = len(dataset.of_split('train')) / config.train.batch
     total = max(1, round(config.train.epochs * steps_per_epoch))
     key = jax.jit(partial(jax.random.key, config.seed), out_shardings=replicated(mesh))()
@@ -96,6 +97,20 @@ def announce(dataset, say):
     for name, why in (('val', 'the last checkpoint is evaluated, no threshold is frozen'), ('test', 'no test metrics')):
         if not len(dataset.of_split(name)):
             say(f'no {name} split: {why}')
+
+
+def check_sites(model, dataset, say):
+    """UserError where the network normalises by another number of sites than are trained on."""
+    normalised = model.sites or sites(model.name)
+    if normalised < 2:
+        return
+    trained = sorted({dataset.exams[i].site for i in dataset.of_split('train')})
+    if normalised != len(trained):
+        raise UserError(f'{model.name} normalises {normalised} sites, and {len(trained)} are trained on ({", ".join(trained)}): '
+                        f'set --config.model.sites={len(trained)}')
+    if unseen := sorted({e.site for e in dataset.exams if e.split} - {*trained}):
+        say(f'no scan of {", ".join(unseen)} is trained on: there the answer is the average of the answers at '
+            f'{", ".join(trained)}')
 
 
 def initial_state(config, method, dataset, steps_per_epoch, key, mesh):

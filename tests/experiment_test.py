@@ -225,3 +225,28 @@ def test_the_challenge(tmp_path, capsys, rng):
     assert scans == {'ct_scan_0', 'ct_scan_1', 'ct_scan_2'}
     named = [(tmp_path / 'run' / 'submission' / f'{name}.csv').read_text() for name in ('covid', 'non-covid')]
     assert sorted(filter(None, ','.join(n.strip() for n in named).split(','))) == sorted(scans)
+
+
+def test_a_network_that_normalises_by_site(tmp_path, capsys, rng):
+    """It tells apart the sites that are trained on, and a site of the test split alone is answered by their average."""
+    rows = ['path,label,site,split']
+    for i in range(24):
+        np.save(tmp_path / f'{i}.npy', rng.integers(0, 255, (1, 16, 16), np.uint8))
+        site = ('athens', 'oslo', 'rome')[i % 3]
+        rows.append(f'{i}.npy,{("normal", "covid")[i // 3 % 2]},{site},{"test" if site == "athens" or i > 17 else "train"}')
+    (tmp_path / 'scans.csv').write_text('\n'.join(rows))
+    c = small_config('baseline,size=small')
+    with c.unlocked():
+        c.data.source, c.data.root = 'manifest', str(tmp_path / 'scans.csv')
+        c.model.name, c.prep.size, c.method.depth = '_COVIDNetRedesignTiny', (1, 16, 16), 1
+        c.train.epochs, c.eval.tta = 2.0, 0
+        c.model.sites = 3
+    with pytest.raises(UserError, match=r'normalises 3 sites, and 2 .* \(oslo, rome\): set --config.model.sites=2$'):
+        experiment.run(c, tmp_path / 'run')
+    c.model.sites = 0
+    experiment.run(c, tmp_path / 'run')
+    assert 'no scan of athens is trained on: there the answer is the average of the answers at oslo, rome' in (
+        capsys.readouterr().out)
+    with open(tmp_path / 'run' / 'predictions.csv', newline='') as f:
+        tested = list(csv.DictReader(f))
+    assert len(tested) == 12 and all(0 < float(row['p_covid']) < 1 for row in tested)

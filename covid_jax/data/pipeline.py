@@ -22,8 +22,9 @@ from covid_jax.data.prep import Prep
 
 
 class Dataset(NamedTuple):
-    """exams: those that could be prepared, splits filled; label, site: int32 [n] beside them; row: of each in `images`;
-    broken: exam id -> reason; digest: tells this data set (scans, labels, splits, preparation) from another."""
+    """exams: those that could be prepared, splits filled; label, site: int32 [n] beside them, the sites that are trained on
+    numbered from 0, in order of their names, and the others after them; row: of each in `images`; broken: exam id ->
+    reason; digest: tells this data set (scans, labels, splits, preparation) from another."""
 
     exams: list[Exam]
     label: np.ndarray
@@ -67,7 +68,8 @@ def load(config, root, fold=0, say=print, known=lambda digest: None):
                             [prepared.digest[e.id] for e in exams if e.id in prepared.row])
     _tell(exams, prepared.broken, classes, say)
     kept = [e for e in exams if e.id in prepared.row]
-    names = sorted({e.site for e in kept})
+    trained = {e.site for e in kept if e.split == 'train'}
+    names = [*sorted(trained), *sorted({e.site for e in kept} - trained)]
     dataset = Dataset(kept, np.array([class_index(e.label, classes) for e in kept], np.int32),
                       np.array([names.index(e.site) for e in kept], np.int32),
                       np.array([prepared.row[e.id] for e in kept]), prepared.images, prepared.broken,

@@ -50,7 +50,7 @@ def build_network(config, mesh):
     if dtype == 'auto':
         dtype = 'float32' if platform == 'cpu' else 'bfloat16'
     m = config.model
-    own = {name: m[name] for name in ('taps', 'stem_plane', 'depth_strides') if m[name]}
+    own = {name: m[name] for name in ('taps', 'stem_plane', 'depth_strides', 'sites') if m[name]}
     return network(m.name, **own)(classes=len(class_names(config.data.classes)), mean=m.mean, std=m.std, dtype=dtype,
                                   conv_form=form_for(platform), remat=m.remat)
 

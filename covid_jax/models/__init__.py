@@ -38,6 +38,11 @@ NETWORKS = {
 }
 
 
+def sites(name):
+    """Sets of statistics of a network that normalises by site, if it is given no other number; 0: it does not."""
+    return getattr(NETWORKS[name], 'keywords', {}).get('sites', 0)
+
+
 def network(name, **fields):
     """The network's constructor, with some of its fields given. UserError for a name that is none, and for such fields."""
     if name not in NETWORKS:
@@ -52,6 +57,8 @@ def network(name, **fields):
     if strides and (len(strides) != (wanted := 2 + len(make.keywords['stage_sizes'])) or min(strides) < 1):
         raise UserError(f'--config.model.depth_strides={tuple(strides)}: {name} takes {wanted} numbers from 1 up, of the '
                         'stem, its pool, and each stage')
+    if fields.get('sites', 0) < 0:
+        raise UserError(f'--config.model.sites={fields["sites"]} must be at least 0')
     for field, allowed in (('taps', (1, 3)), ('stem_plane', (1, 3, 5, 7))):
         if fields.get(field, allowed[0]) not in allowed:
             raise UserError(f'--config.model.{field}={fields[field]} must be one of {", ".join(map(str, allowed))}')

@@ -92,6 +92,14 @@ def test_labels_sites_and_splits_of_a_manifest(tmp_path):
     assert [e.split for e in d.exams] == ['train', 'train', 'test', 'val'] and d.label.tolist() == [1, 0, 0, 1]
 
 
+def test_the_sites_that_are_trained_on_are_the_first(tmp_path):
+    c = manifest(tmp_path, '')
+    rows = ('a,covid,athens,test', 'b,covid,rome,train', 'c,normal,oslo,train', 'd,normal,rome,val', 'e,covid,bonn,val')
+    (tmp_path / 'scans.csv').write_text('\n'.join(['path,label,site,split', *(row.replace(',', '.npz,', 1) for row in rows)]))
+    d = pipeline.load(c, tmp_path / 'store')
+    assert {e.site: n for e, n in zip(d.exams, d.site.tolist(), strict=True)} == {'oslo': 0, 'rome': 1, 'athens': 2, 'bonn': 3}
+
+
 @pytest.mark.parametrize('text,message', [
     ('a.npz,covid,p1,train\nb.npz,influenza,p2,train\n', 'influenza.*not declared'),
     ('a.npz,covid,p1,train\nb.npz,normal,p1,test\n', 'p1'),
