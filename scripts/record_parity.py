@@ -20,16 +20,19 @@ import numpy as np
 
 PARITY = Path(__file__).resolve().parent.parent / 'tests' / 'parity'
 STAGES = {  # the modules whose output is sampled
-    **dict.fromkeys(('resnet18', 'resnet50', 'resnest50d'), [f'layer{i}' for i in range(1, 5)]),
+    **dict.fromkeys(('resnet18', 'resnet50', 'resnest50d', 'resnet18_3d', 'resnest14_3d'), [f'layer{i}' for i in range(1, 5)]),
     **dict.fromkeys(('efficientnet_b0', 'efficientnet_b4', 'efficientnet_b0_3d'), [f'blocks.{i}' for i in range(7)]),
     **dict.fromkeys(('densenet121', 'densenet169'), [*(f'features.transition{i}' for i in (1, 2, 3)), 'features.norm5']),
     'vgg16': [*(f'features.{k}' for k in (2, 7, 14, 21, 28, 30)), 'pre_logits.act1'],
     'vgg19': [*(f'features.{k}' for k in (2, 7, 16, 25, 34, 36)), 'pre_logits.act1'],
+    'vgg19_3d': [*(f'features.{k}' for k in (2, 7, 16, 25, 34, 36)), 'pre_logits.act1'],
     'crnet': ['bn1', 'conv2', 'pool3'],
     **dict.fromkeys(('covidnet', 'covidnet_redesign'), ['p13', 'p24', 'p36', 'p43']),
 }
-BUILDERS = {'efficientnet_b0_3d': 'parity_efficientnet', 'crnet': 'parity_crnet',  # what timm does not have
-            'covidnet': 'parity_covidnet', 'covidnet_redesign': 'parity_covidnet'}
+BUILDERS = {  # what timm does not have
+    'resnet18_3d': 'parity_resnet', 'resnest14_3d': 'parity_resnet', 'efficientnet_b0_3d': 'parity_efficientnet',
+    'vgg19_3d': 'parity_vgg', 'crnet': 'parity_crnet', 'covidnet': 'parity_covidnet', 'covidnet_redesign': 'parity_covidnet',
+}
 CHANNELS = 8  # of each batch normalisation whose statistics are kept
 
 

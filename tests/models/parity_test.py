@@ -5,6 +5,7 @@ such weights exist.
 """
 
 import re
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -13,18 +14,17 @@ import numpy as np
 import pytest
 from parity import rule
 
-from covid_jax.models import covidnet, crnet, network, pretrained
+from covid_jax.models import covidnet, crnet, network, pretrained, vgg
 
 LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
-UNPUBLISHED = {'CRNet': crnet.torch_name, 'COVIDNetSmall': covidnet.torch_name, 'COVIDNetRedesignSmall': covidnet.torch_name}
-
-
 class Case(NamedTuple):
-    """Our network and its fields; of each recorded stage our module with that output, or 'map' or 'features'."""
+    """Our network and its fields; of each recorded stage our module with that output, or 'map' or 'features'; the function
+    that names our modules, where no weights of such a network are published."""
 
     ours: str
     fields: dict
     stages: dict
+    torch_name: Callable = None
 
 
 def resnet(*sizes):
@@ -35,28 +35,32 @@ def efficientnet(*sizes):
     return {f'blocks.{i}': f'blocks{i}_{size - 1}' for i, size in enumerate(sizes)}
 
 
-def vgg(*last):
+def vggs(*last):
     """last: torch's numbers of the convolutions before each pool."""
     return {f'features.{k}': f'conv{k}' for k in last} | {f'features.{last[-1] + 2}': 'map', 'pre_logits.act1': 'features'}
 
 
 FLAT, SURE = {'taps': 1}, {'dropout': 0.0, 'drop_connect': 0.0}
+THICK = {'width': 16, 'stem_width': 16, 'stem_taps': 7, 'depth_strides': (1, 2, 1, 2, 2, 2)}  # of dual-track ranking
 DENSE = {f'features.transition{i}': f'transition{i}' for i in (1, 2, 3)} | {'features.norm5': 'map'}  # timm's ends in ReLU
 COVIDNET = {stage: stage for stage in ('p13', 'p24', 'p36', 'p43')}
 CASES = {  # by timm's name, or that of the script which builds the network
     'resnet18': Case('ResNet18', FLAT, resnet(2, 2, 2, 2)),
     'resnet50': Case('ResNet50', FLAT, resnet(3, 4, 6, 3)),
     'resnest50d': Case('ResNeSt50', FLAT, resnet(3, 4, 6, 3)),
+    'resnet18_3d': Case('ResNet18', THICK, resnet(2, 2, 2, 2)),
+    'resnest14_3d': Case('ResNeSt14Small', {}, resnet(1, 1, 1, 1)),
     'efficientnet_b0': Case('EfficientNetB0', FLAT | SURE, efficientnet(1, 2, 2, 3, 3, 4, 1)),
     'efficientnet_b4': Case('EfficientNetB4', FLAT | SURE, efficientnet(2, 4, 4, 6, 6, 8, 2)),
     'efficientnet_b0_3d': Case('EfficientNetB0', SURE | {'widen': 0.5, 'deepen': 0.6}, efficientnet(1, 2, 2, 2, 2, 3, 1)),
     'densenet121': Case('DenseNet121', {}, DENSE),
     'densenet169': Case('DenseNet169', {}, DENSE),
-    'vgg16': Case('VGG16', FLAT | {'dropout': 0.0}, vgg(2, 7, 14, 21, 28)),
-    'vgg19': Case('VGG19', FLAT | {'dropout': 0.0}, vgg(2, 7, 16, 25, 34)),
-    'crnet': Case('CRNet', {}, {'bn1': 'bn1', 'conv2': 'conv2', 'pool3': 'map'}),
-    'covidnet': Case('COVIDNetSmall', {}, COVIDNET),
-    'covidnet_redesign': Case('COVIDNetRedesignSmall', {}, COVIDNET),
+    'vgg16': Case('VGG16', FLAT | {'dropout': 0.0}, vggs(2, 7, 14, 21, 28)),
+    'vgg19': Case('VGG19', FLAT | {'dropout': 0.0}, vggs(2, 7, 16, 25, 34)),
+    'vgg19_3d': Case('VGG19', {'dropout': 0.0, 'width': 8, 'dense': 64}, vggs(2, 7, 16, 25, 34), vgg.torch_name),
+    'crnet': Case('CRNet', {}, {'bn1': 'bn1', 'conv2': 'conv2', 'pool3': 'map'}, crnet.torch_name),
+    'covidnet': Case('COVIDNetSmall', {}, COVIDNET, covidnet.torch_name),
+    'covidnet_redesign': Case('COVIDNetRedesignSmall', {}, COVIDNET, covidnet.torch_name),
 }
 
 
@@ -85,13 +89,10 @@ def laid_out(name, shapes, torch_name):
         module, part = names(path, torch_name)
         if module.endswith('_norm'):  # one for each site
             return np.stack([rule.draw(f'{module}.{site}.{part}', like.shape[1:], name) for site in range(len(like))])
-        draw = partial(rule.draw, f'{module}.{part}', network=name)
-        if like.ndim < 4:
-            return draw(like.shape[::-1]).T
-        height, width, channels, features = like.shape[-4:]
-        square = features, channels, height, width
-        tensor = draw(square) if like.ndim == 5 else draw((features, channels * height * width)).reshape(square)
-        return tensor.transpose(2, 3, 1, 0).reshape(like.shape)
+        if like.ndim == 1:
+            return rule.draw(f'{module}.{part}', like.shape, name)
+        *space, channels, features = like.shape  # of a dense layer on a map, too: the same numbers as when it is flattened
+        return np.moveaxis(rule.draw(f'{module}.{part}', (features, channels, *space), name), (0, 1), (-1, -2))
     return jax.tree_util.tree_map_with_path(leaf, shapes)
 
 
@@ -108,9 +109,8 @@ def case(request, pytestconfig):
     image = np.moveaxis(rule.image(name), 1, -1)
     net = network(case.ours)(classes=theirs['eval/logits'].shape[-1], conv_form='planar', **case.fields)
     shapes = jax.eval_shape(partial(net.init, jax.random.key(0)), image)
-    if case.ours in UNPUBLISHED:
-        torch_name = UNPUBLISHED[case.ours]
-        variables = laid_out(name, shapes, torch_name)
+    if case.torch_name:
+        torch_name, variables = case.torch_name, laid_out(name, shapes, case.torch_name)
     else:
         torch_name = next(f[0] for start, f in pretrained.FAMILIES.items() if case.ours.startswith(start))
         variables = loaded(name, case.ours, shapes, torch_name, image.ndim == 5)

@@ -5,12 +5,16 @@ from zlib import crc32
 import numpy as np
 
 IMAGES = {  # torch's layout; the sizes of the first are such that a pool meets an odd side
-    'resnet18': (6, 3, 72, 56), 'resnet50': (6, 3, 72, 56), 'resnest50d': (6, 3, 72, 56),
-    'efficientnet_b0': (6, 3, 72, 56), 'efficientnet_b4': (6, 3, 72, 56), 'efficientnet_b0_3d': (6, 3, 72, 56),
+    **dict.fromkeys(('resnet18', 'resnet50', 'resnest50d', 'efficientnet_b0', 'efficientnet_b4'), (6, 3, 72, 56)),
+    'resnet18_3d': (3, 1, 24, 36, 28), 'efficientnet_b0_3d': (3, 1, 24, 36, 28), 'resnest14_3d': (2, 1, 16, 56, 72),
     'densenet121': (3, 3, 64, 64), 'densenet169': (3, 3, 64, 64), 'vgg16': (2, 3, 64, 64), 'vgg19': (2, 3, 64, 64),
-    'crnet': (2, 1, 224, 224), 'covidnet': (6, 3, 144, 112), 'covidnet_redesign': (6, 3, 144, 112),
+    'vgg19_3d': (2, 1, 32, 32, 64), 'crnet': (2, 1, 224, 224), 'covidnet': (6, 3, 144, 112),
+    'covidnet_redesign': (6, 3, 144, 112),
 }
-VOLUMES = {'efficientnet_b0_3d': (3, 1, 24, 36, 28)}  # what the images are cut into
+SHEETS = {  # the images that volumes are cut from
+    'resnet18_3d': (6, 3, 72, 56), 'efficientnet_b0_3d': (6, 3, 72, 56), 'resnest14_3d': (2, 16, 56, 72),
+    'vgg19_3d': (2, 32, 32, 64),
+}
 # With smaller ones nothing of the image is left behind the gates of an EfficientNet.
 SCALES = {'efficientnet_b0': 2.1, 'efficientnet_b4': 1.85, 'efficientnet_b0_3d': 2.4}
 # Sixteen blocks of five convolutions without the ReLU that a gain of 2 is for.
@@ -38,11 +42,12 @@ def draw(name, shape, network=None):
 def image(network):
     """Images in [0, 1]: squares of 8 pixels and noise; the images differ in contrast, or normalising them would blow up
     rounding."""
-    rng, (batch, channels, height, width) = np.random.default_rng(0), IMAGES[network]
+    shape = IMAGES[network]
+    drawn = SHEETS.get(network, shape)
+    rng, (batch, channels, height, width) = np.random.default_rng(0), drawn
     squares = rng.random((batch, channels, height // 8, width // 8)).repeat(8, 2).repeat(8, 3)
     contrast = np.linspace(0.1, 1, batch).reshape(-1, 1, 1, 1)
-    x = (contrast * (0.8 * squares + 0.2 * rng.random(IMAGES[network]))).astype(np.float32)
-    return x.reshape(VOLUMES.get(network, x.shape))
+    return (contrast * (0.8 * squares + 0.2 * rng.random(drawn))).astype(np.float32).reshape(shape)
 
 
 def sample(x, count=64):
