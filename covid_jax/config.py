@@ -49,7 +49,7 @@ def base():
         'remat': False,  # compute each block again in the backward pass: less memory, more time
         'pretrained': '',  # a file of weights, .safetensors or torch's .pth, or a run's folder; init_from goes before it
         'inflate': 'mean',  # how its 2D kernels become 3D: mean (copies in every slice) | centre (the middle slice)
-        'taps': 0,  # slices that a kernel sees: 3 | 1, each slice by itself; 0: the network's own
+        'taps': 0,  # slices that a kernel sees: 3 | 1, each slice by itself; 0: the network's own, and 1 for single images
         'stem_plane': 0,  # height and width of the first kernel; 0: the network's own
         'depth_strides': (),  # of the stem, its pool, and each stage; (): the network's own
         'sites': 0,  # sets of statistics of a network that normalises by site; 0: the network's own

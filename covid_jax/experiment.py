@@ -8,7 +8,7 @@ import rich.console
 import rich.table
 
 from covid_jax import UserError, ensemble
-from covid_jax.train import check, train_and_evaluate
+from covid_jax.train import check, check_shapes, train_and_evaluate
 
 SHOWN = ('accuracy', 'macro_f1', 'sensitivity', 'specificity', 'auc', 'average_precision', 'macro_f1_frozen')
 BRIEF = ('accuracy', 'macro_f1', 'auc')
@@ -35,9 +35,11 @@ def run(config, workdir):
     parts = [(stage, fold, seed, Path(f'fold{fold}', f'seed{seed}') if several else Path()) for stage in stages(config)
              for fold in range(config.folds) for seed in range(config.seed, config.seed + config.seeds)]
     ready = [part_config(config, workdir, stage, part, seed) for stage, _, seed, part in parts]
-    for c, (stage, _, _, part) in zip(ready, parts, strict=True):  # all of them, before the first trains
+    for c, (stage, fold, seed, part) in zip(ready, parts, strict=True):  # all of them, before the first trains
         if not c.ensemble.runs:
             check(c, workdir / stage / part)
+            if (fold, seed) == (0, config.seed):  # the stage's others have the same shapes
+                check_shapes(c, workdir / stage / part)
     for c, (stage, fold, _, part) in zip(ready, parts, strict=True):
         name, folder = Path(stage, part), workdir / stage / part
         if jax.process_index() == 0 and name.parts:
@@ -66,6 +68,8 @@ def check_ranges(config):
             raise UserError(f'--config.{name}={value} must be at least {low}')
     if config.model.dtype not in ('auto', 'float32', 'bfloat16', 'float64'):
         raise UserError(f'--config.model.dtype={config.model.dtype} must be auto, float32 or bfloat16')
+    if config.model.inflate not in ('mean', 'centre'):
+        raise UserError(f'--config.model.inflate={config.model.inflate} must be mean or centre')
 
 
 def part_config(config, workdir, stage, part, seed):

@@ -12,7 +12,6 @@ import re
 import time
 
 import jax
-import jax.numpy as jnp
 import rich.console
 import rich.table
 from jax.experimental import topologies
@@ -21,7 +20,7 @@ from covid_jax import UserError, methods
 from covid_jax.runtime import optim
 from covid_jax.runtime.mesh import make_mesh
 from covid_jax.runtime.state import create, jit_step
-from covid_jax.train import resolve
+from covid_jax.train import resolve, rows
 
 GIB = 2**30
 HBM = {'TPU v4': 32, 'TPU v5 lite': 16, 'TPU v5': 95, 'TPU v5p': 95, 'TPU v6 lite': 32}  # GiB a device, by device_kind
@@ -116,13 +115,6 @@ def compile_afresh(lowered):
         return lowered.compile()
     finally:
         jax.config.update(name, least)
-
-
-def rows(config, n):
-    """A batch of n scans, as shapes."""
-    fields = {'label': jnp.int32, 'site': jnp.int32, 'draw': jnp.uint32, 'mask': jnp.bool}
-    return {'image': jax.ShapeDtypeStruct((n, *config.prep.size, 1), jnp.uint8),
-            **{name: jax.ShapeDtypeStruct((n,), dtype) for name, dtype in fields.items()}}
 
 
 def activations(config, method, train):

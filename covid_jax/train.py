@@ -32,22 +32,23 @@ def train_and_evaluate(config, workdir, store='', fold=0, say=print):
     configs.check(config, workdir)
     method = methods.make(config, mesh)
     dataset = pipeline.load(config, store or config.data.store or workdir / 'store', fold, say,
-                            lambda digest: configs.check(config, workdir, digest))
+                            partial(check_data, config, workdir, say))
+    check_sites(config.model, dataset.exams, say)
     announce(dataset, say)
-    check_sites(config.model, dataset, say)
     steps_per_epoch = len(dataset.of_split('train')) / config.train.batch
     total = max(1, round(config.train.epochs * steps_per_epoch))
     key = jax.jit(partial(jax.random.key, config.seed), out_shardings=replicated(mesh))()
-    state, tx = initial_state(config, method, dataset, steps_per_epoch, key, mesh)
+    state, tx = initial_state(config, method, steps_per_epoch, key, mesh)
     predict = evaluate.predictor(method, mesh)
+    latest = checkpoint.latest_step(workdir / 'checkpoints')
+    if latest is None and config.init_from:
+        state = start_from(config.init_from, state)
+    elif latest is None and config.model.pretrained:
+        state = start_from_weights(config.model, workdir, state)
 
     with checkpoint.manager(workdir / 'checkpoints') as checkpoints:
-        if (latest := checkpoints.latest_step()) is not None:
+        if latest is not None:
             state = checkpoint.restore(checkpoints, latest, state)
-        elif config.init_from:
-            state = start_from(config.init_from, state)
-        elif config.model.pretrained:
-            state = start_from_weights(config.model, workdir, state)
         if jax.process_index() == 0:  # after the start: one that fails must not claim the folder
             configs.keep(config, workdir, dataset.digest)
             evaluate.write_quarantine(workdir, dataset)
@@ -79,6 +80,28 @@ def check(config, workdir):
         pretrained.find(config.model.pretrained, config.model.name)
 
 
+def check_shapes(config, workdir):
+    """UserError where the network does not take the config's scans, by tracing a step of training and of evaluation."""
+    mesh = make_mesh()
+    config = resolve(config, workdir, mesh.size)
+    method, key = methods.make(config, mesh), jax.eval_shape(jax.random.key, 0)
+    params, state = jax.eval_shape(method.init, key, rows(config, 1))
+    jax.eval_shape(method.loss, params, state, rows(config, config.train.batch), key, 0)
+    jax.eval_shape(method.predict, params, state, rows(config, config.eval.batch))
+
+
+def check_data(config, workdir, say, digest, exams):
+    configs.check(config, workdir, digest)
+    check_sites(config.model, exams, say)
+
+
+def rows(config, n):
+    """A batch of n scans, as shapes."""
+    fields = {'label': jnp.int32, 'site': jnp.int32, 'draw': jnp.uint32, 'mask': jnp.bool}
+    return {'image': jax.ShapeDtypeStruct((n, *config.prep.size, 1), jnp.uint8),
+            **{name: jax.ShapeDtypeStruct((n,), dtype) for name, dtype in fields.items()}}
+
+
 def resolve(config, workdir, devices):
     """A copy of the config with the batch sizes filled in. UserError where they do not divide over the devices."""
     config = config.copy_and_resolve_references()
@@ -99,23 +122,22 @@ def announce(dataset, say):
             say(f'no {name} split: {why}')
 
 
-def check_sites(model, dataset, say):
+def check_sites(model, exams, say):
     """UserError where the network normalises by another number of sites than are trained on."""
     normalised = model.sites or sites(model.name)
     if normalised < 2:
         return
-    trained = sorted({dataset.exams[i].site for i in dataset.of_split('train')})
+    trained = sorted({e.site for e in exams if e.split == 'train'})
     if normalised != len(trained):
-        raise UserError(f'{model.name} normalises {normalised} sites, and {len(trained)} are trained on ({", ".join(trained)}): '
+        raise UserError(f'{model.name} normalises {normalised} sites, not the {len(trained)} to train on ({", ".join(trained)}): '
                         f'set --config.model.sites={len(trained)}')
-    if unseen := sorted({e.site for e in dataset.exams if e.split} - {*trained}):
+    if unseen := sorted({e.site for e in exams if e.split} - {*trained}):
         say(f'no scan of {", ".join(unseen)} is trained on: there the answer is the average of the answers at '
             f'{", ".join(trained)}')
 
 
-def initial_state(config, method, dataset, steps_per_epoch, key, mesh):
-    batch = {'image': np.zeros((1, *dataset.images[0]['image'].shape), np.uint8), 'label': np.zeros(1, np.int32),
-             'site': np.zeros(1, np.int32), 'draw': np.zeros(1, np.uint32), 'mask': np.ones(1, bool)}
+def initial_state(config, method, steps_per_epoch, key, mesh):
+    batch = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), rows(config, 1))
     init = partial(method.init, batch=batch)
     tx = optim.make(config.train, steps_per_epoch, method.frozen(jax.eval_shape(init, key)[0]))
     return jax.jit(lambda k: create(*init(k), tx), out_shardings=replicated(mesh))(jax.random.fold_in(key, 0)), tx

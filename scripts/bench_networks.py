@@ -29,12 +29,12 @@ import torch
 from record_parity import import_timm
 from torch.nn import functional as F
 
-from covid_jax.models import crnet, network, pretrained
+from covid_jax.models import network, pretrained
 from covid_jax.runtime.mesh import compiler_options, make_mesh
 
 RATE, CLASSES = 1e-4, 2
 CASES = {  # name: our network and its fields, the batch
-    '3D ResNet18': ('ResNet18', {'stem_taps': 7, 'depth_strides': (1, 2, 1, 2, 2, 2)}, (2, 32, 64, 64, 1)),
+    '3D ResNet18': ('ResNet18Hara', {}, (2, 32, 64, 64, 1)),
     '3D ResNeSt50': ('ResNeSt50', {}, (2, 16, 64, 64, 1)),
     'densenet169': ('DenseNet169', {}, (8, 224, 224, 3)),
     'efficientnet_b0': ('EfficientNetB0', {'taps': 1, 'dropout': 0.0, 'drop_connect': 0.0}, (8, 224, 224, 3)),
@@ -96,15 +96,7 @@ def both(case, variables):
     else:
         model = parity_crnet.build(case) if case == 'crnet' else import_timm().create_model(case, num_classes=CLASSES)
     tensors = {name: x.numpy() for name, x in model.state_dict().items()}
-    if case != 'crnet':
-        return model, pretrained.convert(variables, tensors, CASES[case][0])[0]
-
-    def pick(path, x):
-        *modules, leaf = (p.key for p in path[1:])
-        tensor = tensors[f'{crnet.torch_name(modules)}.{pretrained.LEAVES[leaf]}']
-        return np.moveaxis(tensor.reshape(*tensor.shape[:2], *x.shape[:-2]), (0, 1), (-1, -2)) if x.ndim > 1 else tensor
-
-    return model, jax.tree_util.tree_map_with_path(pick, variables)
+    return model, pretrained.convert(variables, tensors, CASES[case][0])[0]
 
 
 def compare(case, rounds):

@@ -1,7 +1,7 @@
 """COVID-Net and its redesign in torch, for scripts/record_parity.py: written out block by block from the papers' figures.
 
-Narrow ones, an eighth of the width. Rows alternate between two sites; each site has its own batch normalisation, which sees
-the rows of its site alone, one site after the other.
+Narrow ones, an eighth of the width. Rows alternate between two sites; a batch normalisation has a row of parameters and of
+statistics for each, and sees the rows of a site alone, one site after the other.
 """
 
 import torch
@@ -19,6 +19,21 @@ def pepx(channels, features):
                          nn.Conv2d(most, half, 1), nn.Conv2d(half, features, 1))
 
 
+class SiteNorm(nn.Module):
+    def __init__(self, features):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(2, features)), nn.Parameter(torch.zeros(2, features))
+        self.register_buffer('running_mean', torch.zeros(2, features))
+        self.register_buffer('running_var', torch.ones(2, features))
+
+    def forward(self, x):
+        y = torch.empty_like(x)
+        for site in range(2):
+            y[site::2] = F.batch_norm(x[site::2], self.running_mean[site], self.running_var[site], self.weight[site],
+                                      self.bias[site], self.training)
+        return y
+
+
 class COVIDNet(nn.Module):
     def __init__(self, redesign, classes=1000):
         super().__init__()
@@ -33,7 +48,7 @@ class COVIDNet(nn.Module):
         self.p41, self.p42, self.p43 = pepx(d, e), pepx(e, e), pepx(e, e)
         if redesign:
             for name, features in (('conv1', a), ('c1', b), ('c2', c), ('c3', d), ('c4', e)):
-                self.add_module(f'{name}_norm', nn.ModuleList(nn.BatchNorm2d(features) for _ in range(2)))
+                self.add_module(f'{name}_norm', SiteNorm(features))
         self.fc1 = nn.Linear(e * (4 if redesign else MAP[0] * MAP[1]), 16 * WIDTH)
         self.fc2 = nn.Linear(16 * WIDTH, 4 * WIDTH)
         self.classifier = nn.Linear(4 * WIDTH, classes)
@@ -42,10 +57,7 @@ class COVIDNet(nn.Module):
         y = getattr(self, name)(x)
         if not self.redesign:
             return F.relu(y) if name == 'conv1' else y
-        normed = torch.empty_like(y)
-        for site, norm in enumerate(getattr(self, f'{name}_norm')):
-            normed[site::2] = norm(y[site::2])
-        return F.relu(normed)
+        return F.relu(getattr(self, f'{name}_norm')(y))
 
     def forward(self, x):
         def half(y):

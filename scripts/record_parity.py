@@ -4,13 +4,12 @@
     python scripts/record_parity.py [NAME ...]
 
 writes tests/parity/NAME.npz: in evaluation the logits and a few numbers of each stage; from one pass in training the
-logits, and the first channels' statistics of the batch at each normalisation, the variance as the biased one.
+logits, and a few channels' statistics of the batch at each normalisation, the variance as the biased one.
 tests/parity/rule.py draws. timm's resnet18 and resnet50 have torchvision's names, and torchvision's weights load into them.
 What timm does not have is built by a script beside this one.
 """
 
 import copy
-import re
 import sys
 import types
 from importlib import import_module
@@ -21,7 +20,7 @@ import numpy as np
 PARITY = Path(__file__).resolve().parent.parent / 'tests' / 'parity'
 STAGES = {  # the modules whose output is sampled
     **dict.fromkeys(('resnet18', 'resnet50', 'resnest50d', 'resnet18_3d', 'resnest14_3d'), [f'layer{i}' for i in range(1, 5)]),
-    **dict.fromkeys(('efficientnet_b0', 'efficientnet_b4', 'efficientnet_b0_3d'), [f'blocks.{i}' for i in range(7)]),
+    **dict.fromkeys(('efficientnet_b0', 'efficientnet_b1', 'efficientnet_b4', 'efficientnet_b0_3d'), [f'blocks.{i}' for i in range(7)]),
     **dict.fromkeys(('densenet121', 'densenet169'), [*(f'features.transition{i}' for i in (1, 2, 3)), 'features.norm5']),
     'vgg16': [*(f'features.{k}' for k in (2, 7, 14, 21, 28, 30)), 'pre_logits.act1'],
     'vgg19': [*(f'features.{k}' for k in (2, 7, 16, 25, 34, 36)), 'pre_logits.act1'],
@@ -33,7 +32,6 @@ BUILDERS = {  # what timm does not have
     'resnet18_3d': 'parity_resnet', 'resnest14_3d': 'parity_resnet', 'efficientnet_b0_3d': 'parity_efficientnet',
     'vgg19_3d': 'parity_vgg', 'crnet': 'parity_crnet', 'covidnet': 'parity_covidnet', 'covidnet_redesign': 'parity_covidnet',
 }
-CHANNELS = 8  # of each batch normalisation whose statistics are kept
 
 
 def import_timm():
@@ -58,7 +56,7 @@ def build(name, rule):
 def record(name, rule):
     import torch
 
-    net, x, kept = build(name, rule), torch.from_numpy(rule.image(name)), {}
+    net, x, kept, seen = build(name, rule), torch.from_numpy(rule.image(name)), {}, {}
 
     def keep_stage(stage):
         def hook(module, args, output):
@@ -69,21 +67,22 @@ def record(name, rule):
     def keep_statistics(key, old):
         def hook(module, args, output):
             if net.training:
-                n = args[0].numel() / args[0].shape[1]
                 new = module.state_dict()
                 mean, var = ((new[k] - 0.9 * old[k]) / 0.1 for k in ('running_mean', 'running_var'))
-                kept[f'train/{key}.running_mean'] = mean[:CHANNELS].numpy()
-                kept[f'train/{key}.running_var'] = (var * (n - 1) / n)[:CHANNELS].numpy()
+                n = args[0].numel() / mean.numel()
+                seen[key] = [rule.sample(s, rule.CHANNELS) for s in (mean.numpy(), (var * (n - 1) / n).numpy())]
         return hook
 
     for stage in STAGES[name]:
         net.get_submodule(stage).register_forward_hook(keep_stage(stage))
     for key, module in net.named_modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and not re.search(rule.UNSEEN, key):
+        if 'running_mean' in module._buffers:
             module.register_forward_hook(keep_statistics(key, copy.deepcopy(module.state_dict())))
     with torch.no_grad():
         kept['eval/logits'] = net.eval()(x).numpy()
         kept['train/logits'] = net.train()(x).numpy()
+    kept['train/modules'] = np.array([*seen], str)
+    kept['train/statistics'] = np.array([*seen.values()], np.float32).reshape(-1, 2, rule.CHANNELS)
     kept['parameters'] = sum(p.numel() for p in net.parameters())
     kept['versions'] = f'timm {import_timm().__version__}, torch {torch.__version__}'
     return kept

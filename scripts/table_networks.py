@@ -41,7 +41,7 @@ ROWS = [  # name, fields, classes, the paper's input, the timed batch
     ('CRNet', {}, 2, (224, 224, 1), (8, 224, 224, 1)),
     ('COVIDNet', {}, 2, FLAT, (8, *FLAT)),
     ('COVIDNetRedesign', {'sites': 1}, 2, FLAT, (8, *FLAT)),
-    ('ResNet18', {'stem_taps': 7, 'depth_strides': (1, 2, 1, 2, 2, 2)}, 2, (32, 64, 64, 1), (2, 32, 64, 64, 1)),
+    ('ResNet18Hara', {}, 2, (32, 64, 64, 1), (2, 32, 64, 64, 1)),
     ('ResNet50', {}, 2, (128, 256, 256, 1), (2, 16, 64, 64, 1)),
     ('ResNeSt50', {}, 2, (64, 256, 256, 1), (2, 16, 64, 64, 1)),
     ('VGG19', {}, 2, SOLID, (2, 32, 32, 32, 1)),

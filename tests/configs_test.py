@@ -6,11 +6,11 @@ from pathlib import Path
 import jax
 import pytest
 
-from covid_jax import UserError, experiment, methods, plan
+from covid_jax import UserError, experiment, methods
 from covid_jax.models import network
 from covid_jax.runtime import optim, state
 from covid_jax.runtime.mesh import make_mesh
-from covid_jax.train import resolve
+from covid_jax.train import resolve, rows
 
 ROOT = Path(__file__).parents[1]
 CMC = runpy.run_path(str(ROOT / 'configs' / 'cmc.py'))
@@ -33,7 +33,7 @@ def test_every_row_builds_and_its_step_is_traced(file, row):
         c = resolve(part, '/nowhere', 8)
         method = methods.make(c, make_mesh())
         tx = optim.make(c.train, 10)
-        batch, key = plan.rows(c, c.train.batch), jax.random.key(0)
+        batch, key = rows(c, c.train.batch), jax.random.key(0)
         train = jax.eval_shape(lambda k, b, m=method, t=tx: state.create(*m.init(k, b), t), key, batch)
         after, scalars = jax.eval_shape(state.train_step(method, tx), train, batch, key)
         assert jax.tree.structure(after) == jax.tree.structure(train) and scalars['loss'].shape == ()
@@ -43,7 +43,7 @@ def test_every_row_builds_and_its_step_is_traced(file, row):
 
 def parameters(config):
     method = methods.make(resolve(config, '/nowhere', 8), make_mesh())
-    params = jax.eval_shape(method.init, jax.random.key(0), plan.rows(config, 1))[0]
+    params = jax.eval_shape(method.init, jax.random.key(0), rows(config, 1))[0]
     return sum(x.size for x in jax.tree.leaves(params))
 
 
@@ -106,7 +106,9 @@ def test_the_default_is_model4_small():
 def test_the_baseline():
     c = CMC['get_config']('baseline')
     net = network(c.model.name)(classes=2)
-    assert net.taps == 1 and net.depth_strides == (1,) * 6
+    scan = jax.ShapeDtypeStruct((1, 6, 32, 32, 1), 'float32')
+    feature_map = jax.eval_shape(lambda x: net.init_with_output(jax.random.key(0), x)[0][1]['map'], scan)
+    assert net.taps == 1 and feature_map.shape[1] == 6  # every slice
     assert (net.summary().units, net.summary().dropout) == (128, 0.2)
     assert c.prep.size == (64, 224, 224) and (c.train.lr, c.train.lr_steps, c.train.weight_decay) == (1e-4, (), 0.0)
     with pytest.raises(UserError, match='authors'):

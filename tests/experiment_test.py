@@ -9,6 +9,8 @@ from conftest import small_config
 from ml_collections import ConfigDict
 
 from covid_jax import UserError, config, experiment
+from covid_jax.methods.method import build_network
+from covid_jax.runtime.mesh import make_mesh
 
 
 def test_folds_and_seeds_have_their_own_folders_and_one_table(tmp_path, capsys, rng):
@@ -241,8 +243,9 @@ def test_a_network_that_normalises_by_site(tmp_path, capsys, rng):
         c.model.name, c.prep.size, c.method.depth = '_COVIDNetRedesignTiny', (1, 16, 16), 1
         c.train.epochs, c.eval.tta = 2.0, 0
         c.model.sites = 3
-    with pytest.raises(UserError, match=r'normalises 3 sites, and 2 .* \(oslo, rome\): set --config.model.sites=2$'):
+    with pytest.raises(UserError, match=r'normalises 3 sites, not the 2 .* \(oslo, rome\): set --config.model.sites=2$'):
         experiment.run(c, tmp_path / 'run')
+    assert not [*tmp_path.rglob('table.json')]  # before a scan is prepared
     c.model.sites = 0
     experiment.run(c, tmp_path / 'run')
     assert 'no scan of athens is trained on: there the answer is the average of the answers at oslo, rome' in (
@@ -250,3 +253,35 @@ def test_a_network_that_normalises_by_site(tmp_path, capsys, rng):
     with open(tmp_path / 'run' / 'predictions.csv', newline='') as f:
         tested = list(csv.DictReader(f))
     assert len(tested) == 12 and all(0 < float(row['p_covid']) < 1 for row in tested)
+
+
+@pytest.mark.parametrize('fields, line', [
+    ({'model.name': 'CRNet'}, r'CRNet takes grey images of 224x224.*--config.prep.size=\(1,224,224\)'),
+    ({'model.name': 'VGG16'}, 'no less than 32x32x32 .*, not 8x16x16: set --config.prep.size, and for a volume'),
+    ({'model.name': '_VGGTiny'}, '8x16x16, and was given 4x16x16: set --config.method.depth=8'),
+    ({'model.inflate': 'center'}, '--config.model.inflate=center must be mean or centre'),
+    ({'model.pretrained': 'weights.h5'}, 'weights')])
+def test_what_the_network_cannot_take_is_said_before_a_scan_is_prepared(tmp_path, fields, line):
+    c = small_config('baseline,size=small')
+    with c.unlocked():
+        c.method.depth = 4
+        c.update_from_flattened_dict(fields)
+    with pytest.raises(UserError, match=line) as e:
+        experiment.run(c, tmp_path)
+    assert '\n' not in str(e.value) and not [*tmp_path.rglob('*')]
+
+
+def test_single_images_make_a_network_of_two_dimensions():
+    c = small_config('baseline,size=small')
+    for name, taps in (('ResNet18', 3), ('VGG19', 3), ('EfficientNetB4', None)):
+        with c.unlocked():
+            c.model.name, c.prep.size, c.method.depth = name, (32, 32, 32), 32
+        assert build_network(c, make_mesh()).taps == taps
+        with c.unlocked():
+            c.prep.size, c.method.depth = (1, 32, 32), 1
+        assert build_network(c, make_mesh()).taps == 1
+        with c.unlocked():
+            c.model.taps = 3
+        assert build_network(c, make_mesh()).taps == 3  # as it was asked to
+        with c.unlocked():
+            c.model.taps = 0

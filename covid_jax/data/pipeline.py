@@ -39,11 +39,11 @@ class Dataset(NamedTuple):
         return np.array([i for i, e in enumerate(self.exams) if e.split == split], int)
 
 
-def load(config, root, fold=0, say=print, known=lambda digest: None):
+def load(config, root, fold=0, say=print, known=lambda digest, exams: None):
     """Reads, checks, prepares and splits the config's data; the store is made below `root`. UserError for bad input.
 
-    say: is called with each line that a user should know about the data. known: is called with the data set's digest before
-    anything is prepared.
+    say: is called with each line that a user should know about the data. known: is called with the data set's digest and
+    exams before anything is prepared.
     """
     data = config.data
     classes = tuple(data.classes)
@@ -58,7 +58,7 @@ def load(config, root, fold=0, say=print, known=lambda digest: None):
     splits.check_duplicates(exams, hashes)
     prep = Prep(**{name: value if isinstance(value, str) else tuple(value) for name, value in config.prep.items()})
     digest = _digest(exams, hashes, prep)
-    known(digest)
+    known(digest, exams)
     if prep.spacing:
         extent = [round(n * mm) for n, mm in zip(prep.size, prep.spacing, strict=True)]
         say(f'of each scan the middle {" x ".join(map(str, extent))} mm (z, y, x) are kept' + (

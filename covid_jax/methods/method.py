@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from covid_jax import UserError
 from covid_jax.augment import volume
 from covid_jax.data.exams import class_names
-from covid_jax.models import network
+from covid_jax.models import NETWORKS, has, network
 from covid_jax.models.conv import form_for
 
 
@@ -44,13 +44,16 @@ def to_float(image):
 
 
 def build_network(config, mesh):
-    """The config's network, in the compute type and the form of convolution that suit the mesh's platform."""
+    """The config's network, in the compute type and the form of convolution that suit the mesh's platform; of a family in 2D
+    and 3D the 2D one, where a prepared scan has one slice."""
     platform = mesh.devices.flat[0].platform
     dtype = config.model.dtype
     if dtype == 'auto':
         dtype = 'float32' if platform == 'cpu' else 'bfloat16'
     m = config.model
     own = {name: m[name] for name in ('taps', 'stem_plane', 'depth_strides', 'sites') if m[name]}
+    if config.prep.size[0] == 1 and m.name in NETWORKS and has(m.name, 'taps'):
+        own.setdefault('taps', 1)
     return network(m.name, **own)(classes=len(class_names(config.data.classes)), mean=m.mean, std=m.std, dtype=dtype,
                                   conv_form=form_for(platform), remat=m.remat)
 

@@ -1,4 +1,5 @@
-"""The networks by name. Every one: net.apply(variables, image, train) -> logits, {'map', 'features'}."""
+"""The networks by name. Every one: net.apply(variables, image, train, site) -> logits,
+{'map', 'features'}, and 'sites' where it normalises by site."""
 
 import difflib
 from functools import partial
@@ -9,6 +10,8 @@ from covid_jax.models import covidnet, crnet, densenet, efficientnet, resnest, r
 NETWORKS = {
     'ResNet18': resnet.ResNet18,
     'ResNet50': resnet.ResNet50,
+    'ResNet18Hara': resnet.ResNet18Hara,
+    'ResNet50Hara': resnet.ResNet50Hara,
     'ResNet50GRU': resnet.ResNet50GRU,
     'ResNet14Small': resnet.ResNet14Small,
     'ResNet14GRUSmall': resnet.ResNet14GRUSmall,
@@ -43,6 +46,11 @@ def sites(name):
     return getattr(NETWORKS[name], 'keywords', {}).get('sites', 0)
 
 
+def has(name, field):
+    """Whether the network called `name` has the field."""
+    return field in getattr(NETWORKS[name], 'func', NETWORKS[name]).__dataclass_fields__
+
+
 def network(name, **fields):
     """The network's constructor, with some of its fields given. UserError for a name that is none, and for such fields."""
     if name not in NETWORKS:
@@ -51,12 +59,13 @@ def network(name, **fields):
         raise UserError(f'no network is called {name!r}: set --config.model.name={"|".join(lower[n] for n in close)}')
     make = NETWORKS[name]
     for field in fields:
-        if field not in getattr(make, 'func', make).__dataclass_fields__:
+        if not has(name, field):
             raise UserError(f'{name} has no --config.model.{field}: leave it unset')
     strides = fields.get('depth_strides', ())
-    if strides and (len(strides) != (wanted := 2 + len(make.keywords['stage_sizes'])) or min(strides) < 1):
-        raise UserError(f'--config.model.depth_strides={tuple(strides)}: {name} takes {wanted} numbers from 1 up, of the '
-                        'stem, its pool, and each stage')
+    if strides and (len(strides) != (wanted := 2 + len(make.keywords['stage_sizes']))
+                    or any(not isinstance(n, int) or n < 1 for n in strides)):
+        raise UserError(f'--config.model.depth_strides={tuple(strides)}: {name} takes {wanted} whole numbers from 1 up, of '
+                        'the stem, its pool, and each stage')
     if fields.get('sites', 0) < 0:
         raise UserError(f'--config.model.sites={fields["sites"]} must be at least 0')
     for field, allowed in (('taps', (1, 3)), ('stem_plane', (1, 3, 5, 7))):

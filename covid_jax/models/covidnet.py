@@ -16,11 +16,11 @@ none. Each of p31 to p36 goes down to p41; the code takes p32 twice and no p33. 
 Names of scripts/parity_covidnet.py, by rule (no weights are published); kernels [out, in, kh, kw] -> [1, kh, kw, in, out]:
 
     conv1.*, c{i}.*                     conv1/*, c{i}/*                 i in 1 2 3 4: the level
-    {conv1,c{i}}_norm.{site}.*          {conv1,c{i}}_norm/*             [sites, channels]: one row for each site
+    {conv1,c{i}}_norm.*                 {conv1,c{i}}_norm/*             [sites, channels]: one row for each site
     p{i}{j}.{k}.*                       p{i}{j}/conv{k + 1}/*           j from 1: the block, k in 0 1 2 3 4
     fc1.weight                          hidden/fc1/kernel               [out, c h w] -> [h, w, c, out]
     fc2.*, classifier.*                 hidden/fc2/*, classifier/*      kernel transposed
-    fc{k}_norm.{site}.*                 hidden/fc{k}_norm/*             [sites, channels], with head_norm
+    fc{k}_norm.*                        hidden/fc{k}_norm/*             [sites, channels], with head_norm
 """
 
 import math
@@ -34,8 +34,7 @@ from jax import lax
 from covid_jax import UserError
 from covid_jax.models.conv import adaptive_avg_pool, conv3d, depthwise, max_pool
 from covid_jax.models.norm import DomainBatchNorm, as_volume
-
-POINT = (1, 1, 1)
+from covid_jax.models.resnet import POINT
 
 
 def _weights(module, shape):
@@ -146,7 +145,8 @@ class COVIDNet(nn.Module):
     @nn.compact
     def trunk(self, image, train=False, site=None):
         """Last feature map [batch, (1,) h, w, 32 width], in the compute dtype: the last block if `pooled`, else the whole
-        sum. UserError for a volume of more slices than one."""
+        sum; nonsense for a row of a site that is not known. UserError for a volume of more slices than one, and for an
+        image of which the pools would leave nothing."""
         if image.ndim == 5 and image.shape[1] > 1:
             raise UserError(f'COVID-Net takes single images, not {image.shape[1]} slices: set the first of --config.prep.size '
                             'and --config.method.depth to 1')
@@ -164,7 +164,8 @@ class COVIDNet(nn.Module):
                 return nn.relu(x) if self.sites or relu else x
             return remat(parts)(self, x, site)
 
-        x = as_volume(image, self.mean, self.std, self.dtype)
+        side = 2 ** (len(self.stage_sizes) + 1)
+        x = as_volume(image, self.mean, self.std, self.dtype, (1, side, side))
         up = _halve(upper(x, 'conv1', self.width, (1, 7, 7), (1, 2, 2), relu=True))
         level = [up]  # what the level above hands down
         for i, size in enumerate(self.stage_sizes, 1):
@@ -219,7 +220,7 @@ def _halve(x):
 
 
 def torch_name(modules, torchvision=False):
-    """Our modules -> their name in scripts/parity_covidnet.py. A normalisation is a list there, one module for each site."""
+    """['p11', 'conv2'] -> 'p11.1': what scripts/parity_covidnet.py calls our module."""
     block, *rest = [m for m in modules if m != 'hidden']
     return f'{block}.{int(rest[0][-1]) - 1}' if rest else block
 

@@ -51,14 +51,15 @@ class CRNet(nn.Module):
         self.classifier = Classifier(self.classes)
 
     @nn.compact
-    def trunk(self, image, train=False):
+    def trunk(self, image, train=False, site=None):
         """Map of the last block, in the compute dtype. UserError for an image of another size, or in colour."""
         x = as_volume(image, self.mean, self.std, self.dtype)
         wanted, given = (1, self.size, self.size, 1), x.shape[1:]
         if given != wanted:
             wanted, given = ('x'.join(map(str, shape)) for shape in (wanted, given))
             raise UserError(f'CRNet takes grey images of {self.size}x{self.size}: {wanted} (depth, height, width, channels) '
-                            f'and not {given}; set --config.prep.size=(1,{self.size},{self.size})')
+                            f'and not {given}; set --config.prep.size=(1,{self.size},{self.size}) and '
+                            '--config.method.depth=1')
         conv = partial(Conv, use_bias=True, dtype=self.dtype, form=self.conv_form)
         norm = partial(BatchNorm, use_running_average=not train, dtype=self.dtype)
         remat = nn.remat if self.remat else lambda f: f
@@ -71,7 +72,7 @@ class CRNet(nn.Module):
         x = nn.relu(norm(name='bn1')(x) if i == 0 else x)
         return max_pool(x, (1, 3, 3), (1, 2, 2), [(0, 0)] * 3)
 
-    def head(self, x, train=False):
+    def head(self, x, train=False, site=None):
         """Feature map -> logits [batch, classes], features [batch, dim] in torch's order, both float32."""
         x = x.astype(jnp.float32)
         pooled = avg_pool(x if x.ndim == 4 else x[:, 0], (2, 2), (2, 2), [(0, 0)] * 2)

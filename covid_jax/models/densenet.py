@@ -90,13 +90,15 @@ class DenseNet(nn.Module):
         self.classifier = Classifier(self.classes)
 
     @nn.compact
-    def trunk(self, image, train=False):
-        """Last feature map, in the compute dtype."""
+    def trunk(self, image, train=False, site=None):
+        """Last feature map, in the compute dtype. UserError for an image of which the pools would leave nothing."""
         conv = partial(Conv, dtype=self.dtype, form=self.conv_form)
         norm = partial(BatchNorm, use_running_average=not train, dtype=self.dtype)
         remat = nn.remat if self.remat else lambda f: f
         layer, transition = remat(DenseLayer), remat(Transition)
-        x = remat(lambda net, x: net._stem(x, conv, norm))(self, as_volume(image, self.mean, self.std, self.dtype))
+        side = 2 ** (len(self.stage_sizes) + 1)
+        x = as_volume(image, self.mean, self.std, self.dtype, (1, side, side))
+        x = remat(lambda net, x: net._stem(x, conv, norm))(self, x)
         for i, size in enumerate(self.stage_sizes, 1):
             pieces = [x]
             for j in range(1, size + 1):
@@ -112,7 +114,7 @@ class DenseNet(nn.Module):
         x = nn.relu(norm(name='norm0')(conv(self.width, (1, 7, 7), (1, 2, 2), name='conv0')(x)))
         return max_pool(x, (1, 3, 3), (1, 2, 2), [(0, 0), (1, 1), (1, 1)])
 
-    def head(self, x, train=False):
+    def head(self, x, train=False, site=None):
         """Feature map -> logits [batch, classes], features [batch, dim], both float32."""
         features = jnp.mean(x.astype(jnp.float32), range(1, x.ndim - 1))
         return self.classifier(features), features

@@ -31,8 +31,8 @@ import jax.numpy as jnp
 from covid_jax.models.conv import Conv, DepthwiseConv
 from covid_jax.models.heads import Classifier
 from covid_jax.models.norm import BatchNorm, as_volume
+from covid_jax.models.resnet import POINT
 
-POINT = (1, 1, 1)
 # kernel, stride, expansion, features, blocks: stages 2 to 8 of Table 1
 B0 = ((3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 2, 6, 80, 3), (5, 1, 6, 112, 3), (5, 2, 6, 192, 4),
       (3, 1, 6, 320, 1))
@@ -88,7 +88,7 @@ class EfficientNet(nn.Module):
     stages: kernel, stride, expansion, features and blocks of each, before scaling; stem_width, head_width: the same.
     widen, deepen: what features and blocks are multiplied by.
     taps: depth of the kernels that have a plane; None: as deep as wide. 1: nothing is strided in depth.
-    dropout: of the features; drop_connect: of the last block, growing from 0 at the first, in equal steps.
+    dropout: of the features; drop_connect: of a block, times the share of the blocks that come before it.
     epsilon, momentum: of the normalisation, as timm and torchvision have them; TensorFlow's are 1e-3 and 0.99.
     remat: compute the stem and each block again in the backward pass instead of keeping what is inside them.
     """
@@ -115,7 +115,7 @@ class EfficientNet(nn.Module):
         self.forget = nn.Dropout(self.dropout)
 
     @nn.compact
-    def trunk(self, image, train=False):
+    def trunk(self, image, train=False, site=None):
         """Last feature map, in the compute dtype."""
         init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
         conv = partial(Conv, dtype=self.dtype, form=self.conv_form, kernel_init=init)
@@ -145,7 +145,7 @@ class EfficientNet(nn.Module):
     def _strides(self, s):
         return 1 if self.taps == 1 else s, s, s
 
-    def head(self, x, train=False):
+    def head(self, x, train=False, site=None):
         """Feature map -> logits [batch, classes], features [batch, dim], both float32; dropout comes after the features."""
         features = jnp.mean(x.astype(jnp.float32), tuple(range(1, x.ndim - 1)))
         return self.classifier(self.forget(features, deterministic=not train)), features

@@ -20,4 +20,4 @@ class SliceGRU(nn.Module):
     def __call__(self, slices, train=False):
         x = BatchNorm(use_running_average=not train, name='bn')(slices.astype(jnp.float32))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return nn.RNN(nn.GRUCell(self.units, name='gru'), return_carry=True)(x)[0]
+        return nn.RNN(nn.GRUCell(self.units, dtype='float32', name='gru'), return_carry=True)(x)[0]

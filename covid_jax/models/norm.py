@@ -6,14 +6,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from covid_jax import UserError
 
-def as_volume(image, mean, std, dtype):
+
+def as_volume(image, mean, std, dtype, least=(1, 1, 1)):
     """Images as every trunk takes them: (image - mean) / std in `dtype`, an image as a volume of one slice.
 
     image: [batch, depth, height, width, channels] or without depth, in [0, 1]; mean, std: of all channels, or of each.
+    least: the smallest depth, height and width that the network's strides leave something of; UserError below it.
     """
     volume = image if image.ndim == 5 else image[:, None]
-    mean, std = (jnp.asarray(m, image.dtype) for m in (mean, std))
+    if any(n < m for n, m in zip(volume.shape[1:4], least, strict=True)):
+        wanted, given = ('x'.join(map(str, size)) for size in (least, volume.shape[1:4]))
+        raise UserError(f'this network takes no less than {wanted} (depth, height, width), not {given}: set '
+                        '--config.prep.size, and for a volume --config.method.depth')
+    mean, std = (jnp.asarray(m, jnp.promote_types(image.dtype, jnp.float32)) for m in (mean, std))
     return ((volume - mean) / std).astype(dtype)
 
 
@@ -109,4 +116,6 @@ def _moments(x):
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     axes = tuple(range(x.ndim - 1))
     mean = jnp.mean(x, axes)
+    if x.size == len(x) * x.shape[-1]:  # one number a row: of rows that are alike one pass leaves only rounding
+        return mean, jnp.mean(jnp.square(x - mean), axes)
     return mean, jnp.maximum(jnp.mean(x * x, axes) - mean * mean, 0)

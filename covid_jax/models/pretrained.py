@@ -12,18 +12,19 @@ import jax
 import numpy as np
 
 from covid_jax import UserError
-from covid_jax.models import densenet, efficientnet, resnest, resnet, vgg
-from covid_jax.models.tensors import read
+from covid_jax.models import covidnet, crnet, densenet, efficientnet, resnest, resnet, vgg
+from covid_jax.models.tensors import SUFFIXES, read
 
 __all__ = ('convert', 'load', 'read', 'summary', 'table')
 
 # By what a network's name starts with: the family, and its convolution that sees the image.
 FAMILIES = {'ResNeSt': (resnest.torch_name, 'stem_conv0'), 'ResNet': (resnet.torch_name, 'conv1'),
             'DenseNet': (densenet.torch_name, 'conv0'), 'EfficientNet': (efficientnet.torch_name, 'conv_stem'),
-            'VGG': (vgg.torch_name, 'conv0')}
+            'VGG': (vgg.torch_name, 'conv0'), 'CRNet': (crnet.torch_name, 'conv1'),
+            'COVIDNet': (covidnet.torch_name, 'conv1')}
 LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
 OURS = ('slices',)  # modules that no file has: what follows a per-slice network
-FLATTENING = ['fc1']  # VGG's dense layer that sees a whole map
+FLATTENING = ['fc1'], ['hidden', 'fc1']  # the dense layers of VGG and COVID-Net that see a whole map
 TIMM, TORCHVISION = 'https://huggingface.co/timm/', 'https://download.pytorch.org/models/'
 PUBLISHED = {
     'ResNet18': (TIMM + 'resnet18.tv_in1k', TORCHVISION + 'resnet18-f37072fd.pth'),
@@ -50,11 +51,12 @@ def load(path, network):
 
 
 def find(path, network):
-    """UserError where there is no file, which says where this network's is usually found."""
-    _family(network)
+    """UserError where there is no such file, which says where this network's is usually found."""
+    if not str(path).lower().endswith(SUFFIXES):
+        raise UserError(f'{path} is not read: weights are {", ".join(SUFFIXES)}')
     if not Path(path).exists():
         places = next((f for name, f in PUBLISHED.items() if network.startswith(name)), None)
-        usual = f'its weights are usually from {" or ".join(places)}' if places else f'none of {network} is published'
+        usual = f'its weights are usually from {" or ".join(places)}' if places else f'no weights of {network} are published'
         raise UserError(f'there is no file {path}: set --config.model.pretrained to a file of weights of {network}; {usual}')
 
 
@@ -70,7 +72,7 @@ def convert(variables, tensors, network, inflate='mean'):
 
     Returns: variables of the same structure, numpy arrays where they were loaded and what was given where not; and the
     report, a sorted list of (our name, their name, action). A classifier of other classes keeps its start; a first
-    convolution of another plane too, as the authors of CMC-COV19D had it; and VGG's dense layer on a map of another size.
+    convolution of another plane too, as the authors of CMC-COV19D had it; and a dense layer on a map of another size.
     torch's unbiased running variance is taken as it is.
 
     UserError for a tensor that is missing, unused, of another shape, no floating point or not finite: up to five.
@@ -86,7 +88,7 @@ def convert(variables, tensors, network, inflate='mean'):
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(variables)]
     torchvision = max((False, True), key=lambda kind: len(tensors.keys() & {name(path, kind) for path in paths}))
     report, misfits, used = [], [], {name(path, torchvision) for path in paths}
-    head = torch_name(['classifier', 'Dense_0'], torchvision)
+    head = torch_name(['classifier'], torchvision)
     afresh = _classifier_afresh(variables['params'], tensors.get(f'{head}.weight'))
 
     def pick(path, x):
@@ -127,15 +129,12 @@ def table(report):
 
 def _family(network):
     """torch_name of a network's family, and the name of its first convolution."""
-    family = next((f for f in FAMILIES if network.lstrip('_').startswith(f)), None)
-    if family is None:
-        raise UserError(f'--config.model.pretrained is for {", ".join(FAMILIES)}: no weights of {network} are published')
-    return FAMILIES[family]
+    return next(family for name, family in FAMILIES.items() if network.lstrip('_').startswith(name))
 
 
 def _classifier_afresh(params, tensor):
     """Why the classifier keeps its start, or None where the file's, `tensor`, fits."""
-    features, classes = params['classifier']['Dense_0']['kernel'].shape
+    features, classes = params['classifier'].get('Dense_0', params['classifier'])['kernel'].shape
     theirs = None if tensor is None else tensor.shape
     if theirs == (classes, features):
         return None
@@ -153,8 +152,8 @@ def _fit(x, tensor, leaf, modules, first, inflate):
     if not np.issubdtype(tensor.dtype, np.floating) and tensor.dtype.name != 'bfloat16':
         raise _Misfit(f'is of {tensor.dtype}')
     actions, value = [], tensor
-    if leaf == 'kernel' and modules == FLATTENING:
-        value = _on_a_map(tensor, x.shape[-2])
+    if leaf == 'kernel' and modules in FLATTENING:
+        value = _on_a_map(tensor, x.shape)
         if value.shape[-2:] == tuple(x.shape[-2:]) and value.shape != tuple(x.shape):
             return x, f'initialised afresh (first dense layer: {_plane(x.shape[:-2])}, file has {_plane(value.shape[:-2])})'
     elif leaf == 'kernel' and len(x.shape) == 2:
@@ -174,13 +173,16 @@ def _fit(x, tensor, leaf, modules, first, inflate):
     return value, ', '.join(actions) or 'loaded'
 
 
-def _on_a_map(tensor, channels):
-    """[out, c, h, w] as timm has it, or torchvision's [out, c h w] of a square -> [h, w, c, out]."""
+def _on_a_map(tensor, shape):
+    """[out, c, *space] as timm has it, or flattened [out, c *space] of the space in `shape` or of a square -> [*space, c, out]."""
+    *space, channels, _ = shape
     if tensor.ndim == 2:
         side = math.isqrt(tensor.shape[1] // channels)
-        if tensor.shape[1] == channels * side * side:
-            tensor = tensor.reshape(-1, channels, side, side)
-    return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor
+        for sides in (space, (side, side)):
+            if tensor.shape[1] == channels * math.prod(sides):
+                tensor = tensor.reshape(-1, channels, *sides)
+                break
+    return np.moveaxis(tensor, (0, 1), (-1, -2)) if tensor.ndim > 2 else tensor
 
 
 def _plane(shape):

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from covid_jax.models.conv import avg_pool
-from covid_jax.models.resnet import POINT, ResNet
+from covid_jax.models.resnet import HALVED, POINT, ResNet
 
 STEM = {'stem_conv0': 'conv1.0', 'stem_bn0': 'conv1.1', 'stem_conv1': 'conv1.3', 'stem_bn1': 'conv1.4',
         'stem_conv2': 'conv1.6', 'stem_bn2': 'bn1'}
@@ -89,7 +89,7 @@ def deep_stem(x, conv, norm, kernel, width, strides):
     return x
 
 
-ResNeSt = partial(ResNet, block=SplitBottleneck, stem=deep_stem, stem_plane=3, stem_width=32)
+ResNeSt = partial(ResNet, block=SplitBottleneck, stem=deep_stem, stem_plane=3, stem_width=32, depth_strides=HALVED)
 ResNeSt50 = partial(ResNeSt, stage_sizes=(3, 4, 6, 3))
 # One block a stage and narrow: what a laptop trains on the phantom in minutes.
 ResNeSt14Small = partial(ResNeSt, stage_sizes=(1, 1, 1, 1), width=12, stem_width=8)

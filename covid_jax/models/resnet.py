@@ -3,7 +3,9 @@
 A network sees volumes. With `taps` 1 every kernel is one slice deep, and an image is a volume of one slice: that is the 2D
 parent. With `taps` 3 the kernels that have a plane (k x k, k > 1) are three slices deep and 1x1 stay 1x1x1: that is the 3D
 child (CMC-COV19D, section 3.4.1), and the parent's weights inflate into it, kernel by kernel. `depth_strides` says where
-depth is halved: by default in stages 2 to 4; (1, 1, 1, 1, 1, 1) with `taps` 1 is the per-slice form that the authors ran.
+depth is halved: by default in stages 2 to 4, and nowhere with `taps` 1, the per-slice form that the authors ran.
+ResNet18Hara and ResNet50Hara have the stem of Hara et al., "Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs and
+ImageNet?" (2018), our reading of the dual-track ranking paper's "3D ResNet".
 
 Names of torchvision's resnet50 and resnet18 (and timm's), by rule; kernels [out, in, kh, kw] -> [1, kh, kw, in, out]:
 
@@ -29,7 +31,7 @@ from covid_jax.models.norm import BatchNorm, as_volume
 
 POINT = (1, 1, 1)
 SHORTCUT = {'downsample_conv': 'downsample.0', 'downsample_bn': 'downsample.1'}
-PER_SLICE = {'taps': 1, 'depth_strides': (1,) * 6}
+HALVED = (1, 1, 1, 2, 2, 2)
 
 
 def torch_name(modules, torchvision=False):
@@ -92,7 +94,8 @@ class ResNet(nn.Module):
 
     stage_sizes: blocks of each stage; block, stem: what they are made of.
     taps: depth of the kernels that have a plane; stem_taps: of the first one, where it differs.
-    depth_strides: of the stem, its pool, and each stage; an image is not strided in depth.
+    depth_strides: of the stem, its pool, and each stage; (): halved in stages 2 to 4, or nowhere with taps 1. An image is
+      not strided in depth.
     remat: compute the stem and each block again in the backward pass instead of keeping what is inside them.
     summary: makes a module (slices' features [batch, d, dim], train) -> [batch, dim']; None: the mean over the map.
     """
@@ -106,7 +109,7 @@ class ResNet(nn.Module):
     stem_plane: int = 7
     stem_taps: int | None = None
     taps: int = 3
-    depth_strides: tuple[int, ...] = (1, 1, 1, 2, 2, 2)
+    depth_strides: tuple[int, ...] = ()
     summary: Callable | None = None
     remat: bool = False
     mean: float | tuple[float, ...] = 0.0
@@ -120,11 +123,13 @@ class ResNet(nn.Module):
             self.slices = self.summary()
 
     @nn.compact
-    def trunk(self, image, train=False):
+    def trunk(self, image, train=False, site=None):
         """Last feature map, in the compute dtype."""
         conv = partial(Conv, dtype=self.dtype, form=self.conv_form)
         norm = partial(BatchNorm, use_running_average=not train, dtype=self.dtype)
-        depth = self.depth_strides if image.ndim == 5 else (1,) * (2 + len(self.stage_sizes))
+        depth = (1,) * (2 + len(self.stage_sizes))
+        if image.ndim == 5:
+            depth = self.depth_strides or (HALVED if self.taps > 1 else depth)
         remat = nn.remat if self.remat else lambda f: f
         x = remat(lambda net, x: net._stem(x, conv, norm, depth))(self, as_volume(image, self.mean, self.std, self.dtype))
         block = remat(self.block)
@@ -141,7 +146,7 @@ class ResNet(nn.Module):
         window = (3 if depth[1] > 1 else 1, 3, 3)
         return max_pool(x, window, (depth[1], 2, 2), [(k // 2, k // 2) for k in window])
 
-    def head(self, x, train=False):
+    def head(self, x, train=False, site=None):
         """Feature map -> logits [batch, classes], features [batch, dim], both float32."""
         x = x.astype(jnp.float32)
         if self.summary:
@@ -159,11 +164,13 @@ class ResNet(nn.Module):
 
 ResNet18 = partial(ResNet, stage_sizes=(2, 2, 2, 2), block=BasicBlock)
 ResNet50 = partial(ResNet, stage_sizes=(3, 4, 6, 3))
+HARA = {'stem_taps': 7, 'depth_strides': (1, 2, 1, 2, 2, 2)}
+ResNet18Hara, ResNet50Hara = partial(ResNet18, **HARA), partial(ResNet50, **HARA)
 # One block a stage and narrow: what a laptop trains on the phantom in minutes.
 ResNet14Small = partial(ResNet, stage_sizes=(1, 1, 1, 1), width=12, stem_width=12)
 # The challenge's baseline: a ResNet for each slice, and a GRU over the slices (see gru.py).
-ResNet50GRU = partial(ResNet50, **PER_SLICE, summary=SliceGRU)
-ResNet14GRUSmall = partial(ResNet14Small, **PER_SLICE, summary=partial(SliceGRU, units=16))
+ResNet50GRU = partial(ResNet50, taps=1, summary=SliceGRU)
+ResNet14GRUSmall = partial(ResNet14Small, taps=1, summary=partial(SliceGRU, units=16))
 # For tests alone.
 _ResNetTiny = partial(ResNet, stage_sizes=(1,), width=4, stem_width=4)
-_ResNetGRUTiny = partial(_ResNetTiny, **PER_SLICE, summary=partial(SliceGRU, units=4))
+_ResNetGRUTiny = partial(_ResNetTiny, taps=1, summary=partial(SliceGRU, units=4))

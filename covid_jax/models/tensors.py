@@ -20,7 +20,7 @@ from covid_jax.models.pickled import Tensor, Unreadable
 LIMIT = 2**32  # bytes of a file, and of the tensors in it
 TENSORS = 2**16
 HEADER = 2**23  # bytes of a safetensors header, and of a zip file's table of contents
-TORCH = ('.pth', '.pt', '.bin', '.pth.tar')
+SUFFIXES = ('.safetensors', '.pth', '.pt', '.bin', '.pth.tar')
 SAFETENSORS_DTYPES = {'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16,
                       'I64': np.int64, 'I32': np.int32, 'I16': np.int16, 'I8': np.int8, 'U64': np.uint64,
                       'U32': np.uint32, 'U16': np.uint16, 'U8': np.uint8, 'BOOL': np.bool_}
@@ -41,8 +41,8 @@ def read(path):
     if not path.is_file():
         raise UserError(f'there is no file {path}: set --config.model.pretrained to a file of weights')
     name = path.name.lower()
-    if not name.endswith(('.safetensors', *TORCH)):
-        raise UserError(f'{path} is not read: weights are .safetensors, {", ".join(TORCH)}')
+    if not name.endswith(SUFFIXES):
+        raise UserError(f'{path} is not read: weights are {", ".join(SUFFIXES)}')
     try:
         size = path.stat().st_size
         if size > LIMIT:

@@ -53,8 +53,9 @@ class MapDense(nn.Module):
             started = self.get_variable('params', 'kernel').shape
             if started != shape:
                 here, there = ('x'.join(str(n * self.stride) for n in s[:-2]) for s in (started, shape))
-                raise UserError(f'VGG in 3D takes scans of the size it was started on, {here}, and was given {there}: '
-                                'set --config.prep.size')
+                depth = started[1:] == shape[1:]
+                raise UserError(f'VGG in 3D takes scans of the size it was started on, {here}, and was given {there}: set '
+                                + (f'--config.method.depth={started[0] * self.stride}' if depth else '--config.prep.size'))
         kernel = self.param('kernel', nn.initializers.normal(0.01), shape)
         return jnp.tensordot(x, kernel, x.ndim - 1) + self.param('bias', nn.initializers.zeros, (self.features,))
 
@@ -88,16 +89,11 @@ class VGG(nn.Module):
         self.classifier = Classifier(self.classes)
 
     @nn.compact
-    def trunk(self, image, train=False):
+    def trunk(self, image, train=False, site=None):
         """Last feature map, in the compute dtype. UserError for an image of which the pools would leave nothing."""
         conv = partial(Conv, use_bias=True, dtype=self.dtype, form=self.conv_form)
-        x = as_volume(image, self.mean, self.std, self.dtype)
         window = (2 if self.taps > 1 and image.ndim == 5 else 1, 2, 2)
-        least = [n ** len(self.stage_sizes) for n in window]
-        if any(n < m for n, m in zip(x.shape[1:4], least, strict=True)):
-            raise UserError(f'VGG of {len(self.stage_sizes)} pools takes no less than {"x".join(map(str, least))} (depth, '
-                            f'height, width), not {"x".join(map(str, x.shape[1:4]))}: set --config.prep.size, or '
-                            '--config.model.taps=1 for single images')
+        x = as_volume(image, self.mean, self.std, self.dtype, [n ** len(self.stage_sizes) for n in window])
         remat = nn.remat if self.remat else lambda f: f
         for i in range(len(self.stage_sizes)):
             x = remat(lambda net, x, i=i: net._stage(x, i, conv, window))(self, x)
@@ -109,7 +105,7 @@ class VGG(nn.Module):
             x = nn.relu(conv(self.width * min(2**i, 8), (self.taps, 3, 3), name=f'conv{first + 2 * j}')(x))
         return max_pool(x, window, window, [(0, 0)] * 3)
 
-    def head(self, x, train=False):
+    def head(self, x, train=False, site=None):
         """Feature map -> logits [batch, classes], features [batch, dense], both float32."""
         x = x.astype(jnp.float32)
         if self.taps == 1:

@@ -20,6 +20,14 @@ def manager(directory, read_only=False):
     return ocp.CheckpointManager(os.path.abspath(directory), options=options)
 
 
+def latest_step(directory):
+    """The step of the latest checkpoint in the folder, or None."""
+    if not os.path.isdir(directory):
+        return None
+    with manager(directory, read_only=True) as checkpoints:
+        return checkpoints.latest_step()
+
+
 def _rank(metrics):
     return metrics['score'], metrics['step']
 
@@ -69,11 +77,11 @@ def initial_params(source, params):
     """
     directory = os.path.join(source, 'checkpoints')
     if not os.path.isdir(directory):
-        raise UserError(f'{source} holds no checkpoints: set --config.init_from to the folder of a finished run')
+        raise UserError(f'{source} holds no checkpoints: give the folder of a finished run')
     with manager(directory, read_only=True) as checkpoints:
         step = checkpoints.best_step() or checkpoints.latest_step()
     if step is None:
-        raise UserError(f'{source} holds no finished checkpoint: set --config.init_from to the folder of a finished run')
+        raise UserError(f'{source} holds no finished checkpoint: give the folder of a finished run')
     with ocp.PyTreeCheckpointer() as reader:
         item = os.path.join(os.path.abspath(directory), str(step), 'state')
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), _metadata(item))

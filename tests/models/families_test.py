@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from covid_jax.models import NETWORKS, network
 
@@ -45,6 +46,8 @@ CASES = [
 FULL = {  # image, map, features: at the size that its paper gives it
     'ResNet18': ((1, 32, 224, 224, 1), (1, 4, 7, 7, 512), 512),
     'ResNet50': ((1, 64, 256, 256, 1), (1, 8, 8, 8, 2048), 2048),
+    'ResNet18Hara': ((1, 56, 192, 256, 1), (1, 4, 6, 8, 512), 512),
+    'ResNet50Hara': ((1, 56, 192, 256, 1), (1, 4, 6, 8, 2048), 2048),
     'ResNet50GRU': ((1, 64, 224, 224, 1), (1, 64, 7, 7, 2048), 128),
     'ResNet14Small': ((1, 24, 48, 48, 1), (1, 3, 2, 2, 384), 384),
     'ResNet14GRUSmall': ((1, 24, 48, 48, 1), (1, 24, 2, 2, 384), 16),
@@ -139,6 +142,47 @@ def test_gradients_are_finite_reach_every_parameter_and_are_the_same_in_either_f
         if not name.endswith(tuple(f'/{end}' for end in c.unfelt)) or 'stats' in name:
             assert np.abs(a).max() > 0, name
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-3 * np.abs(a).max(), err_msg=name)  # sums cancel
+
+
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float64'])
+def test_a_training_step_on_any_number_of_devices_feeds_itself(case, dtype):
+    """Two steps of plain SGD, the second from what the first returned: one compilation, parameters of the type that they
+    were; and without rounding, the same on four devices as on one."""
+    with jax.enable_x64(dtype == 'float64'):
+        c, net, variables, image, site, _ = case
+        if dtype == 'float64':
+            variables, image = jax.tree.map(np.float64, (variables, image))
+        one, four = (steps(net.clone(dtype=dtype), variables, image, site, devices) for devices in (1, 4))
+    if dtype == 'float64':
+        for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(four), strict=True):
+            name = '/'.join(str(getattr(key, 'key', key)) for key in path)
+            if not name.endswith(c.unfelt) or 'stats' in name:
+                np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * np.abs(a).max(), err_msg=name)
+
+
+def steps(net, variables, image, site, devices):
+    """The gradient of the first step, and the statistics after the second."""
+    mesh = Mesh(np.array(jax.devices()[:devices]), 'data')
+    rows, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (('data',), ()))
+
+    def step(variables, image, site):
+        def loss(params):
+            (logits, out), state = net.apply({**variables, 'params': params}, image, True, site, mutable=['batch_stats'],
+                                             rngs=RNGS)
+            return jnp.mean(out['map'].astype(logits.dtype) ** 3) + jnp.mean(logits[:, 0]), state
+
+        gradient, state = jax.grad(loss, has_aux=True)(variables['params'])
+        return {'params': jax.tree.map(lambda p, g: p - 0.1 * g, variables['params'], gradient), **state}, gradient
+
+    step = jax.jit(step, out_shardings=whole)
+    kept, (image, site) = jax.device_put(variables, whole), jax.device_put((image, site), rows)
+    types = jax.tree.map(lambda x: x.dtype, kept)
+    kept, gradient = step(kept, image, site)
+    kept, _ = step(kept, image, site)
+    assert step._cache_size() == 1
+    assert jax.tree.map(lambda x: x.dtype, kept) == types
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(kept))
+    return gradient, {k: x for k, x in kept.items() if k != 'params'}
 
 
 @pytest.mark.parametrize('name', FULL)

@@ -30,5 +30,9 @@ def test_recorded_again(recorder, root, name):
         kept = dict(file)
     again = recorder.record(name, rule)
     assert again.keys() == kept.keys() and again['parameters'] == kept['parameters']
-    for key in kept.keys() - {'parameters', 'versions'}:
+    np.testing.assert_array_equal(again['train/modules'], kept['train/modules'])
+    for key in kept.keys() - {'parameters', 'versions', 'train/modules', 'train/statistics'}:
         np.testing.assert_allclose(again[key], kept[key], rtol=0, atol=1e-4 * np.abs(kept[key]).max(), err_msg=key)
+    for name, ours, theirs in zip(kept['train/modules'], again['train/statistics'], kept['train/statistics'], strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * np.abs(b).max(), err_msg=name)

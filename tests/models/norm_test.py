@@ -1,4 +1,4 @@
-"""Batch normalisation by site, against one batch normalisation for each site's rows."""
+"""Batch normalisation, and that by site against one batch normalisation for each site's rows; images as trunks take them."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from covid_jax.models.norm import BatchNorm, DomainBatchNorm
+from covid_jax import UserError
+from covid_jax.models.norm import BatchNorm, DomainBatchNorm, as_volume
 
 SITE = np.array([2, 0, 0, 2, 2, 0, 2, 2], np.int32)  # of the three sites, site 1 has no row
 SEEN = np.array([0, 2])
@@ -127,3 +128,21 @@ def test_one_device_equals_eight(rng):
     many = jax.jit(step, in_shardings=(same, rows, rows), out_shardings=same)(variables, x, SITE)
     for a, b in zip(jax.tree.leaves(jax.jit(step)(variables, x, SITE)), jax.tree.leaves(many), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(a).max())
+
+
+def test_rows_that_are_alike_are_normalised_by_what_they_differ(rng):
+    """Of one number each, as behind a mean over space: 100 and a tenth, where one pass in float32 leaves only rounding."""
+    x = rng.normal(100, 0.1, (8, 1, 1, 1, 16)).astype('f')
+    y, state = BatchNorm(False).init_with_output(jax.random.key(0), x)
+    exact = (x - x.mean(0, dtype='d')) / np.sqrt(x.var(0, dtype='d') + 1e-5)
+    np.testing.assert_allclose(y, exact, rtol=0, atol=2e-3)
+
+
+def test_images_of_integers_are_normalised_in_float32():
+    image = np.full((1, 2, 2, 1), 3, np.uint8)
+    np.testing.assert_allclose(as_volume(image, 0.5, 0.25, 'float32'), np.full((1, 1, 2, 2, 1), 10), rtol=1e-6)
+
+
+def test_an_image_that_is_too_small_is_one_line():
+    with pytest.raises(UserError, match='no less than 1x32x32 .* not 1x40x16: set --config.prep.size'):
+        as_volume(np.zeros((1, 40, 16, 1), 'f'), 0.0, 1.0, 'float32', (1, 32, 32))

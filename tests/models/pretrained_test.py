@@ -181,8 +181,6 @@ def test_weights_of_another_network_are_refused_in_one_line():
     with pytest.raises(UserError, match='and 1.. more$') as e:
         pretrained.convert(shapes, drawn(RESNET18()), 'ResNet50')
     assert len(str(e.value)) < 700 and '\n' not in str(e.value)
-    with pytest.raises(UserError, match='is for ResNeSt, ResNet, .*: no weights of CRNet are published'):
-        pretrained.convert(shapes, {}, 'CRNet')
     with pytest.raises(UserError, match='--config.model.inflate=median must be mean or centre'):
         pretrained.convert(shapes, {}, 'ResNet50', 'median')
 

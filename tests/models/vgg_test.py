@@ -137,6 +137,8 @@ def test_another_size_than_the_first_is_one_line(rng):
         run(variables, scan[:, :, :, :16])
     with pytest.raises(UserError, match=line):
         net.apply(variables, np.zeros((1, 2, 4, 4, 8), 'f'), method='head')
+    with pytest.raises(UserError, match='8x16x20, and was given 4x16x20: set --config.method.depth=8'):
+        run(variables, scan[:, :4])
 
 
 @pytest.mark.parametrize('taps, size, line', [

@@ -5,7 +5,8 @@ from zlib import crc32
 import numpy as np
 
 IMAGES = {  # torch's layout; the sizes of the first are such that a pool meets an odd side
-    **dict.fromkeys(('resnet18', 'resnet50', 'resnest50d', 'efficientnet_b0', 'efficientnet_b4'), (6, 3, 72, 56)),
+    **dict.fromkeys(('resnet18', 'resnet50', 'resnest50d', 'efficientnet_b0', 'efficientnet_b1', 'efficientnet_b4'),
+                    (6, 3, 72, 56)),
     'resnet18_3d': (3, 1, 24, 36, 28), 'efficientnet_b0_3d': (3, 1, 24, 36, 28), 'resnest14_3d': (2, 1, 16, 56, 72),
     'densenet121': (3, 3, 64, 64), 'densenet169': (3, 3, 64, 64), 'vgg16': (2, 3, 64, 64), 'vgg19': (2, 3, 64, 64),
     'vgg19_3d': (2, 1, 32, 32, 64), 'crnet': (2, 1, 224, 224), 'covidnet': (6, 3, 144, 112),
@@ -16,11 +17,10 @@ SHEETS = {  # the images that volumes are cut from
     'vgg19_3d': (2, 32, 32, 64),
 }
 # With smaller ones nothing of the image is left behind the gates of an EfficientNet.
-SCALES = {'efficientnet_b0': 2.1, 'efficientnet_b4': 1.85, 'efficientnet_b0_3d': 2.4}
+SCALES = {'efficientnet_b0': 2.1, 'efficientnet_b1': 1.95, 'efficientnet_b4': 1.85, 'efficientnet_b0_3d': 2.4}
 # Sixteen blocks of five convolutions without the ReLU that a gain of 2 is for.
 GAINS = {'covidnet': 0.8, 'covidnet_redesign': 0.8}
-# Normalisations whose statistics are not recorded: in a DenseNet the transition after them has them all.
-UNSEEN = r'denselayer\d+\.norm1$'
+CHANNELS = 8  # of each normalisation whose statistics are recorded
 
 
 def draw(name, shape, network=None):
@@ -30,7 +30,7 @@ def draw(name, shape, network=None):
     rng = np.random.default_rng(crc32(name.encode()))
     if name.endswith('running_var'):
         value = rng.uniform(0.5, 1.5, shape)
-    elif name.endswith('weight') and len(shape) == 1:
+    elif name.endswith('weight') and (len(shape) == 1 or '_norm.' in name):
         value = SCALES.get(network, 1.0) * rng.uniform(0.25, 0.75, shape)
     elif name.endswith('weight'):
         value = rng.normal(0, np.sqrt(GAINS.get(network, 2) / np.prod(shape[1:])), shape)
