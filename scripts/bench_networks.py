@@ -1,6 +1,6 @@
 """Training steps of the networks on a CPU: ours against torch's, in float32 with Adam.
 
-    pip install torch==2.13.0 timm==1.0.31
+    pip install -e '.[parity]'
     python scripts/bench_networks.py [--rounds=15] [--network=NAME]
 
 torch runs eager, contiguous, with fused Adam: timm's networks in 2D, those of parity_crnet.py and parity_resnet.py else. Both

@@ -1,6 +1,6 @@
 """Outputs of timm's networks with weights that anyone can draw again, for the suite to compare ours with.
 
-    pip install torch==2.13.0 timm==1.0.31
+    pip install -e '.[parity]'
     python scripts/record_parity.py [NAME ...]
 
 writes tests/parity/NAME.npz: in evaluation the logits and a few numbers of each stage; from one pass in training the

@@ -1,4 +1,4 @@
-"""The table of docs/networks.md: parameters, GFLOPs and times of every full-size network at its paper's input.
+"""The table of docs/networks.md: parameters, GFLOPs and times of every full-size network.
 
     python scripts/table_networks.py [NAME ...]
 
@@ -27,7 +27,7 @@ from covid_jax.runtime.mesh import compiler_options, make_mesh
 
 PLANE, FLAT = {'taps': 1}, (224, 224, 3)
 SOLID = (128, 128, 128, 1)  # CMT-CNN's scans
-ROWS = [  # name, fields, classes, the paper's input, the timed batch
+ROWS = [  # name, fields, classes, input, the timed batch
     ('ResNet18', PLANE, 1000, FLAT, (8, *FLAT)),
     ('ResNet50', PLANE, 1000, FLAT, (8, *FLAT)),
     ('ResNeSt50', PLANE, 1000, FLAT, (8, *FLAT)),

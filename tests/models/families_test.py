@@ -212,3 +212,26 @@ def test_full_size_runs(name, rng):
     (trained, _), _ = train(variables, image, site=site)
     for x in (logits, trained, out['map'], out['features']):
         assert np.isfinite(x).all() and np.abs(x).max() > 0
+
+
+@pytest.mark.parametrize('name, path, std', [
+    ('ResNet14Small', ('layer3_0', 'conv2'), (2 / (27 * 48)) ** 0.5), ('CRNet', ('conv2',), (2 / (49 * 32)) ** 0.5),
+    ('DenseNet121', ('denseblock1_denselayer1', 'conv2'), (2 / (9 * 128)) ** 0.5),
+    ('EfficientNetB0', ('conv_head',), (2 / 1280) ** 0.5), ('VGG16', ('fc2',), 0.01), ('VGG16', ('classifier', 'Dense_0'), 0.001),
+    ('DenseNet121', ('classifier', 'Dense_0'), 0.001)])
+def test_what_weights_start_from(name, path, std):
+    """He et al. (2015): variance 2 over the inputs of an output, in EfficientNet over the outputs of an input; no bias."""
+    net = network(name)(classes=50)
+    side = 224 if name == 'CRNet' else 32
+    image = np.zeros((1, side if name == 'VGG16' else 1, side, side, 1), 'f')
+
+    @jax.jit
+    def start():
+        params = net.init(jax.random.key(0), image)['params']
+        for part in path:
+            params = params[part]
+        return params
+
+    layer = start()
+    np.testing.assert_allclose(np.std(layer['kernel']), std, rtol=0.02)
+    assert abs(np.mean(layer['kernel'])) < 0.05 * std and not np.any(layer.get('bias', 0))

@@ -1,4 +1,5 @@
-"""What is recorded is what timm, and the torch modules written for it, give today: pip install torch timm; pytest -m parity."""
+"""What is recorded is what timm, and the torch modules written for it, give today: pip install -e '.[parity]'; pytest -m
+parity."""
 
 import importlib.util
 import sys
