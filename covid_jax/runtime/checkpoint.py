@@ -21,11 +21,8 @@ def manager(directory, read_only=False):
 
 
 def latest_step(directory):
-    """The step of the latest checkpoint in the folder, or None."""
-    if not os.path.isdir(directory):
-        return None
-    with manager(directory, read_only=True) as checkpoints:
-        return checkpoints.latest_step()
+    """The step of the latest finished checkpoint in the folder, or None. A manager would make hosts wait for each other."""
+    return max(ocp.utils.checkpoint_steps(directory), default=None) if os.path.isdir(directory) else None
 
 
 def _rank(metrics):
