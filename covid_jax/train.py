@@ -76,18 +76,27 @@ def check(config, workdir):
     mesh = make_mesh()
     config = resolve(config, workdir, mesh.size)
     methods.make(config, mesh)
-    if config.model.pretrained and not Path(config.model.pretrained).is_dir() and not Path(workdir, 'checkpoints').exists():
+    if from_file(config, workdir):
         pretrained.find(config.model.pretrained, config.model.name)
 
 
+def from_file(config, workdir):
+    """Whether the run starts from a file of weights."""
+    given = config.model.pretrained and not config.init_from and not Path(config.model.pretrained).is_dir()
+    return given and not Path(workdir, 'checkpoints').exists()
+
+
 def check_shapes(config, workdir):
-    """UserError where the network does not take the config's scans, by tracing a step of training and of evaluation."""
+    """UserError where the network does not take the config's scans, by tracing a step of training and of evaluation, or the
+    file of weights."""
     mesh = make_mesh()
     config = resolve(config, workdir, mesh.size)
     method, key = methods.make(config, mesh), jax.eval_shape(jax.random.key, 0)
     params, state = jax.eval_shape(method.init, key, rows(config, 1))
     jax.eval_shape(method.loss, params, state, rows(config, config.train.batch), key, 0)
     jax.eval_shape(method.predict, params, state, rows(config, config.eval.batch))
+    if from_file(config, workdir):
+        read_weights(config.model, params, state)
 
 
 def check_data(config, workdir, say, digest, exams):
@@ -154,14 +163,19 @@ def start_from_weights(model, workdir, state):
     """The state with the network of a file of weights, or of a run's folder; pretrained.txt says what became of each."""
     if Path(model.pretrained).is_dir():
         return start_from(model.pretrained, state)
-    variables = {'params': state.params['network']} | {k: x for k, x in state.state.items() if k == 'batch_stats'}
-    new, report = pretrained.convert(variables, pretrained.load(model.pretrained, model.name), model.name, model.inflate)
+    variables, new, report = read_weights(model, state.params, state.state)
     new = jax.tree.map(lambda x, old: jax.device_put(x, old.sharding), new, variables)
     if jax.process_index() == 0:
         print(f'started from {model.pretrained}: {pretrained.summary(report)}; see pretrained.txt', flush=True)
         (workdir / 'pretrained.txt').write_text(pretrained.table(report))
     params = {**state.params, 'network': new.pop('params')}
     return state.replace(params=params, state={**state.state, **new})
+
+
+def read_weights(model, params, state):
+    """The network's variables, the same from its file of weights, and the report on each tensor."""
+    variables = {'params': params['network']} | {k: x for k, x in state.items() if k == 'batch_stats'}
+    return variables, *pretrained.convert(variables, pretrained.load(model.pretrained, model.name), model.name, model.inflate)
 
 
 def loop(config, workdir, dataset, mesh, step, predict, state, key, total, eval_every, checkpoints, asked):

@@ -260,7 +260,7 @@ def test_a_network_that_normalises_by_site(tmp_path, capsys, rng):
     ({'model.name': 'VGG16'}, 'no less than 32x32x32 .*, not 8x16x16: set --config.prep.size, and for a volume'),
     ({'model.name': '_VGGTiny'}, '8x16x16, and was given 4x16x16: set --config.method.depth=8'),
     ({'model.inflate': 'center'}, '--config.model.inflate=center must be mean or centre'),
-    ({'model.pretrained': 'weights.h5'}, 'weights')])
+    ({'model.pretrained': __file__}, 'experiment_test.py is not read: weights are .safetensors')])
 def test_what_the_network_cannot_take_is_said_before_a_scan_is_prepared(tmp_path, fields, line):
     c = small_config('baseline,size=small')
     with c.unlocked():
