@@ -92,5 +92,6 @@ class Network(nn.Module):
 
 def build(name):
     """A narrow one."""
-    return Network(Basic, (2, 2, 2, 2), 16, pool=2) if name == 'resnet18_3d' else Network(SplitBottleneck, (1, 1, 1, 1), 12,
-                                                                                         stem_width=8)
+    if name == 'resnet18_3d':
+        return Network(Basic, (2, 2, 2, 2), 16, pool=2)
+    return Network(SplitBottleneck, (1, 1, 1, 1), 12, stem_width=8)
