@@ -1,4 +1,4 @@
-"""A split -> predictions -> metrics with intervals, and the files that hold them."""
+"""A split -> Predictions -> metrics with intervals, and the files that hold them."""
 
 import csv
 import json
@@ -9,177 +9,177 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from covid_jax import predictions as tables
 from covid_jax.data import pipeline
 from covid_jax.data.exams import class_names
 from covid_jax.metrics.classification import classification_metrics, confusion, decide, frozen_threshold
 from covid_jax.metrics.intervals import with_intervals
+from covid_jax.predictions import Predictions
 from covid_jax.report import plots
 from covid_jax.runtime.mesh import put, replicated
+from covid_jax.runtime.workdir import write
 
 POSITIVE = 1  # COVID, in binary and in ternary tasks
+OF_POSITIVE = ('sensitivity', 'specificity', 'precision', 'auc', 'average_precision', 'threshold')
 
 
 def predictor(method, mesh):
-    """Compiled (params, state, batch, key or None) -> probabilities [batch, classes], on every host."""
+    """Compiled (params, state, batch, key or None) -> {name: [batch, ...]} on every host: what method.predict answers, with
+    'probability' [batch, classes] in place of its logits."""
 
     @partial(jax.jit, out_shardings=replicated(mesh))
-    def probabilities(params, state, batch, key=None):
-        return jax.nn.softmax(method.predict(params, state, batch, key)['logits'])
+    def answer(params, state, batch, key=None):
+        answers = method.predict(params, state, batch, key)
+        if 'logits' in answers:
+            answers['probability'] = jax.nn.softmax(answers.pop('logits'))
+        return answers
 
-    return probabilities
+    return answer
 
 
 def predict_split(predict, state, dataset, split, batch, mesh, key=None, passes=0):
-    """float32 [n, classes], the split's exams in order: plain, or the mean over `passes` random views drawn from `key`
-    (CMC-COV19D section 3.4.2)."""
+    """{name: [n, ...]}, the answers for the split's exams in order: plain, or the mean over `passes` random views drawn from
+    `key` (CMC-COV19D section 3.4.2)."""
     rows = []
     hosts = jax.process_index(), jax.process_count()
     with pipeline.eval_batches(dataset, split, batch, *hosts) as batches:
         for b in batches:
             b = put(mesh, b)
-            draws = [jax.random.fold_in(key, t) for t in range(passes)] or [None]
-            rows.append(np.mean([np.asarray(predict(state.params, state.state, b, k)) for k in draws], 0))
-    return np.concatenate(rows)[:len(dataset.of_split(split))]
+            keys = [jax.random.fold_in(key, t) for t in range(passes)] or [None]
+            drawn = [jax.device_get(predict(state.params, state.state, b, k)) for k in keys]
+            rows.append(jax.tree.map(lambda *views: np.mean(views, 0), *drawn))
+    n = len(dataset.of_split(split))
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[:n], *rows)
 
 
-def split_metrics(config, dataset, split, probability, threshold=None, resamples=0):
-    """{metric: {value, low, high, n}} of the split's labelled exams; resamples 0: no intervals."""
-    members = dataset.of_split(split)
-    label = dataset.label[members]
-    known = label >= 0
-    names = class_names(config.data.classes)
-    score = partial(classification_metrics, names=names, threshold=threshold, positive=POSITIVE)
+def collect(run, predict, state, dataset, splits, key=None) -> Predictions:
+    """The Predictions of these splits, with the run's test-time augmentation where there is a key."""
+    config = run.config
+    passes = 0 if key is None else config.eval.tta
+    present = [split for split in splits if len(dataset.of_split(split))]
+    answers = [predict_split(predict, state, dataset, split, config.eval.batch, run.mesh, key, passes) for split in present]
+    rows = np.concatenate([dataset.of_split(split) for split in present]) if present else np.zeros(0, int)
+    whole = jax.tree.map(lambda *parts: np.concatenate(parts), *answers) if present else {}
+    return Predictions(class_names(config.data.classes), [dataset.exams[i] for i in rows], dataset.label[rows],
+                       whole.pop('probability', None), whole.pop('features', None), whole)
+
+
+def score(predictions, threshold=None, resamples=0, seed=0):
+    """{metric: {value, low, high, n}} of the labelled rows; without resamples no intervals."""
+    p = predictions.labelled()
+    metrics = partial(classification_metrics, names=p.names, threshold=threshold, positive=POSITIVE)
     if not resamples:
-        return score(label[known], probability[known])
-    patient = [dataset.exams[i].patient for i in members[known]]
-    return with_intervals(score, label[known], probability[known], patient, resamples=resamples, seed=config.seed,
-                          names=names)
+        return metrics(p.label, p.probability)
+    patients = [e.patient for e in p.exams]
+    return with_intervals(metrics, p.label, p.probability, patients, resamples=resamples, seed=seed, names=p.names)
 
 
-def write_report(config, workdir, dataset, probabilities):
-    """predictions.csv, metrics.json and plots from {split: [n, classes]}. Returns the metrics.
+def groups(predictions):
+    """{'all': rows, 'site NAME': rows of each of several sites, 'patients': one row for each, where some have several exams},
+    and the patients that are in none of the last."""
+    grouped = {'all': predictions}
+    if len(predictions.sites) > 1:
+        grouped |= {f'site {site}': predictions.of(site=site) for site in predictions.sites}
+    patients, torn = predictions.by_patient()
+    if len({(e.split, e.patient) for e in predictions.exams}) < len(predictions.exams):
+        grouped['patients'] = patients
+    return grouped, torn
 
-    Where patients have several exams, the same by patient: predictions_patients.csv, and 'val_patients', 'test_patients'
-    among the metrics.
+
+def all_metrics(predictions, resamples=0, seed=0):
+    """{split: {group: {metric: ...}}}. The threshold is frozen on the validation split, by exam, and by patient for them."""
+    metrics = {split: {} for split in predictions.splits}
+    grouped, _ = groups(predictions)
+    for group, rows in grouped.items():
+        basis = grouped['patients' if group == 'patients' else 'all'].of('val').labelled()
+        threshold = frozen_threshold(basis.label, basis.probability, POSITIVE)
+        frozen = {'value': threshold, 'low': None, 'high': None, 'n': len(basis.exams)}
+        if threshold is None:
+            frozen['reason'] = 'undefined: no validation split with both classes to freeze it on'
+        for split in rows.splits:
+            entries = score(rows.of(split), threshold, resamples, seed)
+            entries['threshold_frozen'] = frozen
+            if 'seen' in rows.columns:
+                entries['seen_before'] = seen_before(rows.of(split))
+            metrics[split][group] = {name: _with_positive(name, entry, predictions.names) for name, entry in entries.items()}
+    return metrics
+
+
+def seen_before(predictions):
+    """How many rows are of patients that an earlier run learnt from, as a metric's entry with the reason."""
+    count = int(np.count_nonzero(predictions.columns['seen']))
+    n = len(predictions.exams)
+    reason = f'{count} of {n} are of patients that an earlier run learnt from: these numbers are no test of new patients'
+    return {'value': count, 'low': None, 'high': None, 'n': n, **({'reason': reason} if count else {})}
+
+
+def _with_positive(name, entry, names):
+    return {**entry, 'positive': names[POSITIVE]} if name.startswith(OF_POSITIVE) else entry
+
+
+def write_report(folder, predictions, resamples=0, seed=0, broken=(), note=''):
+    """predictions.csv, metrics.json, submission files and plots, in the folder. Returns the metrics.
+
+    Where patients have several exams, predictions_patients.csv holds one row for each. broken: exams that could not be
+    prepared; note: a sentence that every plot carries.
     """
-    names = class_names(config.data.classes)
-    metrics = _all_metrics(config, dataset, probabilities)
-    _write_csv(workdir / 'predictions.csv', columns(names), _prediction_rows(dataset, probabilities, names))
-    if any(len({dataset.exams[i].patient for i in dataset.of_split(s)}) < len(p) for s, p in probabilities.items()):
-        patients, means, torn = by_patient(dataset, probabilities)
-        metrics |= {f'{split}_patients': m for split, m in _all_metrics(config, patients, means).items()}
+    folder = Path(folder)
+    p = predictions
+    metrics = all_metrics(p, resamples, seed)
+    tables.write(folder / 'predictions.csv', p)
+    grouped, torn = groups(p)
+    if 'patients' in grouped:
         if torn:
             print(f'{len(torn)} patients have images of different labels and are not in the metrics by patient: '
                   f'{", ".join(torn[:5])}{", ..." if len(torn) > 5 else ""}', flush=True)
-        _write_csv(workdir / 'predictions_patients.csv', columns(names)[1:],
-                   (r[1:] for r in _prediction_rows(patients, means, names)))
-    _replace(workdir / 'metrics.json', json.dumps(metrics, indent=1))
-    write_submission(workdir / 'submission', dataset, probabilities)
-    labelled = {split: p for split, p in probabilities.items() if (dataset.label[dataset.of_split(split)] >= 0).any()}
-    for split, probability in labelled.items():
-        label = dataset.label[dataset.of_split(split)]
-        known = label >= 0
-        matrix = confusion(label[known], decide(probability[known], positive=POSITIVE), len(names))
-        plots.confusion_png(workdir / f'confusion_{split}.png', matrix, names)
-    if labelled:
-        plots.roc_png(workdir / 'roc.png', {split: curve(dataset, split, p) for split, p in labelled.items()})
+        tables.write(folder / 'predictions_patients.csv', grouped['patients'], without=('id',))
+    write(folder / 'metrics.json', json.dumps(metrics, indent=1))
+    write_submission(folder / 'submission', p, broken)
+    curves = {}
+    for split in p.splits:
+        rows = p.of(split).labelled()
+        if not rows.exams:
+            continue
+        matrix = confusion(rows.label, decide(rows.probability, positive=POSITIVE), len(p.names))
+        plots.confusion_png(folder / f'confusion_{split}.png', matrix, p.names, note)
+        curves[split] = curve(rows)
+    if curves:
+        plots.roc_png(folder / 'roc.png', curves, note)
     return metrics
 
 
-def curve(dataset, split, probability):
-    """What roc_png draws: (1 for positive, else 0; score) of the split's labelled exams."""
-    label = dataset.label[dataset.of_split(split)]
-    return (label[label >= 0] == POSITIVE).astype(int), probability[label >= 0, POSITIVE]
+def curve(predictions):
+    """What roc_png draws: (1 for positive, else 0; score) of the labelled rows."""
+    p = predictions.labelled()
+    return (p.label == POSITIVE).astype(int), p.probability[:, POSITIVE]
 
 
-def columns(names):
-    """The header of predictions.csv, for classes of these names."""
-    return ['id', 'patient', 'site', 'split', 'label', *(f'p_{n}' for n in names)]
+def write_quarantine(folder, broken):
+    """quarantine.csv, where exams could not be prepared: {exam id: reason}."""
+    if broken:
+        _write_csv(Path(folder) / 'quarantine.csv', [('id', 'reason'), *broken.items()])
 
 
-def by_patient(dataset, probabilities):
-    """The data set with one exam for each patient, {split: [patients, classes]} the means of their probabilities, and the
-    patients that are left out because their exams have different labels (the unlabelled ones aside)."""
-    rows, means, torn = [], {}, []
-    for split, probability in probabilities.items():
-        members = {}
-        for position, i in enumerate(dataset.of_split(split)):
-            members.setdefault(dataset.exams[i].patient, []).append((position, i))
-        means[split] = []
-        for patient, places in members.items():
-            at, own = map(list, zip(*places, strict=True))
-            label = set(dataset.label[own].tolist()) - {-1}
-            if len(label) > 1:
-                torn.append(patient)
-                continue
-            rows.append((dataset.exams[own[0]]._replace(id=patient), label.pop() if label else -1))
-            means[split].append(probability[at].mean(0))
-        means[split] = np.array(means[split], np.float32).reshape(-1, probability.shape[1])
-    exams, labels = zip(*rows, strict=True) if rows else ((), ())
-    return dataset._replace(exams=list(exams), label=np.array(labels, np.int32)), means, torn
-
-
-def _all_metrics(config, dataset, probabilities):
-    """{split: {metric: ...}}, the threshold frozen on the validation split."""
-    names = class_names(config.data.classes)
-    threshold = None
-    if 'val' in probabilities:
-        val = dataset.label[dataset.of_split('val')]
-        threshold = frozen_threshold(val[val >= 0], probabilities['val'][val >= 0], POSITIVE)
-    metrics = {}
-    for split, probability in probabilities.items():
-        metrics[split] = split_metrics(config, dataset, split, probability, threshold, config.eval.resamples)
-        frozen = {'value': threshold, 'low': None, 'high': None, 'n': len(dataset.of_split('val'))}
-        if threshold is None:
-            frozen['reason'] = 'undefined: no validation split with both classes to freeze it on'
-        metrics[split]['threshold_frozen'] = frozen
-        for name, entry in metrics[split].items():
-            if name.startswith(('sensitivity', 'specificity', 'auc', 'average_precision', 'threshold')):
-                entry['positive'] = names[POSITIVE]
-    return metrics
-
-
-def write_quarantine(workdir, dataset):
-    """quarantine.csv, where exams could not be prepared."""
-    if dataset.broken:
-        _write_csv(workdir / 'quarantine.csv', ('id', 'reason'), dataset.broken.items())
-
-
-def write_submission(folder, dataset, probabilities):
+def write_submission(folder, predictions, broken=()):
     """The challenge's two files, covid.csv and non-covid.csv: one row with the names of the unlabelled scans that were
     decided so, with commas between them. Nothing where all scans have labels."""
-    rows = {'covid': [], 'non-covid': []}
-    for split, probability in probabilities.items():
-        for i, decided in zip(dataset.of_split(split), decide(probability, positive=POSITIVE), strict=True):
-            if dataset.label[i] < 0:
-                rows['covid' if decided == POSITIVE else 'non-covid'].append(dataset.exams[i].id)
-    scans = [name for row in rows.values() for name in row]
-    if not scans:
+    unknown = predictions.at(np.flatnonzero(predictions.label < 0))
+    if not unknown.exams:
         return
+    rows = {'covid': [], 'non-covid': []}
+    for exam, decided in zip(unknown.exams, decide(unknown.probability, positive=POSITIVE), strict=True):
+        rows['covid' if decided == POSITIVE else 'non-covid'].append(exam.id)
     folder.mkdir(exist_ok=True)
-    unique = len({name.rpartition('/')[2] for name in scans}) == len(scans)
+    unique = len({exam.id.rpartition('/')[2] for exam in unknown.exams}) == len(unknown.exams)
     print(f'{folder}: {len(rows["covid"])} unlabelled scans in covid.csv, {len(rows["non-covid"])} in non-covid.csv'
-          + (f'; {len(dataset.broken)} scans that could not be prepared are in neither, see quarantine.csv' if dataset.broken
-             else ''), flush=True)
+          + (f'; {len(broken)} scans that could not be prepared are in neither, see quarantine.csv' if broken else ''),
+          flush=True)
     for name, row in rows.items():
-        _write_csv(folder / f'{name}.csv', [x.rpartition('/')[2] if unique else x for x in row], ())
+        _write_csv(folder / f'{name}.csv', [[x.rpartition('/')[2] if unique else x for x in row]])
 
 
-def _prediction_rows(dataset, probabilities, names):
-    for split, probability in probabilities.items():
-        for i, p in zip(dataset.of_split(split), probability, strict=True):
-            e, label = dataset.exams[i], dataset.label[i]
-            yield e.id, e.patient, e.site, split, names[label] if label >= 0 else '', *(f'{x:.6f}' for x in p)
-
-
-def _write_csv(path, header, rows):
+def _write_csv(path, rows):
     temporary = Path(path).with_suffix('.tmp')
     with open(temporary, 'w', newline='') as f:
-        csv.writer(f).writerows([header, *rows])
-    os.replace(temporary, path)
-
-
-def _replace(path, text):
-    temporary = Path(path).with_suffix('.tmp')
-    temporary.write_text(text)
+        csv.writer(f).writerows(rows)
     os.replace(temporary, path)

@@ -40,7 +40,7 @@ def test_probabilities_are_averaged_by_exam(tmp_path):
     assert [(r['id'], r['patient'], r['split'], r['label']) for r in rows] == [(n, f'of {n}', s, t) for n, s, t, _ in A]
     np.testing.assert_allclose([float(r['p_covid']) for r in rows], [0.2, 0.6, 0.55, 0.4, 0.55], atol=1e-6)
     assert metrics == json.loads((tmp_path / 'mean' / 'metrics.json').read_text())
-    assert metrics['val']['accuracy']['value'] == metrics['test']['accuracy']['value'] == 1.0  # each run alone has errors
+    assert metrics['val']['all']['accuracy']['value'] == metrics['test']['all']['accuracy']['value'] == 1.0  # each run alone has errors
     assert (tmp_path / 'mean' / 'submission' / 'covid.csv').read_text().strip() == 'e'
     assert (tmp_path / 'mean' / 'roc_runs_test.png').exists()
     assert average(folders, tmp_path / 'mean') == metrics
@@ -81,7 +81,7 @@ def test_a_run_counts_once(tmp_path):
 def test_the_config_says_what_an_ensemble_has(tmp_path):
     average([write(tmp_path / 'one', A), write(tmp_path / 'two', B)], tmp_path / 'mean')
     kept = json.loads((tmp_path / 'mean' / 'config.json').read_text())
-    assert kept.keys() == {'dataset', 'seed', 'ensemble', 'data', 'eval'} and kept['eval'].keys() == {'resamples'}
+    assert kept.keys() == {'dataset', 'kind', 'seed', 'ensemble', 'data', 'eval'} and kept['eval'].keys() == {'resamples'}
 
 
 def test_empty_predictions(tmp_path):
@@ -105,13 +105,13 @@ def test_runs_of_other_exams(tmp_path, change, message):
 
 def test_folders_that_are_no_runs(tmp_path):
     with pytest.raises(UserError, match='folders of finished runs'):
-        average([str(tmp_path / 'nowhere')], tmp_path / 'mean')
+        average([str(tmp_path / 'nowhere'), str(tmp_path / 'neither')], tmp_path / 'mean')
     write(tmp_path / 'seeds' / 'fold0' / 'seed1', A)
     with pytest.raises(UserError, match='as .*seeds/fold0/seed1$'):
-        average([str(tmp_path / 'seeds')], tmp_path / 'mean')
+        average([str(tmp_path / 'seeds'), str(tmp_path / 'neither')], tmp_path / 'mean')
     folder = write(tmp_path / 'three', [], [*HEADER[:-1], 'p_covid', 'p_pneumonia'])
     with pytest.raises(UserError, match='p_pneumonia, and these classes .*p_covid$'):
-        average([folder], tmp_path / 'mean')
+        average([folder, str(tmp_path / 'neither')], tmp_path / 'mean')
 
 
 def test_curves_are_called_as_short_as_they_can_be():

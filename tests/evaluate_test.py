@@ -6,20 +6,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import small_config
 
 from covid_jax import evaluate
 from covid_jax.data.exams import Exam
 from covid_jax.data.pipeline import Dataset
 from covid_jax.methods.method import Method
+from covid_jax.predictions import Predictions
 from covid_jax.runtime.mesh import make_mesh
 
 
-def dataset(label, split, patient=None):
+def exams(split, patient=None, site=None):
+    return [Exam(f'e{i}', patient[i] if patient else f'p{i}', site[i] if site else 'here', 'x', s, '')
+            for i, s in enumerate(split)]
+
+
+def dataset(label, split):
     n = len(label)
-    exams = [Exam(f'e{i}', patient[i] if patient else f'p{i}', 'here', 'x', s, ()) for i, s in enumerate(split)]
     images = [{'image': np.full((2, 2, 2, 1), 10 * i, np.uint8)} for i in range(n)]
-    return Dataset(exams, np.array(label, np.int32), np.zeros(n, np.int32), np.arange(n), images, {}, '')
+    return Dataset(exams(split), np.array(label, np.int32), np.zeros(n, np.int32), np.arange(n), images, {}, '', [''] * n,
+                   ('here',))
 
 
 def brightness(params, state, batch, key=None):
@@ -30,7 +35,7 @@ def brightness(params, state, batch, key=None):
     return {'features': x[:, None], 'logits': jnp.stack([jnp.zeros_like(x), x], 1)}
 
 
-METHOD = Method(None, None, brightness)
+METHOD = Method(None, None, None, brightness)
 STATE = types.SimpleNamespace(params={}, state={})
 
 
@@ -38,9 +43,10 @@ STATE = types.SimpleNamespace(params={}, state={})
 def test_every_exam_is_predicted_in_order_whatever_the_batch(devices):
     mesh = make_mesh(jax.devices()[:devices])
     d = dataset([0, 1] * 5 + [1], ['test'] * 11)
-    p = evaluate.predict_split(evaluate.predictor(METHOD, mesh), STATE, d, 'test', 8, mesh)
+    answers = evaluate.predict_split(evaluate.predictor(METHOD, mesh), STATE, d, 'test', 8, mesh)
     x = np.arange(11) / 10
-    np.testing.assert_allclose(p[:, 1], 1 / (1 + np.exp(-x)), rtol=1e-5)
+    np.testing.assert_allclose(answers['probability'][:, 1], 1 / (1 + np.exp(-x)), rtol=1e-5)
+    np.testing.assert_allclose(answers['features'][:, 0], x, rtol=1e-5)
 
 
 def test_passes_are_averaged():
@@ -48,18 +54,20 @@ def test_passes_are_averaged():
     mesh = make_mesh(jax.devices()[:1])
     d = dataset([0, 1, 0], ['test'] * 3)
     key = jax.random.key(3)
-    p = evaluate.predict_split(evaluate.predictor(METHOD, mesh), STATE, d, 'test', 4, mesh, key, 3)
+    p = evaluate.predict_split(evaluate.predictor(METHOD, mesh), STATE, d, 'test', 4, mesh, key, 3)['probability']
     draws = np.array([[jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, t), i)) for i in range(3)]
                       for t in range(3)])
     np.testing.assert_allclose(p[:, 1], (1 / (1 + np.exp(-(np.arange(3) / 10 + draws)))).mean(0), rtol=1e-5)
 
 
-def report(tmp_path, label, split, probability, patient=None):
-    config = small_config()
-    d = dataset(label, split, patient)
-    p = {s: np.stack([1 - q, q], 1) for s in dict.fromkeys(split)
-         for q in [np.array([x for x, t in zip(probability, split, strict=True) if t == s])]}
-    return evaluate.write_report(config, tmp_path, d, p), json.loads((tmp_path / 'metrics.json').read_text())
+def table(label, split, probability, patient=None, site=None):
+    q = np.array(probability, np.float32)
+    return Predictions(('noncovid', 'covid'), exams(split, patient, site), np.array(label, np.int32), np.stack([1 - q, q], 1))
+
+
+def report(tmp_path, *args, **kwargs):
+    metrics = evaluate.write_report(tmp_path, table(*args, **kwargs), resamples=20)
+    return metrics, json.loads((tmp_path / 'metrics.json').read_text())
 
 
 def test_the_threshold_is_frozen_on_validation(tmp_path):
@@ -68,14 +76,15 @@ def test_the_threshold_is_frozen_on_validation(tmp_path):
     probability = [0.1, 0.2, 0.3, 0.4] + [0.1, 0.3, 0.4, 0.3]
     metrics, kept = report(tmp_path, label, ['val'] * 4 + ['test'] * 4, probability)
     assert metrics == kept
-    assert metrics['test']['threshold_frozen']['value'] == pytest.approx(0.25)
-    assert metrics['test']['accuracy']['value'] == 0.5 and metrics['test']['accuracy_frozen']['value'] == 0.75
-    assert metrics['test']['auc']['value'] == pytest.approx(0.875)  # pairs won: 0.3 > 0.1, 0.4 > both, 0.3 = 0.3 a half
+    test = metrics['test']['all']
+    assert test['threshold_frozen']['value'] == pytest.approx(0.25)
+    assert test['accuracy']['value'] == 0.5 and test['accuracy_frozen']['value'] == 0.75
+    assert test['auc']['value'] == pytest.approx(0.875)  # pairs won: 0.3 > 0.1, 0.4 > both, 0.3 = 0.3 a half
 
 
 def test_undefined_is_null_with_the_reason(tmp_path):
     metrics, _ = report(tmp_path, [0, 0], ['test'] * 2, [0.1, 0.7])
-    test = metrics['test']
+    test = metrics['test']['all']
     assert test['auc']['value'] is None and 'covid' in test['auc']['reason']
     assert test['specificity']['value'] == 0.5 and test['threshold_frozen']['value'] is None
     assert not [k for k in test if k.endswith('_frozen') and k != 'threshold_frozen']
@@ -83,16 +92,15 @@ def test_undefined_is_null_with_the_reason(tmp_path):
 
 def test_unlabelled_exams_are_predicted_and_not_scored(tmp_path):
     metrics, _ = report(tmp_path, [0, 1, -1], ['test'] * 3, [0.1, 0.9, 0.2])
-    assert metrics['test']['accuracy'] | {'reason': ''} == {'value': 1.0, 'n': 2, 'low': None, 'high': None, 'reason': ''}
+    assert metrics['test']['all']['accuracy'] | {'reason': ''} == {'value': 1.0, 'n': 2, 'low': None, 'high': None, 'reason': ''}
     with open(tmp_path / 'predictions.csv', newline='') as f:
-        table = list(csv.DictReader(f))
-    assert [r['label'] for r in table] == ['noncovid', 'covid', ''] and [r['p_covid'] for r in table][2] == '0.200000'
+        rows = list(csv.DictReader(f))
+    assert [r['label'] for r in rows] == ['noncovid', 'covid', ''] and rows[2]['p_covid'] == '0.200000'
 
 
 def test_unlabelled_exams_are_no_negatives_of_the_curve(tmp_path):
-    d = dataset([0, 1, -1], ['test'] * 3)
-    label, score = evaluate.curve(d, 'test', np.array([[0.9, 0.1], [0.1, 0.9], [0.8, 0.2]]))
-    assert label.tolist() == [0, 1] and score.tolist() == [0.1, 0.9]
+    label, score = evaluate.curve(table([0, 1, -1], ['test'] * 3, [0.125, 0.875, 0.25]))
+    assert label.tolist() == [0, 1] and score.tolist() == [0.125, 0.875]
 
 
 def test_the_two_files_of_the_challenge(tmp_path):
@@ -109,9 +117,9 @@ def test_no_submission_where_all_is_labelled(tmp_path):
 
 @pytest.mark.parametrize('ids, row', [(['test/a', 'test/b'], 'a,b'), (['x/a', 'y/a'], 'x/a,y/a')])
 def test_scans_are_called_by_their_last_name_where_that_is_unique(tmp_path, ids, row):
-    d = dataset([-1, -1], ['test'] * 2)
-    d = d._replace(exams=[e._replace(id=name) for e, name in zip(d.exams, ids, strict=True)])
-    evaluate.write_submission(tmp_path / 'submission', d, {'test': np.array([[0.1, 0.9], [0.2, 0.8]])})
+    p = table([-1, -1], ['test'] * 2, [0.9, 0.8])
+    p = p._replace(exams=[e._replace(id=name) for e, name in zip(p.exams, ids, strict=True)])
+    evaluate.write_submission(tmp_path / 'submission', p)
     assert (tmp_path / 'submission' / 'covid.csv').read_text().splitlines() == [row]
     assert (tmp_path / 'submission' / 'non-covid.csv').read_text().split() == []
 
@@ -121,19 +129,48 @@ def test_images_are_scored_by_image_and_by_patient(tmp_path, capsys):
     label, patient = [1, 1, 0, 0, 0, 1, -1], list('aabbccd')
     metrics, kept = report(tmp_path, label, ['test'] * 7, [0.3, 0.9, 0.7, 0.1, 0.2, 0.8, 0.5], patient)
     assert metrics == kept
-    assert metrics['test']['accuracy']['value'] == pytest.approx(4 / 6) and metrics['test']['accuracy']['n'] == 6
-    assert metrics['test_patients']['accuracy']['value'] == 1.0 and metrics['test_patients']['accuracy']['n'] == 2
+    accuracy, patients = metrics['test']['all']['accuracy'], metrics['test']['patients']['accuracy']
+    assert accuracy['value'] == pytest.approx(4 / 6) and accuracy['n'] == 6
+    assert patients['value'] == 1.0 and patients['n'] == 2
     assert '1 patients have images of different labels' in capsys.readouterr().out
     with open(tmp_path / 'predictions_patients.csv', newline='') as f:
-        table = {r['patient']: (r['label'], r['p_covid']) for r in csv.DictReader(f)}
-    assert table == {'a': ('covid', '0.600000'), 'b': ('noncovid', '0.400000'), 'd': ('', '0.500000')}
+        rows = {r['patient']: (r['label'], r['p_covid']) for r in csv.DictReader(f)}
+    assert rows == {'a': ('covid', '0.600000'), 'b': ('noncovid', '0.400000'), 'd': ('', '0.500000')}
 
 
 def test_patients_of_one_exam_are_not_counted_twice(tmp_path):
     metrics, _ = report(tmp_path, [0, 1], ['test'] * 2, [0.3, 0.9])
-    assert list(metrics) == ['test'] and not (tmp_path / 'predictions_patients.csv').exists()
+    assert list(metrics) == ['test'] and list(metrics['test']) == ['all']
+    assert not (tmp_path / 'predictions_patients.csv').exists()
 
 
 def test_only_patients_of_both_labels_leave_undefined_metrics_with_a_reason(tmp_path):
-    metrics, _ = report(tmp_path, [0, 1], ['test'] * 2, [0.3, 0.9], ['a', 'a'])
-    assert metrics['test_patients']['auc']['value'] is None and metrics['test_patients']['auc']['reason']
+    metrics, _ = report(tmp_path, [0, 1, 0], ['test', 'test', 'val'], [0.3, 0.9, 0.2], ['a', 'a', 'b'])
+    assert 'patients' not in metrics['test'] and metrics['val']['patients']['auc']['value'] is None
+
+
+def test_sites_are_shown_apart(tmp_path):
+    """Two sites in test, one of them alone in val: by hand, site b is right once in two."""
+    site = ['a', 'a', 'a', 'a', 'b', 'b']
+    metrics, _ = report(tmp_path, [0, 1, 0, 1, 0, 1], ['val'] * 2 + ['test'] * 4, [0.1, 0.9, 0.2, 0.8, 0.6, 0.7], site=site)
+    assert {split: list(groups) for split, groups in metrics.items()} == {
+        'val': ['all', 'site a'], 'test': ['all', 'site a', 'site b']}
+    value = {group: m['accuracy']['value'] for group, m in metrics['test'].items()}
+    assert value == {'all': 0.75, 'site a': 1.0, 'site b': 0.5}
+    assert metrics['test']['site b']['threshold_frozen'] == metrics['test']['all']['threshold_frozen']
+
+
+def test_what_was_seen_before_is_said(tmp_path):
+    p = table([0, 1, 0, 1], ['test'] * 4, [0.1, 0.9, 0.2, 0.8])
+    p.columns['seen'] = np.array([1, 0, 1, 0], np.float32)
+    metrics = evaluate.write_report(tmp_path, p)
+    entry = metrics['test']['all']['seen_before']
+    assert (entry['value'], entry['n']) == (2, 4) and 'no test of new patients' in entry['reason']
+    with open(tmp_path / 'predictions.csv', newline='') as f:
+        assert [r['seen'] for r in csv.DictReader(f)] == ['1', '0', '1', '0']
+
+
+def test_precision_of_covid_is_named_so(tmp_path):
+    metrics, _ = report(tmp_path, [0, 1, 0, 1], ['test'] * 4, [0.1, 0.9, 0.8, 0.7])
+    precision = metrics['test']['all']['precision']
+    assert (precision['value'], precision['n'], precision['positive']) == (pytest.approx(2 / 3), 3, 'covid')

@@ -1,17 +1,19 @@
 """The plots of a run as PNG files. Figures are made without pyplot, so that no display and no global state is touched."""
 
 import os
+import textwrap
 
 import numpy as np
 from sklearn.metrics import auc, roc_curve
 
 
-def confusion_png(path, matrix, names):
-    """Writes a confusion matrix, int [classes, classes] with the truth in rows, as counts and percentages of a row."""
-    _save(path, confusion_figure(np.asarray(matrix), names))
+def confusion_png(path, matrix, names, note=''):
+    """Writes a confusion matrix, int [classes, classes] with the truth in rows, as counts and percentages of a row.
+    note: a sentence above it."""
+    _save(path, confusion_figure(np.asarray(matrix), names), note)
 
 
-def roc_png(path, curves):
+def roc_png(path, curves, note=''):
     """Writes receiver operating characteristics on one pair of axes, with their AUC in the legend.
 
     A curve without positives or without negatives is not drawn: the legend says that it is undefined, and why. The
@@ -20,8 +22,9 @@ def roc_png(path, curves):
     Args:
         path: of the PNG.
         curves: {name: (int [n], 1 for positive, else 0; float [n], score)}.
+        note: a sentence above them.
     """
-    _save(path, roc_figure(curves))
+    _save(path, roc_figure(curves), note)
 
 
 def confusion_figure(matrix, names):
@@ -65,9 +68,11 @@ def roc_figure(curves):
     return figure
 
 
-def _save(path, figure):
+def _save(path, figure, note):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+    if note:
+        figure.suptitle(textwrap.fill(note, 60), fontsize=9, color='darkred')
     FigureCanvasAgg(figure)
     temporary = f'{path}.{os.getpid()}.tmp'
     try:

@@ -1,0 +1,147 @@
+"""The table that a run leaves: one row for each evaluated exam, with what was answered. What compares, averages, plots or
+ranks answers reads it."""
+
+import csv
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from covid_jax import UserError
+from covid_jax.data.exams import Exam
+from covid_jax.data.scan import blame
+
+FIELDS = ('id', 'patient', 'site', 'split', 'label')
+
+
+class Predictions(NamedTuple):
+    """names:    of the classes, in order
+    exams:       with their splits
+    label:       int32 [n], -1: unlabelled
+    probability: float32 [n, classes], rows that sum to 1; None where the method does not classify
+    features:    float32 [n, dim], what the classifier sees; None where they were not kept
+    columns:     {name: [n]} what else is known of each answer, for example how many sites it is the mean of
+    """
+
+    names: tuple[str, ...]
+    exams: list[Exam]
+    label: np.ndarray
+    probability: np.ndarray | None = None
+    features: np.ndarray | None = None
+    columns: dict[str, np.ndarray] = {}
+
+    def at(self, rows) -> 'Predictions':
+        """The rows at these positions, in this order."""
+        rows = np.asarray(rows, int)
+        return self._replace(exams=[self.exams[i] for i in rows], label=self.label[rows],
+                             probability=None if self.probability is None else self.probability[rows],
+                             features=None if self.features is None else self.features[rows],
+                             columns={name: column[rows] for name, column in self.columns.items()})
+
+    def of(self, split: str | None = None, site: str | None = None) -> 'Predictions':
+        """The rows of a split, of a site, or of both."""
+        return self.at([i for i, e in enumerate(self.exams) if split in (None, e.split) and site in (None, e.site)])
+
+    def labelled(self) -> 'Predictions':
+        """The rows whose label is known."""
+        return self.at(np.flatnonzero(self.label >= 0))
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits in order of their first row."""
+        return tuple(dict.fromkeys(e.split for e in self.exams))
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The sites in order of their names."""
+        return tuple(sorted({e.site for e in self.exams}))
+
+    def by_patient(self) -> tuple['Predictions', list[str]]:
+        """One row for each patient of a split: the means of their exams, under the patient's name and the site of the first.
+
+        The second value names the patients that are left out because their exams have different labels (unlabelled exams
+        aside).
+        """
+        members = {}
+        for i, exam in enumerate(self.exams):
+            members.setdefault((exam.split, exam.patient), []).append(i)
+        whole, torn = [], []
+        for (_, patient), rows in members.items():
+            labels = set(self.label[rows].tolist()) - {-1}
+            if len(labels) > 1:
+                torn.append(patient)
+            else:
+                whole.append((rows, labels.pop() if labels else -1))
+
+        def mean(values):
+            return np.array([values[rows].mean(0) for rows, _ in whole], np.float32).reshape(-1, *values.shape[1:])
+
+        patients = self._replace(
+            exams=[self.exams[rows[0]]._replace(id=self.exams[rows[0]].patient) for rows, _ in whole],
+            label=np.array([label for _, label in whole], np.int32),
+            probability=None if self.probability is None else mean(self.probability),
+            features=None if self.features is None else mean(self.features),
+            columns={name: mean(column) for name, column in self.columns.items()})
+        return patients, torn
+
+
+def header(names: tuple[str, ...]) -> list[str]:
+    """The columns that every predictions.csv begins with, for classes of these names."""
+    return [*FIELDS, *(f'p_{name}' for name in names)]
+
+
+def write(path: str | Path, predictions: Predictions, without: tuple[str, ...] = ()) -> None:
+    """Writes the table as a CSV file, without some of its columns. It has a probability."""
+    p = predictions
+    columns = [*header(p.names), *p.columns]
+    kept = [i for i, name in enumerate(columns) if name not in without]
+    temporary = Path(path).with_suffix('.tmp')
+    with open(temporary, 'w', newline='') as f:
+        out = csv.writer(f)
+        out.writerow([columns[i] for i in kept])
+        for i, exam in enumerate(p.exams):
+            label = p.names[p.label[i]] if p.label[i] >= 0 else ''
+            more = (f'{column[i]:g}' for column in p.columns.values())
+            row = [exam.id, exam.patient, exam.site, exam.split, label, *(f'{x:.6f}' for x in p.probability[i]), *more]
+            out.writerow([row[i] for i in kept])
+    os.replace(temporary, path)
+
+
+def write_features(path: str | Path, predictions: Predictions) -> None:
+    """Writes features.npz: id, split [n] as text, and features float32 [n, dim]."""
+    temporary = Path(path).with_suffix('.tmp')
+    with open(temporary, 'wb') as f:
+        np.savez(f, id=np.array([e.id for e in predictions.exams]), split=np.array([e.split for e in predictions.exams]),
+                 features=predictions.features)
+    os.replace(temporary, path)
+
+
+def read(path: str | Path, names: tuple[str, ...]) -> Predictions:
+    """The table of a predictions.csv whose classes have these names. UserError where it is another's, or damaged."""
+    path = Path(path)
+    with blame(path), path.open(newline='', encoding='utf-8') as f:
+        columns, *rows = list(csv.reader(f)) or [[]]
+    wanted = header(names)
+    more = columns[len(wanted):]
+    if columns[:len(wanted)] != wanted or any(name.startswith('p_') for name in more):
+        raise UserError(f'{path} has the columns {",".join(columns) or "of nothing"}, and these classes {",".join(wanted)}')
+    exams, label, numbers = [], [], []
+    seen = set()
+    for line, row in enumerate(rows, 2):
+        try:
+            values = np.array(row[len(FIELDS):], np.float32)
+            exam = Exam(*row[:3], label=row[4], split=row[3], path='')
+            p = values[:len(names)]
+            if (len(row) != len(columns) or not ((p >= 0) & (p <= 1)).all() or abs(p.sum() - 1) > 1e-3
+                    or exam.label not in ('', *names) or (exam.split, exam.id) in seen):
+                raise ValueError
+        except (ValueError, IndexError, TypeError):
+            raise UserError(f'{path} line {line} is damaged: run the run again, which rewrites it') from None
+        seen.add((exam.split, exam.id))
+        exams.append(exam)
+        label.append(names.index(exam.label) if exam.label else -1)
+        numbers.append(values)
+    numbers = np.array(numbers, np.float32).reshape(-1, len(names) + len(more))
+    extra = {name: numbers[:, len(names) + i] for i, name in enumerate(more)}
+    return Predictions(tuple(names), exams, np.array(label, np.int32), numbers[:, :len(names)], None, extra)

@@ -1,0 +1,90 @@
+"""The tables of a run on the console."""
+
+import numpy as np
+import rich.console
+import rich.table
+
+SHOWN = ('accuracy', 'macro_f1', 'sensitivity', 'specificity', 'precision', 'auc', 'average_precision', 'macro_f1_frozen',
+         'seen_before')
+BRIEF = ('accuracy', 'macro_f1', 'auc')
+WORDS = {'all': '', 'patients': ', by patient'}
+
+
+def show(results, folder):
+    """The tables, of {stage: {part: {split: {group: metrics}}}}: of several stages a line each; of the last, value and interval
+    of a single run, mean and spread of several; by image, by site and, where that differs, by patient. A part that answers
+    nothing has no row."""
+    console = rich.console.Console()
+    *_, last = results.values()
+    answered = {stage: parts for stage, parts in results.items() if all(parts.values())}
+    split = shown_split(answered)
+    if len(answered) > 1 and split:
+        _show_stages(console, answered, split)
+    if split and results.keys() and list(results)[-1] in answered:
+        for group in next(iter(last.values()))[split]:
+            _show_group(console, last, split, group)
+    elif not answered:
+        console.print('nothing was evaluated: there is no val and no test split, or no part classifies')
+    console.print(f'predictions, metrics and plots: {", ".join(str(folder / part) for part in last)}', soft_wrap=True)
+    console.print('Research software, not a medical device.')
+
+
+def shown_split(answered):
+    """The split that the tables are of: test, or else val, where it has labels; None where nothing was evaluated."""
+    if not answered:
+        return None
+    *_, last = answered.values()
+    splits = next(iter(last.values()))
+    labelled = [s for s in ('test', 'val') if s in splits and splits[s]['all']['accuracy']['n']]
+    return (labelled or list(splits) or [None])[0]
+
+
+def _show_stages(console, results, split):
+    *_, last = results.values()
+    what = 'value and 95 % interval' if len(last) == 1 else 'mean ± s.d.'
+    table = rich.table.Table('stage', *BRIEF, title=f'{_title(last, split, "all")}: {what}')
+    for stage, parts in results.items():
+        if not all(split in metrics for metrics in parts.values()):
+            continue
+        cells = [_cells([metrics[split]['all'][metric] for metrics in parts.values()]) for metric in BRIEF]
+        single = len(parts) == 1
+        table.add_row(stage, *(f'{value} ({spread.replace(" to ", "-")})' if spread and single else value
+                               for value, spread in cells))
+    console.print(table)
+
+
+def _show_group(console, parts, split, group):
+    runs = [metrics[split][group] for metrics in parts.values() if group in metrics.get(split, ())]
+    reasons = {}
+    columns = ('value', '95 % interval') if len(runs) == 1 else ('mean ± s.d.', 'median, range')
+    table = rich.table.Table('metric', *columns, title=_title(parts, split, group))
+    for metric in SHOWN:
+        if split == 'val' and metric == 'macro_f1_frozen':  # the threshold was frozen on val itself
+            continue
+        entries = [run[metric] for run in runs if metric in run]
+        if entries:
+            table.add_row(metric, *_cells(entries))
+            for e in entries:
+                reasons |= dict.fromkeys(e.get('reason', '').split('; '))
+    console.print(table)
+    for reason in filter(None, reasons):
+        console.print(reason, soft_wrap=True)
+
+
+def _title(parts, split, group):
+    chosen = ' (it chose the checkpoint)' if split == 'val' else ''
+    metrics = next(iter(parts.values()))[split]
+    positive = metrics['all']['auc']['positive']
+    several = f', {len(parts)} runs' if len(parts) > 1 else ''
+    return f'{split}{WORDS.get(group, f", {group}")}{chosen}, positive class {positive}{several}'
+
+
+def _cells(entries):
+    values = [e['value'] for e in entries]
+    if None in values:
+        return '-', ''
+    if len(entries) > 1:
+        return (f'{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}',
+                f'{np.median(values):.3f}, {min(values):.3f} to {max(values):.3f}')
+    e = entries[0]
+    return f'{e["value"]:.3f}', '' if e.get('low') is None else f'{e["low"]:.3f} to {e["high"]:.3f}'
