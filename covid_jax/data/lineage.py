@@ -1,0 +1,95 @@
+"""What a run learnt from, and what the runs that it started from did: exams.csv, and whether a test is still one.
+
+An exam is known again by its content, or by its site and patient, whatever the data set that it comes from.
+"""
+
+import csv
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from covid_jax import UserError
+from covid_jax.data.exams import Exam
+from covid_jax.data.scan import blame
+
+COLUMNS = ('id', 'patient', 'site', 'split', 'label', 'hash', 'run')
+LEARNT = {'train': ('val', 'test'), 'val': ('test',)}  # a split of an earlier run -> ours that may not hold the same patients
+
+
+class Row(NamedTuple):
+    """One exam of a run. run: '' for its own, else the folder of the run before it that had the exam in `split`."""
+
+    exam: Exam
+    hash: str
+    run: str
+
+
+def own(exams: list[Exam], hashes: list[str]) -> list[Row]:
+    """The rows of a run's own exams."""
+    return [Row(exam, digest, '') for exam, digest in zip(exams, hashes, strict=True)]
+
+
+def inherited(table: list[Row], source: str) -> list[Row]:
+    """What a run takes over from the run `source` that it starts from and whose table this is: all exams that `source`, or a
+    run before it, learnt from or chose its checkpoint on."""
+    return [row._replace(run=row.run or str(source)) for row in table if row.exam.split in LEARNT]
+
+
+def leaks(exams: list[Exam], hashes: list[str], before: list[Row]) -> dict[str, str]:
+    """{exam id: folder of the run} of the exams in val and test that an earlier run learnt from, or, for those in test, chose
+    its checkpoint on. before: as from `inherited`."""
+    by_hash, by_patient = {}, {}
+    for row in before:
+        for split in LEARNT.get(row.exam.split, ()):
+            by_hash.setdefault((split, row.hash), row.run)
+            by_patient.setdefault((split, *_person(row.exam)), row.run)
+    found = {}
+    for exam, digest in zip(exams, hashes, strict=True):
+        seen = by_hash.get((exam.split, digest), by_patient.get((exam.split, *_person(exam))))
+        if seen is not None:
+            found[exam.id] = seen
+    return found
+
+
+def refuse(found: dict[str, str], exams: list[Exam]) -> None:
+    """UserError that says what leaks from where, if anything does."""
+    if not found:
+        return
+    counts = {split: sum(exam.split == split and exam.id in found for exam in exams) for split in ('val', 'test')}
+    told = ' and '.join(f'{count} {split}' for split, count in counts.items() if count)
+    first = next(iter(found))
+    raise UserError(f'{told} exams are of patients that {found[first]} learnt from or chose its checkpoint on, one is {first}: '
+                    'give both the same splits, or set --config.allow_leak=True, and every output will say so')
+
+
+def write(folder: str | Path, table: list[Row]) -> None:
+    """Writes folder/exams.csv, runs relative to the folder."""
+    temporary = Path(folder) / 'exams.tmp'
+    with open(temporary, 'w', newline='') as f:
+        out = csv.writer(f)
+        out.writerow(COLUMNS)
+        for exam, digest, run in table:
+            run = os.path.relpath(run, folder) if run else ''
+            out.writerow([exam.id, exam.patient, exam.site, exam.split, exam.label, digest, run])
+    os.replace(temporary, Path(folder) / 'exams.csv')
+
+
+def read(folder: str | Path) -> list[Row]:
+    """The rows of folder/exams.csv. UserError where there is none, or another table."""
+    path = Path(folder) / 'exams.csv'
+    if not path.is_file():
+        raise UserError(f'{folder} holds no exams.csv, which says what it learnt from: give the folder of a run of this version')
+    with blame(path), path.open(newline='', encoding='utf-8') as f:
+        header, *table = list(csv.reader(f)) or [[]]
+        if tuple(header) != COLUMNS or any(len(row) != len(COLUMNS) for row in table):
+            raise ValueError(f'expected the columns {", ".join(COLUMNS)}')
+    found = []
+    for name, patient, site, split, label, digest, run in table:
+        run = os.path.normpath(os.path.join(folder, run)) if run else ''
+        found.append(Row(Exam(name, patient, site, label, split, ''), digest, run))
+    return found
+
+
+def _person(exam):
+    """Site and patient; in a mix of sources the name of the site stands before the patient's, which alone it does not."""
+    return exam.site, exam.patient.removeprefix(f'{exam.site}/')

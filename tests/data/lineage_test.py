@@ -1,0 +1,54 @@
+import pytest
+
+from covid_jax import UserError
+from covid_jax.data import lineage
+from covid_jax.data.exams import Exam
+
+
+def exam(name, split, patient='', site='here'):
+    return Exam(name, patient or name, site, 'covid', split, '')
+
+
+SOURCE = [exam('a', 'train'), exam('b', 'train', 'bert'), exam('c', 'val'), exam('d', 'test'), exam('e', '')]
+BEFORE = lineage.inherited(lineage.own(SOURCE, list('ABCDE')), 'runs/first')
+
+
+@pytest.mark.parametrize('mine, digest, leak', [
+    (exam('x', 'test'), 'A', True),  # the same scan under another name
+    (exam('x', 'val', 'bert'), '-', True),  # another scan of a patient that was learnt from
+    (exam('x', 'test', 'here/bert'), '-', True),  # as a mix of sources calls the patient
+    (exam('x', 'test', 'bert', 'there'), '-', False),  # another hospital's bert
+    (exam('x', 'train'), 'A', False),  # learnt from twice
+    (exam('x', 'test'), 'C', True),  # the checkpoint was chosen on it
+    (exam('x', 'val'), 'C', False),  # and may be again
+    (exam('x', 'test'), 'D', False), (exam('x', 'test'), 'E', False),  # tested, not used
+])
+def test_what_leaks(mine, digest, leak):
+    found = lineage.leaks([mine], [digest], BEFORE)
+    assert found == ({'x': 'runs/first'} if leak else {})
+    if leak:
+        with pytest.raises(UserError, match='runs/first learnt from .* --config.allow_leak=True'):
+            lineage.refuse(found, [mine])
+    else:
+        lineage.refuse(found, [mine])
+
+
+def test_a_run_knows_all_before_it(tmp_path):
+    """What the first run learnt from reaches the third through the second's table, wherever the folders have moved."""
+    second = [*lineage.own([exam('f', 'train')], ['F']), *lineage.inherited(BEFORE, tmp_path / 'never')]
+    second = [row._replace(run=str(tmp_path / 'first') if row.run else '') for row in second]
+    (tmp_path / 'second').mkdir()
+    lineage.write(tmp_path / 'second', second)
+    assert '../first' in (tmp_path / 'second' / 'exams.csv').read_text()
+    (tmp_path / 'second').rename(tmp_path / 'moved')
+    table = lineage.read(tmp_path / 'moved')
+    third = lineage.leaks([exam('x', 'test'), exam('y', 'test')], ['A', 'F'], lineage.inherited(table, tmp_path / 'moved'))
+    assert third == {'x': str(tmp_path / 'first'), 'y': str(tmp_path / 'moved')}
+
+
+def test_no_table(tmp_path):
+    with pytest.raises(UserError, match='no exams.csv'):
+        lineage.read(tmp_path)
+    (tmp_path / 'exams.csv').write_text('id\n')
+    with pytest.raises(UserError, match='expected the columns'):
+        lineage.read(tmp_path)
