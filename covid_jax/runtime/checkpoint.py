@@ -37,8 +37,25 @@ def save(checkpoints, state, score=None):
     step = int(state.step)
     if step in checkpoints.all_steps():
         return
-    metrics = None if score is None else {'score': float(score), 'step': step}
+    metrics = None
+    if score is not None:
+        metrics = {'score': float(score), 'step': step, 'first': _first(checkpoints, float(score), step)}
     checkpoints.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)), metrics=metrics, force=True)
+
+
+def _first(checkpoints, score, step):
+    """The step at which the best score was first reached, if this one is not better."""
+    best = checkpoints.best_step()
+    if best is None:
+        return step
+    kept = checkpoints.metrics(best)
+    return step if score > kept['score'] else kept['first']
+
+
+def since_better(checkpoints, step):
+    """Steps since the best score was first reached; 0 while there is none."""
+    best = checkpoints.best_step()
+    return 0 if best is None else step - checkpoints.metrics(best)['first']
 
 
 def restore(checkpoints, step, like):
@@ -61,17 +78,15 @@ def _metadata(item):
 
 def _shapes(tree):
     """{name: shape}; a field, a key and a place of a tuple are named alike, as they are in a checkpoint."""
-    def name(path):
-        return '/'.join(str(getattr(k, 'key', getattr(k, 'name', getattr(k, 'idx', k)))) for k in path)
-
-    return {name(path): tuple(x.shape) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+    return {_name(path): tuple(x.shape) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def initial_params(source, params):
-    """Parameters started from the best (else the last) checkpoint of the run in the folder `source`.
+def _name(path):
+    return jax.tree_util.keystr(path, simple=True, separator='/')
 
-    Returns the tree and the names of those that kept their own start, because the run has none of that name and shape.
-    """
+
+def read(source):
+    """The best (else the last) checkpoint of the run in the folder `source`: its step, and the tree as numpy arrays."""
     directory = os.path.join(source, 'checkpoints')
     if not os.path.isdir(directory):
         raise UserError(f'{source} holds no checkpoints: give the folder of a finished run')
@@ -82,15 +97,23 @@ def initial_params(source, params):
     with ocp.PyTreeCheckpointer() as reader:
         item = os.path.join(os.path.abspath(directory), str(step), 'state')
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), _metadata(item))
-        saved = reader.restore(item, restore_args=as_numpy)['params']
-    saved = {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(saved)}
+        return step, reader.restore(item, restore_args=as_numpy)
+
+
+def put(saved, like, skip=()):
+    """`like` with the values of `saved` where they agree in name and shape, and are in no module of `skip`.
+
+    Returns the tree, on the devices of `like`, and the names of what kept its own value.
+    """
+    values = {_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(saved)}
     kept = []
 
     def pick(path, x):
-        name = jax.tree_util.keystr(path)
-        if name in saved and saved[name].shape == x.shape:
-            return jax.device_put(saved[name], x.sharding)
-        kept.append(name)
-        return x
+        name = _name(path)
+        value = values.get(name)
+        if value is None or value.shape != x.shape or set(skip) & set(name.split('/')):
+            kept.append(name)
+            return x
+        return jax.device_put(value.astype(x.dtype), x.sharding)
 
-    return jax.tree_util.tree_map_with_path(pick, params), kept
+    return jax.tree_util.tree_map_with_path(pick, like), kept

@@ -1,0 +1,99 @@
+"""The folder of a run: the fields that it was started with, and whether another command may go on in it."""
+
+import json
+import os
+from pathlib import Path
+
+from covid_jax import UserError
+
+# Fields that change nothing of the training: a run may go on with others, and a finished one be evaluated again. Where the
+# data lie is one of them: the digest of the data says whether they are the same.
+FREE = ('data.workers', 'data.store', 'data.root', 'data.exclude', 'data.include', 'train.log_every', 'eval.tta',
+        'eval.resamples', 'eval.features')
+# Fields that hold paths, with commas between several. They are kept relative to the folder, which can then be moved.
+PATHS = ('init_from', 'ensemble.runs', 'model.pretrained', 'data.store')
+BESIDE = ('dataset', 'sites', 'versions')  # what config.json says beside the fields
+
+
+def fields(config, names=()):
+    """{'section.field': value} of a config as JSON keeps it: all, or those of these names."""
+    flat = _flat(json.loads(config.to_json()))
+    return {name: flat[name] for name in names} if names else flat
+
+
+def check(mine, folder, defaults, dataset=None):
+    """UserError where the folder holds another run: one of other fields, or of other scans, labels or splits.
+
+    mine: as from `fields`. defaults: the same of what a field means that the run in the folder does not know yet, because an
+    older version started it. dataset: the digest of the data, once it is known.
+    """
+    kept = read(folder)
+    if kept is None:
+        return
+    if dataset is not None and kept['dataset'] != dataset:
+        raise UserError(f'{folder} was started with other scans, labels, splits or preparation: choose another --workdir')
+    theirs = {name: value for name, value in kept.items() if name not in BESIDE}
+    for name in mine.keys() - theirs.keys():
+        theirs[name] = defaults.get(name)
+    differ = [f'{name}: {theirs.get(name)} there, {mine.get(name)} now' for name in sorted({*theirs, *mine} - set(FREE))
+              if not _same(name, theirs.get(name), mine.get(name))]
+    if differ:
+        raise UserError(f'{folder} holds another run ({"; ".join(differ[:5])}): choose another --workdir')
+
+
+def keep(mine, folder, **beside):
+    """Writes folder/config.json: the fields, and beside them what BESIDE names."""
+    tree = dict(beside)
+    for name, value in mine.items():
+        *sections, last = name.split('.')
+        at = tree
+        for section in sections:
+            at = at.setdefault(section, {})
+        at[last] = _each(value, lambda p: os.path.relpath(p, folder)) if name in PATHS else value
+    path = Path(folder) / 'config.json'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(path, json.dumps(tree, indent=1, sort_keys=True))
+
+
+def read(folder):
+    """What `keep` wrote, flat, with paths as they are from here; None where the folder holds no run."""
+    path = Path(folder) / 'config.json'
+    if not path.exists():
+        return None
+    try:
+        tree = json.loads(path.read_text())
+        beside = {name: tree.pop(name, None) for name in BESIDE}
+        flat = _flat(tree)
+    except (ValueError, AttributeError):
+        raise UserError(f'{path} is damaged: choose another --workdir, or delete the folder') from None
+    for name in PATHS:
+        if name in flat:
+            flat[name] = _each(flat[name], lambda p: os.path.normpath(os.path.join(folder, p)))
+    return flat | beside
+
+
+def write(path, text):
+    """Writes a file whole: under a temporary name, then renamed."""
+    temporary = Path(path).with_suffix('.tmp')
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def _each(paths, change):
+    return ','.join(change(path) for path in paths.split(',')) if paths else paths
+
+
+def _same(name, a, b):
+    if name in PATHS and a and b:
+        return _each(a, os.path.realpath) == _each(b, os.path.realpath)
+    return a == b
+
+
+def _flat(tree, prefix=''):
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f'{prefix}{key}.')
+        else:
+            flat[prefix + key] = value
+    return flat
