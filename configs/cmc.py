@@ -28,7 +28,7 @@ once each was evaluated as Model5 does: the same command with --config.eval.tta=
 """
 
 from covid_jax import UserError
-from covid_jax.config import base, row, stage
+from covid_jax.config import base, row, set_stages
 
 ROWS = ('model4', 'baseline', 'model1', 'model2', 'model3', 'model5', 'cccii')
 TABLE = {  # network, slices of a training view, contrastive loss, mixup
@@ -46,9 +46,8 @@ def get_config(arg=''):
     name, choice = row(arg or 'model4,size=small', ROWS, size=('full', 'small'), encoder=('paper', 'authors'))
     small, authors = choice['size'] == 'small', choice['encoder'] == 'authors'
     c = base()
-    c.method = {
-        'name': 'cmc',
-        'depth': 64,  # slices of a training view
+    c.method = 'cmc'
+    c.cmc = {
         'classification': True,
         'contrastive': True,
         'temperature': 0.1,  # the paper gives none; authors' code
@@ -56,6 +55,7 @@ def get_config(arg=''):
         'mixup': 0.5,  # Beta(a, a) of the mixing weight; 0: no mixup
         'projection': 128,
     }
+    c.views.depth = 64
     if small:
         c.train.epochs = 12.0
         c.eval.tta = 3  # crops as in training
@@ -69,7 +69,10 @@ def get_config(arg=''):
     if name == 'baseline':  # Kollias et al. 2021, from memory: the paper does not describe it
         if authors:
             raise UserError("encoder=authors: the baseline is not in the authors' code")
-        c.method = {'name': 'supervised', 'depth': 20 if small else 64}
+        c.method = 'supervised'
+        del c.cmc
+        c.supervised = {'frozen': False}
+        c.views.depth = 20 if small else 64
         c.model.name = SMALL['ResNet50GRU'] if small else 'ResNet50GRU'
         if not small:
             c.prep.size = (64, 224, 224)
@@ -77,10 +80,8 @@ def get_config(arg=''):
     elif name == 'model5':
         c.eval.tta = 3
         members = 'model1', 'model3', 'model4'
-        stages = {member: stage(c, encoder_and_losses(member, small, authors)) for member in members}
-        stages['model5'] = stage(c, {'ensemble': {'runs': ','.join(members)}})
-        c.update(stages)
-        c.stages = tuple(stages)
+        stages = {member: encoder_and_losses(member, small, authors) for member in members}
+        set_stages(c, stages | {'model5': {'kind': 'ensemble', 'ensemble': {'runs': ','.join(members)}}})
     else:
         c.update(encoder_and_losses('model4' if name == 'cccii' else name, small, authors))
     return c.lock()
@@ -90,5 +91,5 @@ def encoder_and_losses(name, small, authors):
     """What a row of Table 1 has of its own."""
     network, depth, contrastive, mixup = TABLE[name]
     model = {'name': SMALL[network] if small else network, **(AUTHORS[network] if authors else {})}
-    method = {'depth': SMALL_SLICES[depth] if small else depth, 'contrastive': contrastive, 'mixup': mixup}
-    return {'model': model, 'method': method}
+    slices = SMALL_SLICES[depth] if small else depth
+    return {'model': model, 'views': {'depth': slices}, 'cmc': {'contrastive': contrastive, 'mixup': mixup}}

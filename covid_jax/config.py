@@ -1,15 +1,8 @@
-"""What every config file starts from, how a row of a paper's table is named, and the config that a run keeps."""
-
-import json
-import os
-from pathlib import Path
+"""What every config file starts from, how a row of a paper's table is named, and how stages follow the config."""
 
 import ml_collections
 
 from covid_jax import UserError
-
-# Fields that change nothing of the training: a run may go on with others, and a finished one be evaluated again.
-FREE = ('data.workers', 'data.store', 'train.log_every', 'eval.tta', 'eval.resamples')
 
 
 def base():
@@ -18,9 +11,13 @@ def base():
     c.seed = 0  # of initial weights, order, augmentation
     c.seeds = 1  # how many, from `seed` up
     c.folds = 1  # over 1: cross-validation, each patient in test once
+    c.fold = 0  # which of the folds: every part of a run has its own
     c.stages = ()  # names of overrides, run in turn
+    c.kind = 'train'  # what a part does: train | ensemble
     c.ensemble = {'runs': ''}  # finished runs, or earlier stages, with commas: nothing is trained, they are averaged
-    c.init_from = ''  # a run's folder, or an earlier stage: start from its parameters
+    c.init_from = ''  # a run's folder, or an earlier stage: start from its parameters and statistics
+    c.init_skip = 'auto'  # modules of the network that start afresh, with commas; auto: the classifier of another task
+    c.allow_leak = False  # True: start from a run that learnt from this one's validation or test patients, and say so
     c.data = {
         'source': 'phantom',  # see docs/data.md; several, with commas between them, are sites of one data set
         'root': '',  # the folder, or the manifest's CSV file; one for each source, with commas between them
@@ -54,7 +51,6 @@ def base():
         'depth_strides': (),  # of the stem, its pool, and each stage; (): the network's own
         'sites': 0,  # sets of statistics of a network that normalises by site; 0: the network's own
     }
-    c.method = {'name': 'supervised', 'depth': 20}
     c.train = {
         'batch': 0,  # scans; 0: the least multiple of twice the device count that is at least 8
         'epochs': 10.0,
@@ -65,7 +61,13 @@ def base():
         'eval_every': 1.0,  # epochs between validations; each saves a checkpoint
         'log_every': 10,  # steps
     }
-    c.eval = {'batch': 0, 'tta': 0, 'resamples': 1000}
+    c.eval = {
+        'batch': 0,  # scans; 0: as in training
+        'tta': 0,  # random views of each test scan that are averaged; 0: the scan itself
+        'select': 'auto',  # whose best checkpoint is kept: a metric or a scalar of the loss, of the val split | loss | last
+        'resamples': 1000,  # of the bootstrap
+        'features': False,  # leave features.npz
+    }
     return c
 
 
@@ -74,7 +76,10 @@ def row(arg, rows, **choices):
 
     rows: the names there are, the default first. choices: what each key may be, the default first. UserError for others.
     """
-    name, *pairs = arg.split(',') if '=' not in arg.split(',')[0] else ['', *arg.split(',')]
+    name, *pairs = arg.split(',')
+    if '=' in name:
+        pairs.insert(0, name)
+        name = ''
     if name and name not in rows:
         raise UserError(f'no row is called {name!r}; there are: {", ".join(rows)}')
     values = {key: allowed[0] for key, allowed in choices.items()}
@@ -87,54 +92,40 @@ def row(arg, rows, **choices):
     return name or rows[0], values
 
 
+def set_stages(config, stages):
+    """Gives the config its stages, {name: overrides}, to be run in this order. UserError for a name that is a section."""
+    if taken := sorted(stages.keys() & config.keys()):
+        raise UserError(f'a stage may not be called {taken[0]!r}: the config has a field of that name')
+    made = {name: stage(config, overrides) for name, overrides in stages.items()}
+    config.update(made)
+    config.stages = tuple(made)
+
+
 def stage(config, overrides):
     """A stage of the config, for config[name]: each field follows the config's own, but for the overrides, a nested dict.
 
     Both are fields that can be set from the command line: --config.FIELD for all stages that follow it, and
-    --config.STAGE.FIELD for one.
+    --config.STAGE.FIELD for one. A stage of another method has that method's section in place of the config's.
     """
+    method = overrides.get('method', config.method)
+    if method == config.method:
+        return _follow(config, overrides)
+    followed = _follow(config, {key: value for key, value in overrides.items() if key != method})
+    if config.method in followed:
+        del followed[config.method]
+    followed[method] = overrides.get(method, {})
+    return followed
+
+
+def _follow(config, overrides):
     if unknown := overrides.keys() - config.keys():
         raise KeyError(f'a stage overrides {", ".join(unknown)}, which the config does not have')
-    return ml_collections.ConfigDict({
-        key: stage(value, overrides.get(key, {})) if isinstance(value, ml_collections.ConfigDict) else
-        overrides[key] if key in overrides else config.get_oneway_ref(key) for key, value in config.items()})
-
-
-def check(config, workdir, dataset=None):
-    """UserError where workdir holds another run: one of another config, or of other scans, labels or splits.
-
-    dataset: the digest of this run's data, once it is known.
-    """
-    path = Path(workdir) / 'config.json'
-    if not path.exists():
-        return
-    kept = json.loads(path.read_text())
-    if kept.pop('dataset') != dataset and dataset is not None:
-        raise UserError(f'{workdir} was started with other scans, labels, splits or preparation: choose another --workdir')
-    old, new = _flat(kept), _flat(json.loads(config.to_json()))
-    fields = sorted({*old, *new} - set(FREE))
-    differ = [f'{k}: {old.get(k)} there, {new.get(k)} now' for k in fields if old.get(k) != new.get(k)]
-    if differ:
-        raise UserError(f'{workdir} holds another run ({"; ".join(differ[:5])}): choose another --workdir')
-
-
-def keep(config, workdir, dataset):
-    """Writes workdir/config.json: the config and the digest of the data, which `check` has passed."""
-    path = Path(workdir) / 'config.json'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix('.tmp')
-    temporary.write_text(json.dumps({**json.loads(config.to_json()), 'dataset': dataset}, indent=1, sort_keys=True))
-    os.replace(temporary, path)
-
-
-def kept_batch(workdir):
-    """The batch size of the run that workdir holds, or None: a restart on other devices keeps it."""
-    path = Path(workdir) / 'config.json'
-    return json.loads(path.read_text())['train']['batch'] if path.exists() else None
-
-
-def _flat(tree, prefix=''):
-    flat = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f'{prefix}{key}.') if isinstance(value, dict) else {prefix + key: value}
-    return flat
+    followed = ml_collections.ConfigDict()
+    for key, value in config.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            followed[key] = _follow(value, overrides.get(key, {}))
+        elif key in overrides:
+            followed[key] = overrides[key]
+        else:
+            followed[key] = config.get_oneway_ref(key)
+    return followed

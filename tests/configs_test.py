@@ -6,11 +6,9 @@ from pathlib import Path
 import jax
 import pytest
 
-from covid_jax import UserError, experiment, methods
+from covid_jax import UserError, experiment, methods, start
 from covid_jax.models import network
 from covid_jax.runtime import optim, state
-from covid_jax.runtime.mesh import make_mesh
-from covid_jax.train import resolve, rows
 
 ROOT = Path(__file__).parents[1]
 CMC = runpy.run_path(str(ROOT / 'configs' / 'cmc.py'))
@@ -21,8 +19,7 @@ ROWS += [('cmc', f'{row},encoder=authors') for row in ('model1', 'model4')]
 
 def trainings(config):
     """{stage: config} of all that is trained."""
-    parts = {stage: experiment.part_config(config, '/nowhere', stage, '', 0) for stage in experiment.stages(config)}
-    return {stage: part for stage, part in parts.items() if not part.ensemble.runs}
+    return {part.stage: part.config for part in experiment.parts(config, '/nowhere') if part.config.kind == 'train'}
 
 
 @pytest.mark.parametrize('file, row', ROWS)
@@ -30,10 +27,11 @@ def test_every_row_builds_and_its_step_is_traced(file, row):
     """On abstract arrays, at full scale."""
     config = runpy.run_path(str(ROOT / 'configs' / f'{file}.py'))['get_config'](row)
     for part in trainings(config).values():
-        c = resolve(part, '/nowhere', 8)
-        method = methods.make(c, make_mesh())
+        run = start.begin(part, '/nowhere')
+        start.trace(run)
+        c, method = run.config, run.method
         tx = optim.make(c.train, 10)
-        batch, key = rows(c, c.train.batch), jax.random.key(0)
+        batch, key = start.abstract_batch(c, c.train.batch), jax.random.key(0)
         train = jax.eval_shape(lambda k, b, m=method, t=tx: state.create(*m.init(k, b), t), key, batch)
         after, scalars = jax.eval_shape(state.train_step(method, tx), train, batch, key)
         assert jax.tree.structure(after) == jax.tree.structure(train) and scalars['loss'].shape == ()
@@ -42,8 +40,8 @@ def test_every_row_builds_and_its_step_is_traced(file, row):
 
 
 def parameters(config):
-    method = methods.make(resolve(config, '/nowhere', 8), make_mesh())
-    params = jax.eval_shape(method.init, jax.random.key(0), rows(config, 1))[0]
+    run = start.begin(config, '/nowhere')
+    params = jax.eval_shape(run.method.init, jax.random.key(0), start.abstract_batch(config, 1))[0]
     return sum(x.size for x in jax.tree.leaves(params))
 
 
@@ -66,9 +64,9 @@ def test_the_authors_encoders_have_their_numbers_of_parameters(row, count):
 def test_rows_of_table_1(row, network, slices, clf, con, mix):
     """And of section 5.1: size, optimiser, epochs."""
     c = CMC['get_config'](row)
-    assert (c.model.name, c.method.depth, c.method.classification, c.method.contrastive, c.method.mixup > 0) == (
+    assert (c.model.name, c.views.depth, c.cmc.classification, c.cmc.contrastive, c.cmc.mixup > 0) == (
         network, slices, clf, con, mix)
-    assert c.prep.size == (128, 256, 256) and c.method.projection == 128
+    assert c.prep.size == (128, 256, 256) and c.cmc.projection == 128
     t = c.train
     assert (t.optimizer, t.epochs, t.lr, t.lr_steps, t.weight_decay) == ('adam', 100, 1e-3, (0.3, 0.8), 1e-5)
     assert c.eval.tta == 0 and c.data.source == ('cc_ccii' if row == 'cccii' else 'cov19_ct_db')
@@ -80,6 +78,7 @@ def test_model5_is_made_of_rows():
         own = CMC['get_config'](name)
         with own.unlocked():
             own.eval.tta = 3  # section 3.4.2
+            own.data.store = '/nowhere/store'
         assert part.to_json() == own.to_json()
     assert list(parts) == ['model1', 'model3', 'model4']
 
@@ -97,10 +96,11 @@ def test_a_field_reaches_every_stage_or_one():
 def test_the_default_is_model4_small():
     c = CMC['get_config']()
     assert c.to_json() == CMC['get_config']('model4,size=small').to_json()
-    assert c.method.name == 'cmc' and c.method.classification and c.method.contrastive and c.method.mixup == 0.5
+    assert c.method == 'cmc' and c.cmc.classification and c.cmc.contrastive and c.cmc.mixup == 0.5
     assert c.data.source == 'phantom' and c.prep.size == (24, 48, 48) and c.eval.tta == 3
     assert (c.train.epochs, c.train.lr, c.train.lr_steps) == (12, 6e-4, (0.8, 0.95))
-    assert resolve(c, '/nowhere', 1).train.batch == 8 and resolve(c, '/nowhere', 8).train.batch == 16
+    assert start.begin(c, '/nowhere', jax.devices()[:1]).config.train.batch == 8
+    assert start.begin(c, '/nowhere').config.train.batch == 16
 
 
 def test_the_baseline():

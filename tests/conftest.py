@@ -45,8 +45,9 @@ def small_config(arg=''):
         c.data.phantom.update(train=16, val=8, test=8)
         c.data.workers = 1
         c.prep.size = (8, 16, 16)
-        c.method.depth = 6
-        c.method.projection = 8
+        c.views.depth = 6
+        if c.method == 'cmc':
+            c.cmc.projection = 8
         c.model.name = '_ResNeStTiny'
         c.train.update(epochs=4.0, batch=8)
         c.eval.update(tta=2, resamples=20)

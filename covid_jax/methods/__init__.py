@@ -1,13 +1,34 @@
-"""The methods by name; each has make(config, mesh) -> Method."""
+"""The methods by name; each has DEFAULTS, the fields of its section of the config, and make(config, mesh) -> Method."""
+
+import difflib
 
 from covid_jax import UserError
 from covid_jax.methods import cmc, supervised
 
-METHODS = {'cmc': cmc.make, 'supervised': supervised.make}
+METHODS = {'cmc': cmc, 'supervised': supervised}
+
+
+def resolve(config):
+    """A copy of the config with the section of its method whole, and without those of others. UserError for a method that is
+    none, and for a field that it does not have."""
+    if config.method not in METHODS:
+        raise UserError(f'no method is called {config.method!r}: set --config.method={"|".join(METHODS)}')
+    fields = METHODS[config.method].DEFAULTS
+    given = config.get(config.method, {})
+    for name in given:
+        if name not in fields:
+            close = difflib.get_close_matches(name, fields, 1)
+            raise UserError(f'{config.method} has no field {name!r}: ' + (f'did you mean {close[0]!r}?' if close else
+                                                                        f'it has {", ".join(fields) or "none"}'))
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        for name in METHODS.keys() & config.keys():
+            del config[name]
+        config[config.method] = {**fields, **given}
+    return config
 
 
 def make(config, mesh):
-    """The config's method. UserError for a name that is none."""
-    if config.method.name not in METHODS:
-        raise UserError(f'no method is called {config.method.name!r}: set --config.method.name={"|".join(METHODS)}')
-    return METHODS[config.method.name](config, mesh)
+    """The config's method. UserError where the config does not suit it."""
+    config = resolve(config)
+    return METHODS[config.method].make(config, mesh)

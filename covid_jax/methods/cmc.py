@@ -11,8 +11,18 @@ from covid_jax import UserError
 from covid_jax.augment.mixup import mix, partner_views
 from covid_jax.losses.classification import cross_entropy
 from covid_jax.losses.contrastive import supcon
-from covid_jax.methods.method import Method, build_network, dropout_key, predictor, random_views, to_float, view_depth
+from covid_jax.methods.method import (Method, build_network, dropout_key, init_network, predictor, see, to_float,
+                                      training_view)
 from covid_jax.models.heads import Projector
+
+DEFAULTS = {
+    'classification': True,  # the losses can be switched off, each by itself
+    'contrastive': True,
+    'temperature': 0.1,  # the paper gives none; authors' code
+    'base_temperature': 0.0,  # 0.07: rescaled as the authors' code does
+    'mixup': 0.5,  # Beta(a, a) of the mixing weight; 0: no mixup
+    'projection': 128,
+}
 
 
 def joint_loss(contrastive, classification, log_sigma):
@@ -21,10 +31,10 @@ def joint_loss(contrastive, classification, log_sigma):
     return jnp.exp(-s[0]) * contrastive + s[0] + jnp.exp(-s[1]) * classification + s[1]
 
 
-def two_views(key, image, draw, depth):
+def two_views(view, key, image, draw):
     """[n, depth0, height, width, 1] -> [2 n, depth, height, width, 1], rows 2k and 2k + 1 the views of scan k."""
     k1, k2 = jax.random.split(key)
-    views = jnp.stack([random_views(k1, image, draw, depth), random_views(k2, image, draw, depth)], 1)
+    views = jnp.stack([see(view, k1, image, draw), see(view, k2, image, draw)], 1)
     return views.reshape(-1, *views.shape[2:])
 
 
@@ -37,38 +47,42 @@ def mixed_views(key, step, views, target, draw, alpha):
 
 
 def make(config, mesh):
-    options = config.method
+    options = config.cmc
     if config.train.batch % 2 and options.mixup:
         raise UserError(f'mixup pairs neighbouring scans: --config.train.batch={config.train.batch} must be even')
     if not options.classification and not options.mixup:
-        raise UserError('nothing trains the classifier: set --config.method.classification=True or '
-                        '--config.method.mixup=0.5')
-    net, depth = build_network(config, mesh), view_depth(config)
+        raise UserError('nothing trains the classifier: set --config.cmc.classification=True or --config.cmc.mixup=0.5')
+    net = build_network(config, mesh)
+    view = training_view(config)
     projector = Projector(options.projection)
 
-    def init(key, batch):
+    def init(key, batch, start=None):
         k_net, k_projector = jax.random.split(key)
-        image = to_float(batch['image'][:1])
-        variables = net.init(k_net, image)
-        params = {'network': variables['params']}
+        weights, collections = init_network(net, k_net, batch)
+        params = {'network': weights}
         if options.contrastive:
-            features = net.apply(variables, image, site=batch['site'][:1])[1]['features']
+            image = to_float(batch['image'][:1])
+            features = net.apply({'params': weights, **collections}, image, site=batch['site'][:1])[1]['features']
             params['projector'] = projector.init(k_projector, features)['params']
             params['log_sigma'] = jnp.ones(2)
-        return params, {k: v for k, v in variables.items() if k != 'params'}
+        params, collections = start or (params, collections)
+        return params, {'network': collections}
 
     def encode(params, state, views, site, key):
-        return net.apply({'params': params['network'], **state}, views, train=True, site=site, mutable=['batch_stats'],
-                         rngs={'dropout': key})
+        return net.apply({'params': params['network'], **state['network']}, views, train=True, site=site,
+                         mutable=['batch_stats'], rngs={'dropout': key})
 
     def loss(params, state, batch, key, step):
         k_views, k_mix = jax.random.split(key)
         k_dropout = dropout_key(key, step)
-        label, site = jnp.repeat(batch['label'], 2), jnp.repeat(batch['site'], 2)
-        views = two_views(k_views, to_float(batch['image']), batch['draw'], depth)
-        (logits, out), new_state = encode(params, state, views, site, k_dropout)
+        label = jnp.repeat(batch['label'], 2)
+        site = jnp.repeat(batch['site'], 2)
+        views = two_views(view, k_views, to_float(batch['image']), batch['draw'])
+        (logits, out), collections = encode(params, state, views, site, k_dropout)
+        state_after = {**state, 'network': collections}
         target = jax.nn.one_hot(label, logits.shape[-1])
-        classification, scalars = 0.0, {}
+        classification = 0.0
+        scalars = {}
         if options.classification:
             classification = scalars['clf'] = jnp.mean(cross_entropy(logits, target))  # Eq 3
         if options.mixup:
@@ -78,11 +92,11 @@ def make(config, mesh):
             scalars['mix'] = jnp.mean(cross_entropy(mix_logits, soft))  # Eq 6
             classification = classification + scalars['mix']
         if not options.contrastive:
-            return classification, (new_state, scalars)
+            return classification, (state_after, scalars)
         z = projector.apply({'params': params['projector']}, out['features'])
         contrastive = jnp.mean(supcon(z, label, options.temperature, options.base_temperature or None))  # Eq 1
         log_sigma = params['log_sigma']
         scalars |= {'con': contrastive, 'log_sigma_con': log_sigma[0], 'log_sigma_clf': log_sigma[1]}
-        return joint_loss(contrastive, classification, log_sigma), (new_state, scalars)
+        return joint_loss(contrastive, classification, log_sigma), (state_after, scalars)
 
-    return Method(init, loss, predictor(net))
+    return Method(net, init, loss, predictor(net, config))

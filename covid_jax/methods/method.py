@@ -4,28 +4,38 @@ from collections.abc import Callable
 from typing import NamedTuple
 from zlib import crc32
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from covid_jax import UserError
-from covid_jax.augment import volume
+from covid_jax.augment import views
 from covid_jax.data.exams import class_names
 from covid_jax.models import NETWORKS, has, network
 from covid_jax.models.conv import form_for
+from covid_jax.models.norm import Compute
 
 
 class Method(NamedTuple):
-    """init(key, batch)                        -> params, state        state: all without a gradient (batch statistics)
+    """network: its parameters are params['network'], whole even where a part is unused and frozen; its collections
+    (running statistics) are state['network']. All else in params and state is the method's own.
+
+    init(key, batch, start=None)            -> params, state    state: all without a gradient, a copy, never an alias of params.
+                                               start: (params, collections of the network) of the same structure, as a run or a
+                                               file has them; what is derived from params (a key encoder) is derived from these
     loss(params, state, batch, key, step)   -> scalar, (state, scalars)
-    predict(params, state, batch, key=None) -> {'features' [batch, dim], 'logits' [batch, classes]}; a key draws the
-                                               method's test-time augmentation
+    predict(params, state, batch, key=None) -> {'features' [batch, dim], 'logits' [batch, classes] where the method classifies,
+                                               further [batch] columns}; a key draws the views of test-time augmentation
     frozen(params)                          -> tree of bool: what the optimizer must not touch; None: nothing
+    labelled: whether the loss reads batch['label']
     """
 
+    network: nn.Module
     init: Callable
     loss: Callable
     predict: Callable
     frozen: Callable = lambda params: None
+    labelled: bool = True
 
 
 def row_keys(key, name, draw):
@@ -43,55 +53,54 @@ def to_float(image):
     return image.astype(jnp.float32) / 255
 
 
-def build_network(config, mesh):
+def build_network(config, mesh, **compute):
     """The config's network, in the compute type and the form of convolution that suit the mesh's platform; of a family in 2D
-    and 3D the 2D one, where a prepared scan has one slice."""
+    and 3D the 2D one, where a prepared scan has one slice. compute: further fields of its `Compute`."""
     platform = mesh.devices.flat[0].platform
-    dtype = config.model.dtype
+    m = config.model
+    dtype = m.dtype
     if dtype == 'auto':
         dtype = 'float32' if platform == 'cpu' else 'bfloat16'
-    m = config.model
     own = {name: m[name] for name in ('taps', 'stem_plane', 'depth_strides', 'sites') if m[name]}
     if config.prep.size[0] == 1 and m.name in NETWORKS and has(m.name, 'taps'):
         own.setdefault('taps', 1)
-    return network(m.name, **own)(classes=len(class_names(config.data.classes)), mean=m.mean, std=m.std, dtype=dtype,
-                                  conv_form=form_for(platform), remat=m.remat)
+    compute = Compute(mean=m.mean, std=m.std, dtype=dtype, form=form_for(platform), remat=m.remat, **compute)
+    return network(m.name, **own)(classes=len(class_names(config.data.classes)), compute=compute)
 
 
-def view_depth(config):
-    """Slices of a training view. UserError where a prepared scan has fewer."""
-    if not 1 <= config.method.depth <= config.prep.size[0]:
-        raise UserError(f'--config.method.depth={config.method.depth} must be from 1 to the depth of a prepared scan, '
-                        f'{config.prep.size[0]}' + ('; for single images set it to 1' if config.prep.size[0] == 1 else ''))
-    return config.method.depth
+def init_network(net, key, batch):
+    """The network's parameters and its collections, freshly initialised from the first row of a batch."""
+    variables = dict(net.init(key, to_float(batch['image'][:1])))
+    return variables.pop('params'), variables
 
 
-def random_views(key, image, draw, depth):
-    """One random view of every scan: crop of the plane, crop of `depth` slices, contrast and brightness; CMC-COV19D 3.2.
+def training_view(config):
+    """(key, volume) -> view, the law that config.views names, of as many slices as it says; a scan of one slice has views of
+    one. UserError where a prepared scan has fewer slices."""
+    depth, slices = config.views.depth, config.prep.size[0]
+    if not 0 <= depth <= slices and slices > 1:
+        raise UserError(f'--config.views.depth={depth} must be from 1 to the depth of a prepared scan, {slices}, or 0 for all')
+    return views.train_view(config.views.name, min(depth, slices))
 
-    image float32 [batch, depth0, height, width, 1] -> [batch, depth, height, width, 1].
-    """
 
-    def view(key, x):
-        k_depth, k_crop, k_intensity = jax.random.split(key, 3)
-        x = volume.random_depth_crop(k_depth, x, depth)
-        return volume.random_contrast_brightness(k_intensity, volume.random_resized_crop(k_crop, x))
-
+def see(view, key, image, draw):
+    """One random view of every scan: image float32 [batch, depth, height, width, 1] -> [batch, depth of a view, ...]."""
     return jax.vmap(view)(row_keys(key, 'view', draw), image)
 
 
-def predictor(net):
+def predictor(net, config):
     """predict() of every method that answers with its network's logits.
 
-    With a key each scan is seen through the random crop of the plane and the change of contrast, at full depth: one pass
-    of CMC-COV19D's intra-model ensemble (section 3.4.2).
+    With a key each scan is seen through the test view of config.views: one pass of test-time augmentation.
     """
+    view = views.test_view(config.views.name)
 
     def predict(params, state, batch, key=None):
         image = to_float(batch['image'])
         if key is not None:
-            image = random_views(key, image, batch['draw'], image.shape[1])
-        logits, out = net.apply({'params': params['network'], **state}, image, site=batch['site'])
-        return {'features': out['features'], 'logits': logits}
+            image = see(view, key, image, batch['draw'])
+        logits, out = net.apply({'params': params['network'], **state['network']}, image, site=batch['site'])
+        columns = {name: out[name] for name in ('sites',) if name in out}
+        return {'features': out['features'], 'logits': logits, **columns}
 
     return predict

@@ -1,26 +1,48 @@
-"""Plain supervised classification: one random view of every scan, cross entropy."""
+"""Plain supervised classification: one random view of every scan, cross entropy; of the whole network, or of its classifier
+on a frozen trunk (a linear probe)."""
 
 import jax
 import jax.numpy as jnp
 
 from covid_jax.losses.classification import cross_entropy
-from covid_jax.methods.method import Method, build_network, dropout_key, predictor, random_views, to_float, view_depth
+from covid_jax.methods.method import (Method, build_network, dropout_key, init_network, predictor, see, to_float,
+                                      training_view)
+
+DEFAULTS = {
+    'frozen': False,  # train the classifier alone; the rest stays as it started, and normalises by its running statistics
+}
 
 
 def make(config, mesh):
     net = build_network(config, mesh)
-    depth = view_depth(config)
+    view = training_view(config)
+    frozen = config.supervised.frozen
 
-    def init(key, batch):
-        variables = net.init(key, to_float(batch['image'][:1]))
-        return {'network': variables['params']}, {k: v for k, v in variables.items() if k != 'params'}
+    def init(key, batch, start=None):
+        weights, collections = init_network(net, key, batch)
+        params, collections = start or ({'network': weights}, collections)
+        return params, {'network': collections}
+
+    def logits_of(params, state, image, site, key):
+        if frozen:
+            weights = {name: w if name == 'classifier' else jax.lax.stop_gradient(w)
+                       for name, w in params['network'].items()}
+            return net.apply({'params': weights, **state['network']}, image, site=site)[0], state['network']
+        (logits, _), collections = net.apply({'params': params['network'], **state['network']}, image, train=True, site=site,
+                                             mutable=['batch_stats'], rngs={'dropout': key})
+        return logits, collections
 
     def loss(params, state, batch, key, step):
-        image = random_views(key, to_float(batch['image']), batch['draw'], depth)
-        (logits, _), state = net.apply({'params': params['network'], **state}, image, train=True, site=batch['site'],
-                                       mutable=['batch_stats'], rngs={'dropout': dropout_key(key, step)})
+        image = see(view, key, to_float(batch['image']), batch['draw'])
+        logits, collections = logits_of(params, state, image, batch['site'], dropout_key(key, step))
         target = jax.nn.one_hot(batch['label'], logits.shape[-1])
         value = jnp.mean(cross_entropy(logits, target))
-        return value, (state, {'clf': value})
+        return value, ({**state, 'network': collections}, {'clf': value})
 
-    return Method(init, loss, predictor(net))
+    def untouched(params):
+        if not frozen:
+            return None
+        return {'network': {name: jax.tree.map(lambda _, n=name: n != 'classifier', w)
+                            for name, w in params['network'].items()}}
+
+    return Method(net, init, loss, predictor(net, config), untouched)

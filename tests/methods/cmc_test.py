@@ -5,15 +5,16 @@ import pytest
 from conftest import small_config
 
 from covid_jax import UserError, methods
+from covid_jax.augment.views import train_view
 from covid_jax.methods import cmc
-from covid_jax.methods.method import build_network, random_views, row_keys, to_float
+from covid_jax.methods.method import build_network, row_keys, see, to_float
 from covid_jax.models.heads import Projector
 from covid_jax.runtime.mesh import make_mesh
 
 
 def batch_of(n, rng, size=(8, 16, 16)):
     return {'image': rng.integers(0, 256, (n, *size, 1), np.uint8), 'label': rng.integers(0, 2, n).astype(np.int32),
-            'site': np.zeros(n, np.int32), 'draw': np.arange(40, 40 + n, dtype=np.uint32), 'mask': np.ones(n, bool)}
+            'site': np.zeros(n, np.int32), 'draw': np.arange(40, 40 + n, dtype=np.uint32)}
 
 
 def test_joint_loss_oracles():
@@ -55,21 +56,21 @@ def test_the_config_says_which_network_is_built():
 def test_views_are_interleaved_and_differ(rng):
     image = to_float(batch_of(3, rng)['image'])
     key, draw = jax.random.key(1), jnp.arange(3, dtype=jnp.uint32)
-    views = cmc.two_views(key, image, draw, 6)
-    k1, k2 = jax.random.split(key)
+    views = cmc.two_views(train_view('cmc', 6), key, image, draw)
     assert views.shape == (6, 6, 16, 16, 1)
-    np.testing.assert_array_equal(views[::2], random_views(k1, image, draw, 6))
-    np.testing.assert_array_equal(views[1::2], random_views(k2, image, draw, 6))
     assert not np.allclose(views[0], views[1])
+    plain = cmc.two_views(train_view('none', 0), key, image, draw)
+    np.testing.assert_array_equal(plain, np.repeat(image, 2, 0))  # rows 2k and 2k + 1 are of scan k
 
 
 def test_a_row_is_drawn_by_its_number_never_by_its_place(rng):
     image = to_float(batch_of(4, rng)['image'])
     draw = jnp.array([5, 9, 2, 7], jnp.uint32)
     order = np.array([2, 0, 3, 1])
-    views = random_views(jax.random.key(1), image, draw, 6)
-    np.testing.assert_array_equal(random_views(jax.random.key(1), image[order], draw[order], 6), views[order])
-    other = random_views(jax.random.key(1), image, draw + 1, 6)
+    view = train_view('cmc', 6)
+    views = see(view, jax.random.key(1), image, draw)
+    np.testing.assert_array_equal(see(view, jax.random.key(1), image[order], draw[order]), views[order])
+    other = see(view, jax.random.key(1), image, draw + 1)
     assert all(not np.allclose(a, b) for a, b in zip(views, other, strict=True))
     names = [jax.random.key_data(row_keys(jax.random.key(1), n, draw)) for n in ('view', 'tta')]
     assert (names[0] != names[1]).any()
@@ -120,7 +121,7 @@ def test_losses_can_be_switched_off(rng):
                                            (False, False, 0.5, {'mix'})):
         config = small_config()
         with config.unlocked():
-            config.method.update(classification=clf, contrastive=contrastive, mixup=mixup)
+            config.cmc.update(classification=clf, contrastive=contrastive, mixup=mixup)
         method = methods.make(config, make_mesh(jax.devices()[:1]))
         params, state = method.init(jax.random.key(0), batch)
         _, (_, scalars) = jax.eval_shape(method.loss, params, state, batch, jax.random.key(1), 0)
@@ -132,7 +133,7 @@ def test_without_the_clean_loss_the_rest_is_the_same(rng):
     batch, values = batch_of(4, rng), []
     for clf in (True, False):
         config = small_config()
-        config.method.classification = clf
+        config.cmc.classification = clf
         method = methods.make(config, make_mesh(jax.devices()[:1]))
         params, state = method.init(jax.random.key(0), batch)
         values.append(jax.jit(method.loss)(params, state, batch, jax.random.key(1), 3))
@@ -143,7 +144,7 @@ def test_without_the_clean_loss_the_rest_is_the_same(rng):
 
 def test_something_must_train_the_classifier():
     config = small_config()
-    config.method.update(classification=False, mixup=0.0)
+    config.cmc.update(classification=False, mixup=0.0)
     with pytest.raises(UserError, match='nothing trains the classifier'):
         methods.make(config, make_mesh())
 
@@ -162,7 +163,7 @@ def test_running_statistics_come_from_the_clean_views_alone(rng):
     for mixup in (0.0, 0.5):
         config = small_config()
         with config.unlocked():
-            config.method.mixup = mixup
+            config.cmc.mixup = mixup
         method = methods.make(config, make_mesh(jax.devices()[:1]))
         params, state = method.init(jax.random.key(0), batch)
         states.append(jax.jit(method.loss)(params, state, batch, jax.random.key(1), 0)[1][0])
@@ -201,4 +202,3 @@ def test_a_small_network_can_learn_a_bright_corner():
         batch['image'][batch['label'] == 1, 2:6, 5:11, 5:11] = 250
         train, scalars = step(train, batch, jax.random.key(1))
     assert scalars['clf'] < 0.35
-    assert isinstance(method.predict(train.params, train.state, batch)['features'], jax.Array)

@@ -23,7 +23,7 @@ def batches(steps):
     for i in range(steps):
         image = rng.integers(0, 256, (BATCH, *SIZE, 1), np.uint8)
         yield {'image': image, 'label': rng.integers(0, 2, BATCH).astype(np.int32), 'site': np.zeros(BATCH, np.int32),
-               'draw': np.arange(i * BATCH, (i + 1) * BATCH, dtype=np.uint32), 'mask': np.ones(BATCH, bool)}
+               'draw': np.arange(i * BATCH, (i + 1) * BATCH, dtype=np.uint32)}
 
 
 def compiled(name, devices, dtype='float32'):

@@ -15,13 +15,12 @@ from covid_jax.runtime.mesh import make_mesh, put
 def started(name, **model):
     config = small_config('baseline,size=small')
     with config.unlocked():
-        config.prep.size, config.method.depth = (1, 32, 32), 1
+        config.prep.size = (1, 32, 32)
         config.model.update(name=name, **model)
     mesh, rng = make_mesh(), np.random.default_rng(0)
     method, tx = methods.make(config, mesh), optax.sgd(0.1)
     batch = {'image': rng.integers(0, 256, (8, 1, 32, 32, 1), np.uint8), 'label': np.arange(8, dtype=np.int32) % 2,
-             'site': np.array([0, 1, 1, 0, 1, 0, 1, 1], np.int32), 'draw': np.arange(8, dtype=np.uint32),
-             'mask': np.ones(8, bool)}
+             'site': np.array([0, 1, 1, 0, 1, 0, 1, 1], np.int32), 'draw': np.arange(8, dtype=np.uint32)}
     state = jax.jit(lambda k: run_state.create(*method.init(k, batch), tx))(jax.random.key(0))
     return method, run_state.jit_step(method, tx, mesh), state, put(mesh, batch), batch
 
@@ -48,7 +47,7 @@ def test_the_site_of_a_row_reaches_the_network():
     """In training its statistics go to its site, in prediction it is answered by its site."""
     method, step, state, sharded, batch = started('_COVIDNetRedesignTiny')
     trained = step(jax.tree.map(jnp.copy, state), sharded, jax.random.key(1))[0]
-    for module in trained.state['batch_stats'].values():
+    for module in trained.state['network']['batch_stats'].values():
         assert (module['mean'][0] != module['mean'][1]).all()
     statistics = jax.tree.map(lambda x: x.at[1].add(1), state.state)  # of the second site alone
     predict = jax.jit(method.predict)
