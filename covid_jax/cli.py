@@ -17,19 +17,21 @@ def show_plans():
     """What a step of every training of the config takes: parameters, memory, FLOPs, collectives."""
     if CONFIG.value is None:
         raise UserError('a plan of what? for example --config=configs/cmc.py')
-    from covid_jax import experiment, plan
+    from covid_jax import experiment, plan, start
 
     config, workdir = CONFIG.value, Path(WORKDIR.value or default_workdir())
-    experiment.check_ranges(config)
+    start.check_ranges(config)
     if config.ensemble.runs:
         raise UserError('--config.ensemble.runs averages finished runs, which takes no training step')
-    for stage in experiment.stages(config):
-        part = experiment.part_config(config, workdir, stage, '', config.seed)
-        if part.ensemble.runs:
+    shown = set()
+    for part in experiment.parts(config, workdir):
+        if part.config.kind != 'train' or part.stage in shown:  # a stage's folds and seeds take the same
             continue
-        if stage:
-            print(f'== {stage}', flush=True)
-        plan.show(plan.make(part, workdir / stage, TOPOLOGY.value))
+        shown.add(part.stage)
+        if part.stage:
+            print(f'== {part.stage}', flush=True)
+        devices = plan.slice_devices(TOPOLOGY.value) if TOPOLOGY.value else None
+        plan.show(plan.make(start.begin(part.config, workdir / part.folder, devices)))
 
 
 COMMANDS = {'plan': show_plans}

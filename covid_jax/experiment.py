@@ -1,160 +1,209 @@
 """What is more than one training: stages, folds, seeds and ensembles, each part in its own folder, tables at the end."""
 
+import json
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
-import numpy as np
-import rich.console
-import rich.table
+from ml_collections import ConfigDict
 
-from covid_jax import UserError, ensemble
-from covid_jax.train import check, check_shapes, train_and_evaluate
+from covid_jax import UserError, ensemble, start
+from covid_jax import config as configs
+from covid_jax.data import lineage, pipeline, sources
+from covid_jax.report import tables
+from covid_jax.runtime import workdir
+from covid_jax.train import train_and_evaluate
 
-SHOWN = ('accuracy', 'macro_f1', 'sensitivity', 'specificity', 'auc', 'average_precision', 'macro_f1_frozen')
-BRIEF = ('accuracy', 'macro_f1', 'auc')
+REFERENCES = ('init_from', 'ensemble.runs')  # fields that name earlier stages, or folders of runs, with commas between several
 
 
-def run(config, workdir):
-    """Runs all that the config asks for below `workdir`, each part where an earlier call left it; prints the table.
+class Part(NamedTuple):
+    """One training, or what else a stage does, of one fold and seed. folder: below the workdir, '' where it is the only one."""
 
-    Where config.ensemble.runs names finished runs, nothing is trained: they are averaged. Returns {folder: {split:
-    {metric: ...}}} of the last stage, the folder relative to workdir.
+    stage: str
+    fold: int
+    seed: int
+    folder: Path
+    config: ConfigDict
+
+
+class Kind(NamedTuple):
+    """check(config): UserError for what can be known before anything is done. run(part, folder, ready, say) -> metrics; ready:
+    of a training, as `prepare_trainings` has it."""
+
+    check: Callable
+    run: Callable
+
+
+KINDS = {
+    'train': Kind(lambda config: sources.check(config.data),
+                  lambda part, folder, ready, say: train_and_evaluate(*ready, say)),
+    'ensemble': Kind(ensemble.check, lambda part, folder, ready, say: ensemble.average(part.config, folder)),
+}
+
+
+def run(config, folder):
+    """Runs all that the config asks for below `folder`, each part where an earlier call left it; prints the table.
+
+    Where config.ensemble.runs names finished runs, nothing is trained: they are averaged. Returns {part: {split: {group:
+    {metric: ...}}}} of the last stage, the part's folder relative to `folder`.
     """
-    check_ranges(config)
-    workdir = Path(workdir)
-    store = config.data.store or workdir / 'store'
-    results, said = {}, set()
-
-    def say(line):
-        """Once, however many parts read the same data."""
-        if line not in said and jax.process_index() == 0:
-            print(line, flush=True)
-        said.add(line)
-
-    several = config.folds > 1 or config.seeds > 1
-    parts = [(stage, fold, seed, Path(f'fold{fold}', f'seed{seed}') if several else Path()) for stage in stages(config)
-             for fold in range(config.folds) for seed in range(config.seed, config.seed + config.seeds)]
-    ready = [part_config(config, workdir, stage, part, seed) for stage, _, seed, part in parts]
-    for c, (stage, fold, seed, part) in zip(ready, parts, strict=True):  # all of them, before the first trains
-        if not c.ensemble.runs:
-            check(c, workdir / stage / part)
-            if (fold, seed) == (0, config.seed):  # the stage's others have the same shapes
-                check_shapes(c, workdir / stage / part)
-    for c, (stage, fold, _, part) in zip(ready, parts, strict=True):
-        name, folder = Path(stage, part), workdir / stage / part
-        if jax.process_index() == 0 and name.parts:
-            print(f'== {name}', flush=True)
-        metrics = ensemble.average(c, folder) if c.ensemble.runs else train_and_evaluate(c, folder, store, fold, say)
-        results.setdefault(stage, {})[str(name)] = metrics
+    folder = Path(folder)
+    say = sayer()
+    start.check_ranges(config)
+    todo = parts(config, folder)
+    for part in todo:  # all of them, before the first trains
+        KINDS[part.config.kind].check(part.config)
+    ready = prepare_trainings(todo, folder, say)
+    results = {}
+    for part in todo:
+        if jax.process_index() == 0 and part.folder.parts:
+            print(f'== {part.folder}', flush=True)
+        metrics = KINDS[part.config.kind].run(part, folder / part.folder, ready.get(part.folder), say)
+        results.setdefault(part.stage, {})[str(part.folder)] = metrics
+        if jax.process_index() == 0:
+            write_results(folder / part.folder, part, metrics)
     if jax.process_index() == 0:
-        show(results, workdir)
-    return results[parts[-1][0]]
+        tables.show(results, folder)
+    return results[todo[-1].stage]
 
 
-def stages(config):
-    """The stages of a config in order, ('',) where it has none; given runs take the place of all."""
-    return ('',) if config.ensemble.runs else config.stages or ('',)
+def parts(config, folder):
+    """The Parts of a config in the order in which they run.
+
+    A stage with folds=1 or seeds=1 of its own, among others of several, is done once and found by all that name it. UserError
+    for a stage that is not there, or is called like a field, and for a kind that is none.
+    """
+    folder = Path(folder)
+    stages = ('',) if config.ensemble.runs else config.stages or ('',)
+    todo = []
+    for stage in stages:
+        c = stage_config(config, stage)
+        for name in ('folds', 'seeds'):
+            if c[name] not in (1, config[name]):
+                raise UserError(f'--config.{stage}.{name}={c[name]} must be 1 or as --config.{name}, {config[name]}')
+        for fold in range(c.folds):
+            for seed in range(c.seed, c.seed + c.seeds):
+                todo.append(part_config(config, folder, stage, fold, seed))
+    return todo
 
 
-def check_ranges(config):
-    """UserError for a number that cannot be."""
-    least = {'seeds': 1, 'folds': 1, 'seed': 0, 'data.split_seed': 0, 'data.workers': 0, 'train.epochs': 0,
-             'train.eval_every': 0, 'train.log_every': 1, 'eval.tta': 0, 'eval.resamples': 0}
-    for name, low in least.items():
-        value = config
-        for part in name.split('.'):
-            value = value[part]
-        if value < low:
-            raise UserError(f'--config.{name}={value} must be at least {low}')
-    if config.model.dtype not in ('auto', 'float32', 'bfloat16', 'float64'):
-        raise UserError(f'--config.model.dtype={config.model.dtype} must be auto, float32 or bfloat16')
-    if config.model.inflate not in ('mean', 'centre'):
-        raise UserError(f'--config.model.inflate={config.model.inflate} must be mean or centre')
-
-
-def part_config(config, workdir, stage, part, seed):
-    """The config of one training: the stage's overrides put in, its seed, and `init_from` as a folder."""
+def stage_config(config, stage):
+    """The config of a stage, of all its folds and seeds."""
     c = config.copy_and_resolve_references()
     if stage and stage not in c:
         raise UserError(f'config.stages names {stage!r}, which has no overrides: add config.{stage} = {{...}}')
+    if stage in configs.base():
+        raise UserError(f'a stage may not be called {stage!r}: the config has a field of that name')
     overrides = c[stage].to_dict() if stage else {}
     with c.unlocked():
         for name in config.stages:
             del c[name]
+        if (method := overrides.get('method', c.method)) != c.method:
+            if c.method in c:
+                del c[c.method]
+            c[method] = overrides.pop(method, {})
     try:
         c.update(overrides)
     except (AttributeError, KeyError, TypeError) as e:
         raise UserError(f'stage {stage!r}: {" ".join(str(e).split())}') from None
-    c.update({'stages': (), 'seeds': 1, 'seed': seed})
-    if c.init_from in config.stages:
-        c.init_from = str(workdir / c.init_from / part)
     if c.ensemble.runs:
-        runs = [run.strip() for run in c.ensemble.runs.split(',')]
-        if '' in runs or len(runs) < 2:
-            raise UserError(f'--config.ensemble.runs={c.ensemble.runs!r} must be two or more folders, with commas between them')
-        runs = [Path(workdir, run) if stage and run in config.stages else Path(run) for run in runs]
-        c.ensemble.runs = ','.join(str(run / part) for run in runs)
+        c.kind = 'ensemble'
+    if c.kind not in KINDS:
+        raise UserError(f'--config.kind={c.kind} must be one of {", ".join(KINDS)}')
     return c
 
 
-def show(results, workdir):
-    """The tables, of {stage: {folder: metrics}}: of several stages a line each; of the last, value and interval of a
-    single run, mean and spread of several; by image and, where that differs, by patient."""
-    console = rich.console.Console()
-    *_, last = results.values()
-    splits = next(iter(last.values())) or {}
-    labelled = [s for s in ('test', 'val') if s in splits and splits[s]['accuracy']['n']]
-    split = (labelled or list(splits) or [None])[0]
-    if len(results) > 1 and split:
-        _show_stages(console, results, split)
-    for name in (split, f'{split}_patients'):
-        if name in splits:
-            _show_split(console, last, name)
-    if not splits:
-        console.print('no val and no test split: nothing was evaluated')
-    console.print(f'predictions, metrics and plots: {", ".join(str(workdir / folder) for folder in last)}', soft_wrap=True)
-    console.print('Research software, not a medical device.')
+def part_config(config, folder, stage, fold, seed):
+    """The Part of a stage, a fold and a seed: earlier stages that it names become folders."""
+    c = stage_config(config, stage)
+    here = part_folder(config, c, stage, fold, seed)
+    c.update({'stages': (), 'seeds': 1, 'seed': seed, 'fold': fold})
+    c.data.store = c.data.store or str(folder / 'store')
+    for name in REFERENCES:
+        *sections, last = name.split('.')
+        at = c
+        for section in sections:
+            at = at[section]
+        at[last] = ','.join(_earlier(config, folder, run.strip(), stage, fold, seed) for run in at[last].split(','))
+    return Part(stage, fold, seed, here, c)
 
 
-def _show_stages(console, results, split):
-    *_, last = results.values()
-    what = 'value and 95 % interval' if len(last) == 1 else 'mean ± s.d.'
-    table = rich.table.Table('stage', *BRIEF, title=f'{_title(last, split)}: {what}')
-    for stage, parts in results.items():
-        cells = [_cells([metrics[split][metric] for metrics in parts.values()]) for metric in BRIEF]
-        table.add_row(stage, *(f'{value} ({spread.replace(" to ", "-")})' if spread and len(parts) == 1 else value
-                               for value, spread in cells))
-    console.print(table)
+def part_folder(config, c, stage, fold, seed):
+    """stage/fold0/seed0, without fold and seed where there is one of each, and without either where the stage has one alone."""
+    several = config.folds > 1 or config.seeds > 1
+    once = {name: c[name] == 1 < config[name] for name in ('folds', 'seeds')}
+    names = [stage]
+    if several and not once['folds']:
+        names.append(f'fold{fold}')
+    if several and not once['seeds']:
+        names.append(f'seed{seed}')
+    return Path(*names)
 
 
-def _show_split(console, parts, split):
-    runs, reasons = [metrics[split] for metrics in parts.values()], {}
-    columns = ('value', '95 % interval') if len(runs) == 1 else ('mean ± s.d.', 'median, range')
-    table = rich.table.Table('metric', *columns, title=_title(parts, split))
-    for metric in SHOWN if split.startswith('test') else SHOWN[:-1]:  # the threshold was frozen on val itself
-        entries = [run[metric] for run in runs if metric in run]
-        if entries:
-            table.add_row(metric, *_cells(entries))
-            for e in entries:
-                reasons |= dict.fromkeys(e.get('reason', '').split('; '))
-    console.print(table)
-    for reason in filter(None, reasons):
-        console.print(reason, soft_wrap=True)
+def _earlier(config, folder, run, stage, fold, seed):
+    """The folder of the run that a part names: that of an earlier stage, of the same fold and seed where it has several."""
+    if run not in config.stages:
+        return run
+    if config.stages.index(run) >= config.stages.index(stage):
+        raise UserError(f'stage {stage!r} names {run!r}, which does not come before it')
+    c = stage_config(config, run)
+    return str(folder / part_folder(config, c, run, fold, seed if c.seeds > 1 else c.seed))
 
 
-def _title(parts, split):
-    name = split.replace('_patients', ', by patient')
-    chosen = ' (it chose the checkpoint)' if split.startswith('val') else ''
-    positive = next(iter(parts.values()))[split]['auc']['positive']
-    return f'{name}{chosen}, positive class {positive}' + (f', {len(parts)} runs' if len(parts) > 1 else '')
+def prepare_trainings(todo, folder, say):
+    """{folder of a part: (its Run, the survey of its data, what the runs before it learnt from)} of all that is trained.
+
+    UserError for what is wrong with any of them, before the first trains: the cheapest check of all comes before the next of
+    any. Runs of equal shapes are traced once, equal data are surveyed once.
+    """
+    trained = [part for part in todo if part.config.kind == 'train']
+    runs = {part.folder: start.begin(part.config, folder / part.folder) for part in trained}
+    traced, surveys, learnt, ready = set(), {}, {}, {}
+    for run in runs.values():
+        if (shape := _fingerprint(run, without=('seed', 'fold', 'init_from', 'data', 'train.lr'))) not in traced:
+            start.trace(run)
+            traced.add(shape)
+    for name, run in runs.items():
+        c = run.config
+        data = json.dumps([c.data.to_json(), c.prep.to_json(), c.folds, c.fold, run.method.labelled])
+        if data not in surveys:
+            surveys[data] = pipeline.survey(c, c.data.store, run.method.labelled, say)
+        survey = surveys[data]
+        source = os.path.normpath(c.init_from) if c.init_from else ''
+        before = []
+        if source in learnt:
+            before = lineage.inherited(learnt[source], source)
+        elif source:
+            before = lineage.inherited(lineage.read(source), source)
+        if not c.allow_leak:
+            lineage.refuse(lineage.leaks(survey.exams, survey.hashes, before), survey.exams)
+        learnt[os.path.normpath(run.folder)] = [*lineage.own(survey.exams, survey.hashes), *before]
+        ready[name] = run, survey, before
+    return ready
 
 
-def _cells(entries):
-    values = [e['value'] for e in entries]
-    if None in values:
-        return '-', ''
-    if len(entries) > 1:
-        return (f'{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}',
-                f'{np.median(values):.3f}, {min(values):.3f} to {max(values):.3f}')
-    e = entries[0]
-    return f'{e["value"]:.3f}', '' if e.get('low') is None else f'{e["low"]:.3f} to {e["high"]:.3f}'
+def _fingerprint(run, without):
+    fields = workdir.fields(run.config)
+    return json.dumps({name: value for name, value in fields.items()
+                       if not any(name == skip or name.startswith(f'{skip}.') for skip in without)})
+
+
+def write_results(folder, part, metrics):
+    """results.json: what a part was, and its metrics."""
+    result = {'kind': part.config.kind, 'stage': part.stage, 'fold': part.fold, 'seed': part.seed, 'metrics': metrics}
+    workdir.write(Path(folder) / 'results.json', json.dumps(result, indent=1))
+
+
+def sayer():
+    """say(line): prints each line once, on the first host, however many parts say it."""
+    said = set()
+
+    def say(line):
+        if line not in said and jax.process_index() == 0:
+            print(line, flush=True)
+        said.add(line)
+
+    return say

@@ -14,13 +14,13 @@ import time
 import jax
 import rich.console
 import rich.table
+from clu import parameter_overview
 from jax.experimental import topologies
 
-from covid_jax import UserError, methods
+from covid_jax import UserError
 from covid_jax.runtime import optim
-from covid_jax.runtime.mesh import make_mesh
 from covid_jax.runtime.state import create, jit_step
-from covid_jax.train import resolve, rows
+from covid_jax.start import abstract_batch
 
 GIB = 2**30
 HBM = {'TPU v4': 32, 'TPU v5 lite': 16, 'TPU v5': 95, 'TPU v5p': 95, 'TPU v6 lite': 32}  # GiB a device, by device_kind
@@ -44,6 +44,7 @@ class Plan:
     devices: int
     hbm: int | None
     batch: int
+    overview: str
     parameters: int
     state: dict
     activations: int
@@ -62,18 +63,14 @@ class Plan:
         return m['arguments'] + m['outputs'] - m['donated'] + m['temporaries'] + m['code']
 
 
-def make(config, workdir, topology=''):
-    """The Plan of a config's step, on this host's devices or on a TPU slice by name.
-
-    UserError for a slice that is none, a TPU compiler that is not installed, a batch that does not divide.
-    """
-    mesh = make_mesh(slice_devices(topology) if topology else None)
-    config = resolve(config, workdir, mesh.size)
-    method = methods.make(config, mesh)
+def make(run):
+    """The Plan of a run's step, as start.begin has it: on this host's devices, or on those of a TPU slice that is not there."""
+    config, method, mesh = run.config, run.method, run.mesh
     device = mesh.devices.flat[0]
     train, step = abstract_step(config, method, mesh)
     params = jax.tree.leaves(train.params)
-    plan = Plan(device.device_kind, mesh.size, hbm(device), config.train.batch, sum(x.size for x in params),
+    plan = Plan(device.device_kind, mesh.size, hbm(device), config.train.batch,
+                parameter_overview.get_parameter_overview(train.params, include_stats=False), sum(x.size for x in params),
                 {'parameters': size(train.params), 'optimizer': size(train.opt_state), 'statistics': size(train.state)},
                 activations(config, method, train) // mesh.size, {}, None, None, [], [], 0.0)
     began = time.monotonic()
@@ -91,7 +88,7 @@ def make(config, workdir, topology=''):
                    'code': memory.generated_code_size_in_bytes}
     plan.flops, plan.bytes_accessed = cost.get('flops'), cost.get('bytes accessed')
     plan.moved = collectives(compiled.as_text())
-    view = math.prod(config.prep.size[1:]) * config.method.get('depth', config.prep.size[0])
+    view = math.prod(config.prep.size[1:]) * (config.views.depth or config.prep.size[0])
     sizes = {x.size for x in params}
     plan.volumes = [m for m in plan.moved if math.prod(m[2]) >= view and math.prod(m[2]) not in sizes]
     return plan
@@ -99,10 +96,10 @@ def make(config, workdir, topology=''):
 
 def abstract_step(config, method, mesh):
     """The training state as shapes, and the loop's own jitted step, lowered for the mesh."""
-    key, batch = jax.eval_shape(jax.random.key, 0), rows(config, config.train.batch)
-    params = jax.eval_shape(method.init, key, rows(config, 1))[0]
+    key, batch = jax.eval_shape(jax.random.key, 0), abstract_batch(config, config.train.batch)
+    params = jax.eval_shape(method.init, key, abstract_batch(config, 1))[0]
     tx = optim.make(config.train, 1, method.frozen(params))  # how many steps an epoch has changes no shape
-    train = jax.eval_shape(lambda k, b: create(*method.init(k, b), tx), key, rows(config, 1))
+    train = jax.eval_shape(lambda k, b: create(*method.init(k, b), tx), key, abstract_batch(config, 1))
     return train, jit_step(method, tx, mesh).lower(train, batch, key)
 
 
@@ -123,7 +120,7 @@ def activations(config, method, train):
         return jax.vjp(lambda p: method.loss(p, state, batch, key, step), params, has_aux=True)[1]
 
     key, n = jax.eval_shape(jax.random.key, 0), config.train.batch
-    one, two = (size(jax.eval_shape(residuals, train.params, train.state, rows(config, m), key, train.step))
+    one, two = (size(jax.eval_shape(residuals, train.params, train.state, abstract_batch(config, m), key, train.step))
                 for m in (n, 2 * n))
     return two - one
 
@@ -200,6 +197,7 @@ def show(plan):
     for name, value in lines(plan):
         table.add_row(name, value)
     console = rich.console.Console()
+    print(plan.overview)
     console.print(table)
     for line in verdict(plan):
         console.print(line, soft_wrap=True, highlight=False)

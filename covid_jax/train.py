@@ -1,223 +1,146 @@
 """The loop: the same for every method."""
 
+import itertools
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
+from clu import parameter_overview
 from jax.experimental import multihost_utils
 
-from covid_jax import UserError, evaluate, methods
-from covid_jax import config as configs
-from covid_jax.data import pipeline
-from covid_jax.models import pretrained, sites
-from covid_jax.runtime import checkpoint, optim
+from covid_jax import UserError, evaluate, start
+from covid_jax.data import lineage, pipeline
+from covid_jax.predictions import write_features
+from covid_jax.runtime import checkpoint, workdir
 from covid_jax.runtime.interrupt import Interrupted, requests
-from covid_jax.runtime.mesh import default_batch, make_mesh, put, replicated
-from covid_jax.runtime.state import create, jit_step
-from covid_jax.runtime.writers import Writer, progress
+from covid_jax.runtime.mesh import put, replicated
+from covid_jax.runtime.state import jit_step
+from covid_jax.runtime.writers import Writer, progress, stopwatch
+
+LOWEST = ('loss',)  # scores of which the lowest is the best
 
 
-def train_and_evaluate(config, workdir, store='', fold=0, say=print):
-    """Trains one network and evaluates it; goes on where an earlier call with the same workdir was stopped.
+class Session(NamedTuple):
+    """What a loop works with. order: of the training exams; total: steps in all; eval_every: steps between validations; key:
+    the run's; loss, predict: the method's, compiled."""
 
-    config: from a config file, unlocked or not; it is not changed. store: where prepared scans are kept, for runs that
-    share them. say: is called with each line that a user should know about the data. Returns {split: {metric: {value, low,
-    high, n}}}.
+    run: start.Run
+    dataset: pipeline.Dataset
+    order: pipeline.Order
+    total: int
+    eval_every: int
+    key: jax.Array
+    loss: Callable
+    predict: Callable
+    checkpoints: ocp.CheckpointManager
+
+
+def train_and_evaluate(run, survey, before=(), say=print):
+    """Trains one network and evaluates it; goes on where an earlier call with the same folder was stopped.
+
+    run: as from start.begin. survey: of its data, as from pipeline.survey. before: what the runs before it learnt from, as
+    from lineage.inherited. say: is called with each line that a user should know. Returns {split: {group: {metric: {value,
+    low, high, n}}}}, empty where the method does not classify; None on all hosts but the first.
     """
-    workdir = Path(workdir)
-    mesh = make_mesh()
-    config = resolve(config, workdir, mesh.size)
-    configs.check(config, workdir)
-    method = methods.make(config, mesh)
-    dataset = pipeline.load(config, store or config.data.store or workdir / 'store', fold, say,
-                            partial(check_data, config, workdir, say))
-    check_sites(config.model, dataset.exams, say)
-    announce(dataset, say)
-    steps_per_epoch = len(dataset.of_split('train')) / config.train.batch
-    total = max(1, round(config.train.epochs * steps_per_epoch))
-    key = jax.jit(partial(jax.random.key, config.seed), out_shardings=replicated(mesh))()
-    state, tx = initial_state(config, method, steps_per_epoch, key, mesh)
-    predict = evaluate.predictor(method, mesh)
-    latest = checkpoint.latest_step(workdir / 'checkpoints')
-    if latest is None and config.init_from:
-        state = start_from(config.init_from, state)
-    elif latest is None and config.model.pretrained:
-        state = start_from_weights(config.model, workdir, state)
+    config, folder = run.config, run.folder
+    first = jax.process_index() == 0
+    mine = workdir.fields(config)
+    workdir.check(mine, folder, start.defaults(config.method), survey.digest)
+    start.check_sites(config, survey.exams, say)
+    leaks = lineage.leaks(survey.exams, survey.hashes, before)
+    if not config.allow_leak:
+        lineage.refuse(leaks, survey.exams)
+    dataset = pipeline.prepare(survey, config.data.store or folder / 'store', config.data.workers, say)
+    announce(run, dataset, say)
+    order = pipeline.order(dataset, config.train.order, config.train.batch, config.seed)
+    total = max(1, round(config.train.epochs * order.epoch))
+    key = jax.jit(partial(jax.random.key, config.seed), out_shardings=replicated(run.mesh))()
+    state, tx = start.initial_state(run, order.epoch, jax.random.fold_in(key, 0), say)
+    latest = checkpoint.latest_step(folder / 'checkpoints')
 
-    with checkpoint.manager(workdir / 'checkpoints') as checkpoints:
+    with checkpoint.manager(folder / 'checkpoints') as checkpoints:
         if latest is not None:
             state = checkpoint.restore(checkpoints, latest, state)
-        if jax.process_index() == 0:  # after the start: one that fails must not claim the folder
-            configs.keep(config, workdir, dataset.digest)
-            evaluate.write_quarantine(workdir, dataset)
-        if int(state.step) < total:
-            step = jit_step(method, tx, mesh)
-            eval_every = max(1, round(config.train.eval_every * steps_per_epoch))
+        if first:  # after the start: one that fails must not claim the folder
+            workdir.keep(mine, folder, dataset=survey.digest, sites=list(dataset.sites), versions=start.versions())
+            evaluate.write_quarantine(folder, dataset.broken)
+            lineage.write(folder, [*lineage.own(dataset.exams, dataset.hashes), *before])
+            overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
+            workdir.write(folder / 'network.txt', overview + '\n')
+        eval_every = max(1, round(config.train.eval_every * order.epoch))
+        loss = jax.jit(run.method.loss, out_shardings=replicated(run.mesh))
+        predict = evaluate.predictor(run.method, run.mesh)
+        session = Session(run, dataset, order, total, eval_every, key, loss, predict, checkpoints)
+        if int(state.step) < total and not exhausted(session, int(state.step)):
             with requests() as asked:
-                state = loop(config, workdir, dataset, mesh, step, predict, state, key, total, eval_every, checkpoints,
-                             asked)
+                state = loop(session, jit_step(run.method, tx, run.mesh), state, asked)
         checkpoints.wait_until_finished()
         best = checkpoints.best_step()
         if best is not None and best != int(state.step):
             state = checkpoint.restore(checkpoints, best, state)
-
-    tta_key = jax.random.fold_in(key, 2)
-    present = [s for s in ('val', 'test') if len(dataset.of_split(s))]
-    probabilities = {s: evaluate.predict_split(predict, state, dataset, s, config.eval.batch, mesh, tta_key, config.eval.tta)
-                     for s in present}
-    if jax.process_index() == 0:
-        return evaluate.write_report(config, workdir, dataset, probabilities)
+    return report(session, state, leaks)
 
 
-def check(config, workdir):
-    """UserError for what can be known to be wrong before a scan is read: batch sizes, method, network, file of weights."""
-    mesh = make_mesh()
-    config = resolve(config, workdir, mesh.size)
-    methods.make(config, mesh)
-    if from_file(config, workdir):
-        pretrained.find(config.model.pretrained, config.model.name)
-
-
-def from_file(config, workdir):
-    """Whether the run starts from a file of weights."""
-    given = config.model.pretrained and not config.init_from and not Path(config.model.pretrained).is_dir()
-    return given and not Path(workdir, 'checkpoints').exists()
-
-
-def check_shapes(config, workdir):
-    """UserError where the network does not take the config's scans, by tracing a step of training and of evaluation, or the
-    file of weights."""
-    mesh = make_mesh()
-    config = resolve(config, workdir, mesh.size)
-    method, key = methods.make(config, mesh), jax.eval_shape(jax.random.key, 0)
-    params, state = jax.eval_shape(method.init, key, rows(config, 1))
-    jax.eval_shape(method.loss, params, state, rows(config, config.train.batch), key, 0)
-    jax.eval_shape(method.predict, params, state, rows(config, config.eval.batch))
-    if from_file(config, workdir):
-        read_weights(config.model, params, state)
-
-
-def check_data(config, workdir, say, digest, exams):
-    configs.check(config, workdir, digest)
-    check_sites(config.model, exams, say)
-
-
-def rows(config, n):
-    """A batch of n scans, as shapes."""
-    fields = {'label': jnp.int32, 'site': jnp.int32, 'draw': jnp.uint32, 'mask': jnp.bool}
-    return {'image': jax.ShapeDtypeStruct((n, *config.prep.size, 1), jnp.uint8),
-            **{name: jax.ShapeDtypeStruct((n,), dtype) for name, dtype in fields.items()}}
-
-
-def resolve(config, workdir, devices):
-    """A copy of the config with the batch sizes filled in. UserError where they do not divide over the devices."""
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-        config.train.batch = config.train.batch or configs.kept_batch(workdir) or default_batch(devices)
-        config.eval.batch = config.eval.batch or config.train.batch
-    for name in ('train', 'eval'):
-        batch = config[name].batch
-        if batch < 1 or batch % devices:
-            raise UserError(f'--config.{name}.batch={batch} does not divide over {devices} devices: '
-                            f'take a multiple of {devices}')
-    return config
-
-
-def announce(dataset, say):
+def announce(run, dataset, say):
+    """What the splits that are empty mean."""
     for name, why in (('val', 'the last checkpoint is evaluated, no threshold is frozen'), ('test', 'no test metrics')):
-        if not len(dataset.of_split(name)):
+        if not len(dataset.of_split(name)) and run.method.labelled:
             say(f'no {name} split: {why}')
 
 
-def check_sites(model, exams, say):
-    """UserError where the network normalises by another number of sites than are trained on."""
-    normalised = model.sites or sites(model.name)
-    if normalised < 2:
-        return
-    trained = sorted({e.site for e in exams if e.split == 'train'})
-    if normalised != len(trained):
-        raise UserError(f'{model.name} normalises {normalised} sites, not the {len(trained)} to train on ({", ".join(trained)}): '
-                        f'set --config.model.sites={len(trained)}')
-    if unseen := sorted({e.site for e in exams if e.split} - {*trained}):
-        say(f'no scan of {", ".join(unseen)} is trained on: there the answer is the average of the answers at '
-            f'{", ".join(trained)}')
-
-
-def initial_state(config, method, steps_per_epoch, key, mesh):
-    batch = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), rows(config, 1))
-    init = partial(method.init, batch=batch)
-    tx = optim.make(config.train, steps_per_epoch, method.frozen(jax.eval_shape(init, key)[0]))
-    return jax.jit(lambda k: create(*init(k), tx), out_shardings=replicated(mesh))(jax.random.fold_in(key, 0)), tx
-
-
-def start_from(source, state):
-    params, kept = checkpoint.initial_params(source, state.params)
-    if jax.process_index() == 0:
-        print(f'started from {source}; freshly initialised: {", ".join(kept) or "nothing"}', flush=True)
-    return state.replace(params=params)
-
-
-def start_from_weights(model, workdir, state):
-    """The state with the network of a file of weights, or of a run's folder; pretrained.txt says what became of each."""
-    if Path(model.pretrained).is_dir():
-        return start_from(model.pretrained, state)
-    variables, new, report = read_weights(model, state.params, state.state)
-    new = jax.tree.map(lambda x, old: jax.device_put(x, old.sharding), new, variables)
-    if jax.process_index() == 0:
-        print(f'started from {model.pretrained}: {pretrained.summary(report)}; see pretrained.txt', flush=True)
-        (workdir / 'pretrained.txt').write_text(pretrained.table(report))
-    params = {**state.params, 'network': new.pop('params')}
-    return state.replace(params=params, state={**state.state, **new})
-
-
-def read_weights(model, params, state):
-    """The network's variables, the same from its file of weights, and the report on each tensor."""
-    variables = {'params': params['network']} | {k: x for k, x in state.items() if k == 'batch_stats'}
-    return variables, *pretrained.convert(variables, pretrained.load(model.pretrained, model.name), model.name, model.inflate)
-
-
-def loop(config, workdir, dataset, mesh, step, predict, state, key, total, eval_every, checkpoints, asked):
-    """Steps until `total`, with validation and a checkpoint every `eval_every`; Interrupted after a saved stop."""
+def loop(session, step, state, asked):
+    """Steps until the last, with validation and a checkpoint every `eval_every`; Interrupted after a saved stop."""
+    run, config = session.run, session.run.config
     hosts = jax.process_index(), jax.process_count()
-    first, batch_size = hosts[0] == 0, config.train.batch
+    first = hosts[0] == 0
     done = int(state.step)
-    writer = Writer(workdir, done) if first else None
+    writer = Writer(run.folder, done) if first else None
+    clock = stopwatch(run.folder)
     rows = []
-    augment_key = jax.random.fold_in(key, 1)
-    train = pipeline.train_batches(dataset, batch_size, config.seed, done, *hosts)
-    with train as batches, progress(total, done, batch_size, first) as tell:
+    augment_key = jax.random.fold_in(session.key, 1)
+    train = pipeline.train_batches(session.dataset, session.order, config.train.batch, done, *hosts)
+    with train as batches, progress(session.total, done, config.train.batch, first) as tell:
         for batch in batches:
-            state, scalars = step(state, put(mesh, batch), augment_key)
+            state, scalars = step(state, put(run.mesh, batch), augment_key)
             rows.append({'step': done, **scalars})
             done += 1
-            evaluating = done % eval_every == 0 or done == total
+            evaluating = done % session.eval_every == 0 or done == session.total
             logging = evaluating or done % config.train.log_every == 0
             stop = asked() if hosts[1] == 1 else logging and agreed(asked())
             score = None
             if logging or stop:
                 check_finite(state)
             if evaluating:
-                score, validation = validate(config, dataset, mesh, predict, state)
+                score, validation = validate(session, state)
                 rows[-1] |= validation
             if logging or stop:
                 rows = [{name: value if name == 'step' else float(value) for name, value in row.items()}
                         for row in jax.device_get(rows)]
                 if first:
                     writer.write(rows)
+                    clock.save()
                 tell(done, f'loss {rows[-1]["loss"]:.4f}')
                 rows = []
             if evaluating or stop:  # after the rows: a restart keeps the rows of the steps before it
-                checkpoint.save(checkpoints, state, score)
+                checkpoint.save(session.checkpoints, state, score)
             if stop:
-                checkpoints.wait_until_finished()
+                session.checkpoints.wait_until_finished()
                 raise Interrupted(stop, done)
-            if done == total:
+            if done == session.total or evaluating and exhausted(session, done):
                 break
     if first:
         writer.close()
     return state
+
+
+def exhausted(session, step):
+    """Whether so many validations as config.train.patience says have passed without a better score."""
+    patience = session.run.config.train.patience * session.eval_every
+    return 0 < patience <= checkpoint.since_better(session.checkpoints, step)
 
 
 def check_finite(state):
@@ -231,11 +154,61 @@ def agreed(number):
     return int(multihost_utils.process_allgather(np.int32(number)).max())
 
 
-def validate(config, dataset, mesh, predict, state):
-    """Macro F1 of the validation split (None where it is undefined) and the row's scalars."""
+def validate(session, state):
+    """The score of a checkpoint by config.eval.select, higher is better, or None; and the validation split's scalars.
+
+    Selected is a metric of the validation split (macro F1 by default, where the method classifies), or a scalar that the loss
+    gives there: the lowest 'loss' (the default of other methods), the highest of any other.
+    """
+    run, dataset = session.run, session.dataset
     if not len(dataset.of_split('val')):
         return None, {}
-    probability = evaluate.predict_split(predict, state, dataset, 'val', config.eval.batch, mesh)
-    metrics = evaluate.split_metrics(config, dataset, 'val', probability)
-    values = {f'val/{name}': jnp.float32(m['value']) for name, m in metrics.items() if m['value'] is not None}
-    return metrics['macro_f1']['value'], values
+    metrics = {}
+    predictions = evaluate.collect(run, session.predict, state, dataset, ('val',))
+    if predictions.probability is not None:
+        metrics = evaluate.score(predictions)
+    values = {name: m['value'] for name, m in metrics.items() if m['value'] is not None}
+    select = run.config.eval.select
+    if select == 'auto':
+        select = 'macro_f1' if metrics else 'loss'
+    if select != 'last' and select not in metrics:
+        values |= val_losses(session, state)
+    score = values.get(select)
+    if select in LOWEST:
+        score = -score
+    return score, {f'val/{name}': jnp.float32(value) for name, value in values.items()}
+
+
+def val_losses(session, state):
+    """{scalar: mean} of the loss over whole batches of the validation split, the same views each time; a split of less than a
+    batch fills one with repeats."""
+    batch = session.run.config.train.batch
+    whole = max(1, len(session.dataset.of_split('val')) // batch)
+    key = jax.random.fold_in(session.key, 3)
+    found = []
+    hosts = jax.process_index(), jax.process_count()
+    with pipeline.eval_batches(session.dataset, 'val', batch, *hosts) as batches:
+        for b in itertools.islice(batches, whole):
+            value, (_, scalars) = session.loss(state.params, state.state, put(session.run.mesh, b), key, state.step)
+            found.append({'loss': value, **scalars})
+    return jax.tree.map(lambda *x: float(np.mean(x)), *jax.device_get(found))
+
+
+def report(session, state, leaks):
+    """Evaluates val and test and leaves all that a run leaves of it. Returns the metrics, as train_and_evaluate does."""
+    run, config = session.run, session.run.config
+    splits = ('val', 'test', 'train') if config.eval.features else ('val', 'test')
+    key = jax.random.fold_in(session.key, 2)
+    answers = evaluate.collect(run, session.predict, state, session.dataset, splits, key)
+    if jax.process_index() > 0:
+        return None
+    if config.eval.features:
+        write_features(run.folder / 'features.npz', answers)
+    evaluated = answers.at([i for i, e in enumerate(answers.exams) if e.split != 'train'])
+    if evaluated.probability is None or not evaluated.exams:
+        return {}
+    note = ''
+    if leaks:
+        evaluated.columns['seen'] = np.array([e.id in leaks for e in evaluated.exams], np.float32)
+        note = f'{len(leaks)} exams are of patients that {next(iter(leaks.values()))} learnt from'
+    return evaluate.write_report(run.folder, evaluated, config.eval.resamples, config.seed, session.dataset.broken, note)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-SMALL = ['--config.prep.size=(8,16,16)', '--config.method.depth=6', '--config.method.projection=8',
+SMALL = ['--config.prep.size=(8,16,16)', '--config.views.depth=6', '--config.cmc.projection=8',
          '--config.model.name=_ResNeStTiny', '--config.train.batch=4']
 
 

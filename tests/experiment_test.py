@@ -3,13 +3,15 @@ import csv
 import io
 import json
 
+import jax
 import numpy as np
 import pytest
 from conftest import small_config
 from ml_collections import ConfigDict
 
-from covid_jax import UserError, config, experiment
+from covid_jax import UserError, config, experiment, start
 from covid_jax.methods.method import build_network
+from covid_jax.runtime import workdir
 from covid_jax.runtime.mesh import make_mesh
 
 
@@ -43,15 +45,15 @@ def test_a_stage_starts_from_an_earlier_one(tmp_path, capsys):
     c = small_config()
     with c.unlocked():
         c.stages = ('first', 'second')
-        c.first = ConfigDict({'method': {'name': 'supervised'}, 'train': {'epochs': 1.0}})
+        c.first = ConfigDict({'method': 'supervised', 'train': {'epochs': 1.0}})
         c.second = ConfigDict({'init_from': 'first', 'train': {'epochs': 1.0}})
         c.eval.tta = 0
     results = experiment.run(c, tmp_path)
     assert list(results) == ['second']
-    assert json.loads((tmp_path / 'first' / 'config.json').read_text())['method']['name'] == 'supervised'
-    assert json.loads((tmp_path / 'second' / 'config.json').read_text())['init_from'] == str(tmp_path / 'first')
+    assert json.loads((tmp_path / 'first' / 'config.json').read_text())['method'] == 'supervised'
+    assert json.loads((tmp_path / 'second' / 'config.json').read_text())['init_from'] == '../first'
     out = capsys.readouterr().out
-    assert f"started from {tmp_path / 'first'}; freshly initialised: ['log_sigma'], ['projector']" in out
+    assert f"started from {tmp_path / 'first'}; freshly initialised: log_sigma, network/classifier/" in out
 
 
 def test_a_stage_without_overrides():
@@ -59,7 +61,7 @@ def test_a_stage_without_overrides():
     with c.unlocked():
         c.stages = ('luna',)
     with pytest.raises(UserError, match='luna'):
-        experiment.part_config(c, '.', 'luna', '', 0)
+        experiment.parts(c, '.')
 
 
 @pytest.mark.parametrize('arg,expected', [('', ('model4', 'small')), ('model1', ('model1', 'small')),
@@ -76,17 +78,15 @@ def test_rows_that_are_none(arg):
 
 
 def test_the_batch_of_a_run_is_kept_on_other_devices(tmp_path):
-    from covid_jax.train import resolve
-
     c = small_config()
     with c.unlocked():
         c.train.batch = 0
-    first = resolve(c, tmp_path, 1)
+    first = start.begin(c, tmp_path, jax.devices()[:1]).config
     assert first.train.batch == 8 and c.train.batch == 0
-    config.keep(first, tmp_path, 'digest')
-    assert resolve(c, tmp_path, 2).train.batch == 8
+    workdir.keep(workdir.fields(first), tmp_path, dataset='digest')
+    assert start.begin(c, tmp_path, jax.devices()[:2]).config.train.batch == 8
     with pytest.raises(UserError, match='multiple of 3'):
-        resolve(c, tmp_path, 3)
+        start.begin(c, tmp_path, jax.devices()[:3])
 
 
 def model5():
@@ -95,7 +95,7 @@ def model5():
     with c.unlocked():
         for stage, name in (('model1', '_ResNetTiny'), ('model3', '_ResNeStTiny'), ('model4', '_ResNeStTiny')):
             c[stage].model.name = name
-            c[stage].method.depth = 6
+            c[stage].views.depth = 6
         c.train.update(epochs=1.0, lr=1e-2)
     return c
 
@@ -126,8 +126,8 @@ def test_model5_is_the_mean_of_three_stages(ensemble):
     assert len({stage[name][2] for stage in stages}) == 3
     assert {p.name for p in (workdir / 'model5').iterdir()} == {
         'config.json', 'metrics.json', 'predictions.csv', 'roc.png', 'confusion_val.png', 'confusion_test.png',
-        'roc_runs_val.png', 'roc_runs_test.png'}
-    assert list(results) == ['model5'] and results['model5']['test']['accuracy']['n'] == 8
+        'roc_runs_val.png', 'roc_runs_test.png', 'exams.csv', 'results.json'}
+    assert list(results) == ['model5'] and results['model5']['test']['all']['accuracy']['n'] == 8
     assert len(list((workdir / 'store').glob('*/table.json'))) == 1  # prepared once
     lines = [line.split()[1] for line in printed.splitlines() if line.startswith('\u2502')]
     assert lines[:4] == ['model1', 'model3', 'model4', 'model5']
@@ -165,7 +165,7 @@ def test_each_seed_has_its_ensemble(tmp_path, capsys):
     c.seeds, c.ensemble.runs = 2, f'{tmp_path}/a, {tmp_path}/b'
     results = experiment.run(c, tmp_path / 'mean')
     assert [predicted(tmp_path / 'mean' / part)['x'][2] for part in results] == [0.2, 0.7]
-    assert [r['test']['accuracy']['value'] for r in results.values()] == [0, 1]
+    assert [r['test']['all']['accuracy']['value'] for r in results.values()] == [0, 1]
     assert '2 runs' in ' '.join(capsys.readouterr().out.split())
 
 
@@ -175,7 +175,7 @@ def test_a_stage_that_overrides_what_is_not_there(tmp_path):
         c.stages = ('luna',)
         c.luna = ConfigDict({'train': {'epoch': 3}})
     with pytest.raises(UserError, match='luna.*epoch'):
-        experiment.part_config(c, tmp_path, 'luna', '', 0)
+        experiment.parts(c, tmp_path)
     with pytest.raises(KeyError, match='epoch'):
         config.stage(c, {'train': {'epoch': 3}})
 
@@ -221,7 +221,7 @@ def test_the_challenge(tmp_path, capsys, rng):
         c.data.source, c.data.root = 'cov19_ct_db', str(tmp_path / 'data')
         c.train.epochs = 1.0
     results = experiment.run(c, tmp_path / 'run')
-    assert results['.']['val']['accuracy']['n'] == 4 and results['.']['test']['accuracy']['value'] is None
+    assert results['.']['val']['all']['accuracy']['n'] == 4 and results['.']['test']['all']['accuracy']['value'] is None
     assert 'val (it chose the checkpoint), positive class covid' in ' '.join(capsys.readouterr().out.split())
     scans = {name.split('/')[1] for name, (split, _, _) in predicted(tmp_path / 'run').items() if split == 'test'}
     assert scans == {'ct_scan_0', 'ct_scan_1', 'ct_scan_2'}
@@ -240,7 +240,7 @@ def test_a_network_that_normalises_by_site(tmp_path, capsys, rng):
     c = small_config('baseline,size=small')
     with c.unlocked():
         c.data.source, c.data.root = 'manifest', str(tmp_path / 'scans.csv')
-        c.model.name, c.prep.size, c.method.depth = '_COVIDNetRedesignTiny', (1, 16, 16), 1
+        c.model.name, c.prep.size = '_COVIDNetRedesignTiny', (1, 16, 16)
         c.train.epochs, c.eval.tta = 2.0, 0
         c.model.sites = 3
     with pytest.raises(UserError, match=r'normalises 3 sites, not the 2 .* \(oslo, rome\): set --config.model.sites=2$'):
@@ -258,13 +258,13 @@ def test_a_network_that_normalises_by_site(tmp_path, capsys, rng):
 @pytest.mark.parametrize('fields, line', [
     ({'model.name': 'CRNet'}, r'CRNet takes grey images of 224x224.*--config.prep.size=\(1,224,224\)'),
     ({'model.name': 'VGG16'}, 'no less than 32x32x32 .*, not 8x16x16: set --config.prep.size, and for a volume'),
-    ({'model.name': '_VGGTiny'}, '8x16x16, and was given 4x16x16: set --config.method.depth=8'),
+    ({'model.name': '_VGGTiny'}, '8x16x16, and was given 4x16x16: set --config.views.depth=8'),
     ({'model.inflate': 'center'}, '--config.model.inflate=center must be mean or centre'),
     ({'model.pretrained': __file__}, 'experiment_test.py is not read: weights are .safetensors')])
 def test_what_the_network_cannot_take_is_said_before_a_scan_is_prepared(tmp_path, fields, line):
     c = small_config('baseline,size=small')
     with c.unlocked():
-        c.method.depth = 4
+        c.views.depth = 4
         c.update_from_flattened_dict(fields)
     with pytest.raises(UserError, match=line) as e:
         experiment.run(c, tmp_path)
@@ -275,10 +275,10 @@ def test_single_images_make_a_network_of_two_dimensions():
     c = small_config('baseline,size=small')
     for name, taps in (('ResNet18', 3), ('VGG19', 3), ('EfficientNetB4', None)):
         with c.unlocked():
-            c.model.name, c.prep.size, c.method.depth = name, (32, 32, 32), 32
+            c.model.name, c.prep.size = name, (32, 32, 32)
         assert build_network(c, make_mesh()).taps == taps
         with c.unlocked():
-            c.prep.size, c.method.depth = (1, 32, 32), 1
+            c.prep.size = (1, 32, 32)
         assert build_network(c, make_mesh()).taps == 1
         with c.unlocked():
             c.model.taps = 3

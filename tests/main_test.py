@@ -19,8 +19,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 SMALL = ['--config.data.phantom.train=16', '--config.data.phantom.val=8', '--config.data.phantom.test=8',
-         '--config.data.workers=1', '--config.prep.size=(8,16,16)', '--config.method.depth=6',
-         '--config.method.projection=8', '--config.model.name=_ResNeStTiny', '--config.train.batch=8',
+         '--config.data.workers=1', '--config.prep.size=(8,16,16)', '--config.views.depth=6',
+         '--config.cmc.projection=8', '--config.model.name=_ResNeStTiny', '--config.train.batch=8',
          '--config.train.epochs=6', '--config.eval.tta=2', '--config.eval.resamples=20']
 
 
@@ -59,7 +59,7 @@ def same_run(a, b):
     assert left.keys() == right.keys() and len(left) > 50
     for name in left:
         assert left[name].tobytes() == right[name].tobytes(), name
-    for name in ('predictions.csv', 'metrics.json'):
+    for name in ('predictions.csv', 'metrics.json', 'exams.csv', 'results.json', 'network.txt'):
         assert (Path(a) / name).read_bytes() == (Path(b) / name).read_bytes(), name
     assert rows(a) == rows(b)
     assert [r['step'] for r in rows(a)] == list(range(12))
@@ -77,7 +77,7 @@ def test_what_a_run_leaves(uninterrupted):
     workdir, result = uninterrupted
     names = {p.name for p in workdir.iterdir()}
     assert {'config.json', 'metrics.jsonl', 'checkpoints', 'predictions.csv', 'metrics.json', 'roc.png',
-            'confusion_test.png', 'confusion_val.png'} <= names
+            'confusion_test.png', 'confusion_val.png', 'exams.csv', 'network.txt', 'results.json', 'seconds.json'} <= names
     assert any(n.startswith('events.out') for n in names) and not [n for n in names if n.endswith('.tmp')]
     with open(workdir / 'predictions.csv', newline='') as f:
         table = list(csv.DictReader(f))
@@ -85,7 +85,7 @@ def test_what_a_run_leaves(uninterrupted):
     assert [r['split'] for r in table] == ['val'] * 8 + ['test'] * 8 and len({r['id'] for r in table}) == 16
     assert all(abs(float(r['p_noncovid']) + float(r['p_covid']) - 1) < 2e-6 for r in table)
     metrics = json.loads((workdir / 'metrics.json').read_text())
-    accuracy = metrics['test']['accuracy']
+    accuracy = metrics['test']['all']['accuracy']
     right = sum((float(r['p_covid']) >= 0.5) == (r['label'] == 'covid') for r in table if r['split'] == 'test')
     assert accuracy['value'] == right / 8 and accuracy['low'] is None and '10' in accuracy['reason']
     assert 'accuracy' in result.stdout and str(workdir) in result.stdout and 'not a medical device' in result.stdout
@@ -202,12 +202,12 @@ def test_a_signal_saves_and_the_same_command_goes_on(root, uninterrupted, tmp_pa
     (['--config.epochs=1'], 'did you mean --config.train.epochs'),
     (['--config.train.lr=fast'], 'train.lr'),
     (['--config.train.batch=9'], 'even'),
-    (['--config.method.name=cmcc'], 'cmc|supervised'),
+    (['--config.method=cmcc'], 'cmc|supervised'),
     (['--config.ensemble.runs=runs/nowhere,runs/neither'], 'folders of finished runs'),
     (['--config.model.name=ResNest14small'], 'ResNeSt14Small'),
     (['--wrokdir=x'], 'wrokdir'),
     (['workdir=x'], 'not a flag'),
-    (['--config.method.depth=99'], 'depth'),
+    (['--config.views.depth=99'], 'depth'),
     (['--config.eval.tta=-1'], 'tta'),
     (['--config.seeds=0'], 'seeds'),
     (['--num_processes=2'], 'go together'),
@@ -222,7 +222,7 @@ def test_a_mistake_is_one_helpful_line(root, tmp_path, args, message):
 
 @pytest.mark.parametrize('config,message', [('configs/cmcc.py', 'configs/cmcc.py'), ('configs/cmc.py:modle4', 'modle4'),
                                             ('configs/cmc.py:size=huge', 'size=small'),
-                                            ('configs/cmc.py:model5,size=small', 'set --config.model1.method.depth')])
+                                            ('configs/cmc.py:model5,size=small', 'set --config.model1.views.depth')])
 def test_a_mistyped_config_or_row(root, tmp_path, config, message):
     result = run(root, tmp_path / 'run', config=config)
     assert result.returncode == 2 and message in result.stderr and result.stderr.count('\n') == 1, result.stderr
@@ -319,8 +319,10 @@ if __name__ == '__main__':
     c.data.phantom.update(train=11, val=2, test=2)
     c.data.workers = 1
     c.prep.size = (4, 8, 8)
-    d = pipeline.load(c, Path(out).parent / 'store')
-    with pipeline.train_batches(d, 8, 0, start, jax.process_index(), jax.process_count()) as batches:
+    store = Path(out).parent / 'store'
+    d = pipeline.prepare(pipeline.survey(c, store), store, 1)
+    order = pipeline.order(d, 'shuffle', 8, 0)
+    with pipeline.train_batches(d, order, 8, start, jax.process_index(), jax.process_count()) as batches:
         steps = [next(batches) for _ in range(count)]
     np.savez(out, **{k: np.stack([s[k] for s in steps]) for k in steps[0]})
 """

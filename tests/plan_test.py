@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import small_config
 
-from covid_jax import UserError, methods, plan
+from covid_jax import UserError, methods, plan, start
 from covid_jax.runtime.mesh import make_mesh
 
 HLO = """
@@ -41,7 +41,7 @@ def tiny_config(batch):
 def tiny(tmp_path_factory):
     """The plan of two scans a device."""
     config = tiny_config(16)
-    return config, plan.make(config, tmp_path_factory.mktemp('none') / 'run')
+    return config, plan.make(start.begin(config, tmp_path_factory.mktemp('none') / 'run'))
 
 
 def test_parameters_and_state(tiny):
@@ -70,7 +70,7 @@ def test_the_program_of_this_host(tiny):
 
 def test_half_the_scans(tiny, tmp_path):
     """Half the activations and FLOPs, but mixup then pairs scans of two devices, and their views travel."""
-    p, half = tiny[1], plan.make(tiny_config(8), tmp_path)
+    p, half = tiny[1], plan.make(start.begin(tiny_config(8), tmp_path))
     assert half.activations == pytest.approx(p.activations / 2, rel=0.01)  # but for the similarities of all pairs
     assert half.activations > 2 * 4 * 6 * 8 * 8 * 4  # a stem's output of both views
     assert half.flops == pytest.approx(p.flops / 2, rel=0.2) and half.parameters == p.parameters
@@ -90,7 +90,7 @@ def test_scans_that_travel_are_said_loudly(tmp_path, monkeypatch, capsys):
         return method._replace(loss=loss)
 
     monkeypatch.setattr(methods, 'make', shuffling)
-    p = plan.make(small_config('baseline,size=small'), tmp_path)
+    p = plan.make(start.begin(small_config('baseline,size=small'), tmp_path))
     assert p.volumes
     plan.show(p)
     assert 'WARNING' in capsys.readouterr().out
