@@ -73,6 +73,10 @@ def base():
         'eval_every': 1.0,  # epochs between validations; each saves a checkpoint
         'log_every': 10,  # steps
     }
+    c.views = {
+        'name': 'cmc',  # cmc | none: how a scan is changed in training, and where eval.tta asks for it in evaluation
+        'depth': 0,  # slices of a training view; 0: all slices of a prepared scan
+    }
     c.eval = {'batch': 0, 'tta': 0, 'resamples': 1000}
     return c
 
