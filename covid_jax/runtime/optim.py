@@ -29,8 +29,8 @@ def steps(train, steps_per_epoch):
 def cosine(train, steps_per_epoch):
     """lr / 2 * (1 + cos(pi e / period)), where e epochs are finished (Loshchilov and Hutter 2017, Eq 5).
 
-    The rate is constant within an epoch. After `train.period` epochs (0: all of them) it rises again, as that of torch's
-    CosineAnnealingLR does: it is 0 at e = period and lr at e = 2 period.
+    The rate is constant within an epoch. After `train.period` epochs (0: all of them) it rises again, as that of
+    torch's CosineAnnealingLR does: it is 0 at e = period and lr at e = 2 period.
     """
     epochs = math.ceil(train.epochs)
     # What a device divides may fall short of a whole number, so the ends are whole steps, worked out here; without the
@@ -49,28 +49,30 @@ def constant(train, steps_per_epoch):
 def check(train):
     """UserError for what the optimizer cannot be made from; the data need not be known."""
     if train.optimizer not in OPTIMIZERS:
-        raise UserError(f'no optimizer is called {train.optimizer!r}: set --config.train.optimizer={"|".join(OPTIMIZERS)}')
+        raise UserError(f'no optimizer is called {train.optimizer!r}: '
+                        f'set --config.train.optimizer={"|".join(OPTIMIZERS)}')
     if train.schedule not in SCHEDULES:
         raise UserError(f'no schedule is called {train.schedule!r}: set --config.train.schedule={"|".join(SCHEDULES)}')
     if not 0 <= train.momentum < 1:
         raise UserError(f'--config.train.momentum={train.momentum} must be at least 0 and below 1')
     if train.momentum and train.optimizer != 'sgd':
-        raise UserError(f'--config.train.momentum={train.momentum} does nothing with {train.optimizer}: set it to 0, or '
-                        f'--config.train.optimizer=sgd')
+        raise UserError(f'--config.train.momentum={train.momentum} does nothing with {train.optimizer}: set it to 0, '
+                        f'or --config.train.optimizer=sgd')
     for name in ('clip', 'period'):
         if not train[name] >= 0:
             raise UserError(f'--config.train.{name}={train[name]} must be at least 0')
     rising = all(a < b for a, b in itertools.pairwise([0, *train.lr_steps, 1]))
     if not rising:
-        raise UserError(f'--config.train.lr_steps={tuple(train.lr_steps)} must be shares of the training that rise, each '
-                        f'above 0 and below 1')
+        raise UserError(f'--config.train.lr_steps={tuple(train.lr_steps)} must be shares of the training that rise, '
+                        f'each above 0 and below 1')
 
 
 def make(train, steps_per_epoch, frozen=None):
     """The optimizer of `config.train`: the gradient is clipped, L2 is added to it, then the optimizer takes its step.
 
-    L2 is torch's weight_decay (not AdamW's), and sgd with momentum m is torch's: buffer = m * buffer + gradient with L2.
-    clip is the largest global norm of the gradient, 0: any. optax divides by that norm, torch by the norm + 1e-6.
+    L2 is torch's weight_decay (not AdamW's), and sgd with momentum m is torch's: buffer = m * buffer + (gradient + L2).
+    clip is the largest global norm of the gradient, 0: any. A longer gradient is divided by its norm, in torch by its
+    norm + 1e-6.
 
     frozen: tree of bool; what is True gets no update at all, neither gradient nor decay, and counts for no norm.
     """
