@@ -58,6 +58,8 @@ def check(train):
     if train.momentum and train.optimizer != 'sgd':
         raise UserError(f'--config.train.momentum={train.momentum} does nothing with {train.optimizer}: set it to 0, '
                         f'or --config.train.optimizer=sgd')
+    if not train.epochs > 0:
+        raise UserError(f'--config.train.epochs={train.epochs} must be above 0')
     for name in ('clip', 'period'):
         if not train[name] >= 0:
             raise UserError(f'--config.train.{name}={train[name]} must be at least 0')

@@ -164,6 +164,7 @@ def test_the_gradient_of_what_is_frozen_counts_for_no_norm():
     ({'momentum': 1.0}, 'momentum=1.0 must be at least 0 and below 1'),
     ({'momentum': -0.1}, 'momentum=-0.1 must be'),
     ({'optimizer': 'adam', 'momentum': 0.9}, 'momentum=0.9 does nothing with adam: set it to 0'),
+    ({'epochs': 0.0}, 'epochs=0.0 must be above 0'),
     ({'clip': -1.0}, 'clip=-1.0 must be at least 0'),
     ({'clip': float('nan')}, 'clip=nan must be at least 0'),
     ({'period': -1.0}, 'period=-1.0 must be at least 0'),
