@@ -54,12 +54,24 @@ def base():
     c.train = {
         'batch': 0,  # scans; 0: the least multiple of twice the device count that is at least 8
         'epochs': 10.0,
+        # shuffle | by_site: equally many of each site in every batch | balanced: the rarer classes repeated until all are
+        # as many as the most frequent
+        'order': 'shuffle',
         'optimizer': 'adam',  # adam | sgd
+        'momentum': 0.0,  # of sgd
+        'clip': 0.0,  # the largest global norm of the gradient; 0: any
         'lr': 6e-4,
-        'lr_steps': (0.8, 0.95),  # shares of the epochs after which the rate is divided by 10
+        'schedule': 'steps',  # steps | cosine: by epoch | constant
+        'lr_steps': (0.8, 0.95),  # of steps: shares of the training after which the rate is divided by 10
+        'period': 0.0,  # of cosine: epochs from lr to 0, after which it rises again; 0: all epochs
         'weight_decay': 1e-5,  # L2, added to the gradient
+        'patience': 0,  # validations without a better score after which training ends; 0: never
         'eval_every': 1.0,  # epochs between validations; each saves a checkpoint
         'log_every': 10,  # steps
+    }
+    c.views = {
+        'name': 'cmc',  # cmc | none: how a scan is changed in training, and where eval.tta asks for it in evaluation
+        'depth': 0,  # slices of a training view; 0: all slices of a prepared scan
     }
     c.eval = {
         'batch': 0,  # scans; 0: as in training

@@ -5,11 +5,11 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 
 def classification_metrics(label, probability, names, threshold=None, positive=1):
-    """Accuracy, F1, sensitivity, specificity, AUC and average precision.
+    """Accuracy, F1, sensitivity, specificity, precision, AUC and average precision.
 
-    Keys: accuracy, macro_f1, f1_<name> of every class, sensitivity and specificity of the positive class, auc and
-    average_precision of its probability against the rest; and, where `threshold` is given, all but the last two once
-    more with the suffix _frozen.
+    Keys: accuracy, macro_f1, f1_<name> of every class, sensitivity, specificity and precision of the positive class,
+    auc and average_precision of its probability against the rest; and, where `threshold` is given, all but the last two
+    once more with the suffix _frozen.
 
     Args:
         label: int [n], in [0, classes).
@@ -21,9 +21,10 @@ def classification_metrics(label, probability, names, threshold=None, positive=1
 
     Returns:
         {metric: {'value': float in [0, 1] or None, 'n': int}}, where n counts the exams that the value is a statement
-        about: the positives for sensitivity, the others for specificity, all for the rest. An F1 without a hit is 0.
-        What is undefined is None, with a sentence under 'reason': an F1 of a class with neither examples nor
-        predictions, the macro F1 where a class has no examples, a rate or a ranking metric without the exams it needs.
+        about: the positives for sensitivity, the others for specificity, those that were predicted positive for
+        precision, all for the rest. An F1 without a hit is 0. What is undefined is None, with a sentence under
+        'reason': an F1 of a class with neither examples nor predictions, the macro F1 where a class has no examples,
+        a rate or a ranking metric without the exams it needs.
 
     Raises:
         ValueError: shapes that do not fit, labels outside [0, classes), probabilities outside [0, 1] or NaN.
@@ -113,6 +114,8 @@ def _decision_metrics(label, predicted, names, positive):
     result['sensitivity'] = _ratio(hits[positive], positives, positives, f'no examples of class {names[positive]}')
     result['specificity'] = _ratio(negatives - alarms, negatives, negatives,
                                    f'no examples other than class {names[positive]}')
+    result['precision'] = _ratio(hits[positive], predictions[positive], predictions[positive],
+                                 f'no predictions of class {names[positive]}')
     return result
 
 

@@ -1,4 +1,4 @@
-"""What a run writes while it trains: metrics.jsonl, TensorBoard events, a progress line. On the first host alone."""
+"""What a run writes while it trains, on the first host alone: metrics.jsonl, TensorBoard events, progress, seconds."""
 
 import json
 import os
@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import rich.progress
+
+from covid_jax import UserError
 
 
 class Writer:
@@ -47,23 +49,53 @@ def _whole_lines(path):
 
 @contextmanager
 def progress(total, start, batch, shown=True):
-    """Yields tell(step, text): a live line with scans/s and time to go on a terminal, now and then a line elsewhere."""
+    """Yields tell(step, text): a live line with scans/s and time to go on a terminal, now and then a line elsewhere.
+
+    Both are measured from the first call on, so that compilation does not count; make it after the first step.
+    """
     columns = [rich.progress.TextColumn('training'), rich.progress.BarColumn(), rich.progress.MofNCompleteColumn(),
-               rich.progress.TextColumn('{task.fields[text]}'), rich.progress.TimeRemainingColumn()]
+               rich.progress.TextColumn('{task.fields[text]}')]
     bar = rich.progress.Progress(*columns, disable=not (shown and sys.stdout.isatty()))
-    began, last = time.monotonic(), 0.0
+    first = None  # step and time of the first call
+    printed = time.monotonic()
     with bar:
         task = bar.add_task('', total=total, completed=start, text='')
 
         def tell(step, text):
-            nonlocal last
-            seconds = time.monotonic() - began
-            rate = (step - start) * batch / max(seconds, 1e-9)
-            text = f'{text}  {rate:.1f} scans/s'
+            nonlocal first, printed
+            now = time.monotonic()
+            first = first or (step, now)
+            text = text + _pace(step - first[0], now - first[1], total - step, batch)
             bar.update(task, completed=step, text=text)
-            if shown and bar.disable and (seconds - last > 20 or step == total):
-                last = seconds
-                left = seconds / max(step - start, 1) * (total - step)
-                print(f'step {step}/{total}  {text}  {left:.0f} s to go', flush=True)
+            if shown and bar.disable and (now - printed > 20 or step == total):
+                printed = now
+                print(f'step {step}/{total}  {text}', flush=True)
 
         yield tell
+
+
+def _pace(steps, seconds, left, batch):
+    """Scans/s and time to go after this many steps in so many seconds; nothing before the first."""
+    if not steps or not seconds:
+        return ''
+    return f'  {steps * batch / seconds:.1f} scans/s  {seconds / steps * left:.0f} s to go'
+
+
+def stopwatch(workdir):
+    """Starts to count the seconds of training, on top of those that an earlier process of the same run has saved.
+
+    Returns save(), which writes workdir/seconds.json, {"training": seconds}. UserError where that file is damaged.
+    """
+    path = Path(workdir) / 'seconds.json'
+    try:
+        earlier = float(json.loads(path.read_text())['training']) if path.exists() else 0.0
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f'{path} is damaged: delete it, and the seconds of training count from here') from error
+    began = time.monotonic()
+
+    def save():
+        temporary = path.with_suffix('.tmp')
+        temporary.write_text(json.dumps({'training': round(earlier + time.monotonic() - began, 3)}) + '\n')
+        os.replace(temporary, path)
+
+    return save

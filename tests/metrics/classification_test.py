@@ -35,6 +35,7 @@ def test_confusion_of_the_challenge_paper():
     assert result['macro_f1'] == pytest.approx(0.92877, abs=1e-5)
     assert result['sensitivity'] == pytest.approx(145 / 165)
     assert result['specificity'] == pytest.approx(203 / 209)
+    assert result['precision'] == pytest.approx(145 / 151)
 
 
 @pytest.mark.parametrize('classes', [2, 3])
@@ -51,6 +52,7 @@ def test_equal_to_scikit_learn(classes, threshold):
         assert result[f'f1_{name}{suffix}'] == pytest.approx(f1)
     assert result[f'sensitivity{suffix}'] == pytest.approx(sk.recall_score(label == 1, predicted == 1))
     assert result[f'specificity{suffix}'] == pytest.approx(sk.recall_score(label != 1, predicted != 1))
+    assert result[f'precision{suffix}'] == pytest.approx(sk.precision_score(label == 1, predicted == 1))
     np.testing.assert_array_equal(confusion(label, predicted, classes), sk.confusion_matrix(label, predicted))
 
 
@@ -88,16 +90,19 @@ def test_counts_are_of_the_exams_that_a_value_speaks_of():
     result = classification_metrics(np.array([0, 0, 0, 1]), binary([0.1, 0.2, 0.6, 0.9]), ('normal', 'covid'), 0.7)
     counts = {key: entry['n'] for key, entry in result.items()}
     assert counts == {'accuracy': 4, 'macro_f1': 4, 'f1_normal': 4, 'f1_covid': 4, 'sensitivity': 1, 'specificity': 3,
-                      'accuracy_frozen': 4, 'macro_f1_frozen': 4, 'f1_normal_frozen': 4, 'f1_covid_frozen': 4,
-                      'sensitivity_frozen': 1, 'specificity_frozen': 3, 'auc': 4, 'average_precision': 4}
+                      'precision': 2, 'accuracy_frozen': 4, 'macro_f1_frozen': 4, 'f1_normal_frozen': 4,
+                      'f1_covid_frozen': 4, 'sensitivity_frozen': 1, 'specificity_frozen': 3, 'precision_frozen': 1,
+                      'auc': 4, 'average_precision': 4}
     assert result['specificity']['value'] == pytest.approx(2 / 3)
     assert result['specificity_frozen']['value'] == 1
+    assert result['precision']['value'] == 1 / 2
+    assert result['precision_frozen']['value'] == 1
 
 
 def test_one_class_leaves_undefined_what_needs_the_other():
     result = classification_metrics(np.zeros(3, int), binary([0.1, 0.2, 0.3]), ('normal', 'covid'))
     assert values(result) == {'accuracy': 1, 'macro_f1': None, 'f1_normal': 1, 'f1_covid': None, 'sensitivity': None,
-                              'specificity': 1, 'auc': None, 'average_precision': None}
+                              'specificity': 1, 'precision': None, 'auc': None, 'average_precision': None}
     assert result['auc']['reason'] == 'undefined: no examples of class covid'
     assert result['macro_f1']['reason'] == 'undefined: no examples of class covid'
     assert result['f1_covid']['reason'] == 'undefined: neither examples nor predictions of class covid'
@@ -105,6 +110,24 @@ def test_one_class_leaves_undefined_what_needs_the_other():
     assert only_covid['specificity']['reason'] == 'undefined: no examples other than class covid'
     assert values(only_covid)['auc'] is None and values(only_covid)['average_precision'] is None
     assert values(only_covid)['f1_normal'] == 0
+
+
+def test_precision_is_of_what_was_predicted_positive():
+    """Of four predictions of the class three are right; normal and pneumonia count as others alike."""
+    label = np.array([0, 1, 1, 1, 1, 2])
+    probability = np.eye(3)[[1, 1, 1, 1, 2, 2]]
+    result = classification_metrics(label, probability, NAMES)
+    assert result['precision'] == {'value': 3 / 4, 'n': 4}
+    assert classification_metrics(label, probability, NAMES, positive=2)['precision'] == {'value': 1 / 2, 'n': 2}
+
+
+def test_precision_without_predictions_and_without_hits():
+    names = 'normal', 'covid'
+    nobody = classification_metrics(np.array([0, 1]), binary([0.1, 0.2]), names, 0.15)
+    assert nobody['precision'] == {'value': None, 'n': 0, 'reason': 'undefined: no predictions of class covid'}
+    assert nobody['precision_frozen'] == {'value': 1.0, 'n': 1}
+    wrong = classification_metrics(np.array([0, 1]), binary([0.9, 0.2]), names)
+    assert wrong['precision'] == {'value': 0.0, 'n': 1}
 
 
 def test_a_class_that_is_never_predicted_has_f1_zero():

@@ -30,7 +30,7 @@ def bounds(result):
 def test_every_metric_gets_an_interval_in_order():
     label, probability, patient = exams(80)
     result = with_intervals(metrics, label, probability, patient, resamples=300)
-    assert len(result) == 14
+    assert len(result) == 16
     for key, entry in metrics(label, probability).items():
         assert {name: result[key][name] for name in entry} == entry
         assert 0 <= result[key]['low'] < entry['value'] < result[key]['high'] <= 1

@@ -1,56 +1,11 @@
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from ml_collections import ConfigDict
 
 from covid_jax import UserError
-from covid_jax.runtime import checkpoint, mesh, optim, state
-from covid_jax.runtime.writers import Writer
-
-TRAIN = {'optimizer': 'adam', 'lr': 1e-3, 'lr_steps': (0.3, 0.8), 'weight_decay': 1e-5, 'epochs': 100}
-
-
-def test_the_papers_schedule():
-    """1e-3, divided by 10 at 30 % and 80 % of 100 epochs; 7 steps an epoch."""
-    rate = optim.schedule(ConfigDict(TRAIN), 7)
-    at = [0, 209, 210, 559, 560, 699]
-    np.testing.assert_allclose([rate(s) for s in at], [1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5], rtol=1e-5)
-
-
-def test_an_epoch_need_not_be_whole_steps_and_steps_may_coincide():
-    rate = optim.schedule(ConfigDict({**TRAIN, 'epochs': 1}), 2.5)  # both boundaries fall on epoch 0
-    np.testing.assert_allclose(rate(1), 1e-5, rtol=1e-5)
-
-
-def test_adam_with_l2_by_hand():
-    """torch.optim.Adam(weight_decay): the decay joins the gradient before the moments."""
-    tx = optim.make(ConfigDict({**TRAIN, 'weight_decay': 0.1}), 10)
-    w = jnp.array([2.0, -3.0])
-    opt = tx.init(w)
-    m, v, x = np.zeros(2), np.zeros(2), np.array([2.0, -3.0])
-    for t, g in enumerate(([0.5, 1.0], [-0.2, 0.3]), 1):
-        update, opt = tx.update(jnp.array(g), opt, w)
-        w = optax.apply_updates(w, update)
-        full = np.array(g) + 0.1 * x
-        m, v = 0.9 * m + 0.1 * full, 0.999 * v + 0.001 * full**2
-        x = x - 1e-3 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
-    np.testing.assert_allclose(w, x, rtol=1e-6)
-
-
-def test_frozen_parameters_do_not_move():
-    params = {'a': jnp.ones(3), 'b': jnp.ones(3)}
-    tx = optim.make(ConfigDict({**TRAIN, 'weight_decay': 0.5}), 10, {'a': True, 'b': False})
-    updates, _ = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
-    assert (updates['a'] == 0).all() and (updates['b'] != 0).all()
-
-
-def test_a_mistyped_optimizer():
-    with pytest.raises(UserError, match='adam|sgd'):
-        optim.make(ConfigDict({**TRAIN, 'optimizer': 'adamm'}), 1)
+from covid_jax.runtime import checkpoint, mesh, state
 
 
 @pytest.mark.parametrize('devices,batch', [(1, 8), (2, 8), (3, 12), (4, 8), (8, 16), (256, 512)])
@@ -103,22 +58,6 @@ def test_init_from_takes_what_agrees_in_name_and_shape(tmp_path):
     assert (started['w'] == 2).all() and (started['b'] == 0).all() and kept == ["['b']", "['new']"]
     with pytest.raises(UserError, match='init_from'):
         checkpoint.initial_params(tmp_path / 'nowhere', {})
-
-
-def test_each_step_is_written_once(tmp_path):
-    def rows():
-        return [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
-
-    first = Writer(tmp_path, 0)
-    first.write([{'step': s, 'loss': float(s)} for s in range(5)])
-    first.close()
-    with open(tmp_path / 'metrics.jsonl', 'a') as f:
-        f.write('{"step": 5, "lo')  # killed in the middle of a line
-    again = Writer(tmp_path, 3)
-    again.write([{'step': s, 'loss': -float(s)} for s in range(3, 6)])
-    again.close()
-    assert [r['step'] for r in rows()] == [0, 1, 2, 3, 4, 5]
-    assert [r['loss'] for r in rows()] == [0, 1, 2, -3, -4, -5]
 
 
 def test_the_first_step_that_is_not_finite_is_remembered():
