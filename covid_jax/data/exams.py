@@ -13,7 +13,7 @@ class Exam(NamedTuple):
     site:    the hospital or collection
     label:   the class as the source words it; '' where nobody labelled it
     split:   'train', 'val' or 'test' where the source says so, else ''
-    paths:   one address that `decode` reads: a file, a folder of slices, a part of one, a phantom
+    path:    one address that `decode` reads: a file, a folder of slices, a part of one, a phantom
     """
 
     id: str
@@ -21,7 +21,7 @@ class Exam(NamedTuple):
     site: str
     label: str
     split: str
-    paths: tuple[str, ...]
+    path: str
 
 
 def class_names(classes):

@@ -1,6 +1,6 @@
 """Where exams come from: the user's own folders and tables, the phantoms, and whatever mix of data sets a config names.
 
-A source is a function of a root and of `note`, which is called with a line for each thing that a user should know; it
+A source is a function of a root and of `say`, which is called with a line for each thing that a user should know; it
 returns a list of Exam. published.py and published_images.py have those of the papers.
 """
 
@@ -31,11 +31,11 @@ def phantoms(seed, train, val, test):
         for index in range(count):
             label = PHANTOM_LABELS[index % len(PHANTOM_LABELS)]
             name = f'phantom-{3 * seed + offset}-{index}'
-            exams.append(Exam(name, name, 'phantom', label, split, (phantom.address(3 * seed + offset, index, label),)))
+            exams.append(Exam(name, name, 'phantom', label, split, phantom.address(3 * seed + offset, index, label)))
     return exams
 
 
-def folder(root, note=print):
+def folder(root, say=print):
     """root/<class>/<scan>, or root/<split>/<class>/<scan> where the split is train, val or test.
 
     A scan is whatever `decode` reads; other files and hidden ones are skipped. The label is the name of the class folder,
@@ -55,14 +55,14 @@ def folder(root, note=print):
     if not exams:
         found = ', '.join(path.name for path in visible(root)[:5]) or 'nothing'
         raise UserError(f'no scans in {root} (found: {found}): {LAYOUT}')
-    return one_patient(exams, root, note)
+    return one_patient(exams, root, say)
 
 
-def one_patient(exams, root, note):
+def one_patient(exams, root, say):
     """The exams with DICOM scans of one PatientID under one patient: the one that the source names for any of them, else
     the first of their ids in the alphabet; the PatientID stays unsaid. UserError where that cannot be told."""
     with ThreadPoolExecutor(8) as pool:
-        digests = list(pool.map(lambda exam: decode.patient_digest(exam.paths[0]), exams))
+        digests = list(pool.map(lambda exam: decode.patient_digest(exam.path), exams))
     groups = defaultdict(list)
     for exam, digest in zip(exams, digests, strict=True):
         if digest:
@@ -83,9 +83,9 @@ def one_patient(exams, root, note):
         raise UserError(f'{root}: all {unnamed} DICOM scans carry one PatientID: name the patients in a manifest '
                         '(column patient)')
     if unnamed > len(people):
-        note(f'{root}: {unnamed} DICOM scans of {len(people)} patients, by their PatientID')
+        say(f'{root}: {unnamed} DICOM scans of {len(people)} patients, by their PatientID')
     if doubtful:
-        note(f'{root}: {doubtful} PatientIDs have scans of several patients, as the table names them: look at it again')
+        say(f'{root}: {doubtful} PatientIDs have scans of several patients, as the table names them: look at it again')
     return [exam._replace(patient=placed.get(exam.id, exam.patient)) for exam in exams]
 
 
@@ -95,10 +95,10 @@ def _scans(path):
 
 def _folder_exam(root, split, scan):
     name = scan.relative_to(root).as_posix()
-    return Exam(name, name, 'default', scan.parent.name, split, (str(scan),))
+    return Exam(name, name, 'default', scan.parent.name, split, str(scan))
 
 
-def manifest(path, note=print):
+def manifest(path, say=print):
     """A comma-separated file with the columns path and label, and optionally id, patient, site and split.
 
     Paths are relative to the file and may name a part, as in 'a::series=1.2.3'. An empty id is the path, an empty site
@@ -122,7 +122,7 @@ def manifest(path, note=print):
         exams.append(exam)
     if not exams:
         raise UserError(f'{path} holds no rows: expected the columns {", ".join(COLUMNS)}')
-    return one_patient(exams, path, note)
+    return one_patient(exams, path, say)
 
 
 def _rows(path):
@@ -154,7 +154,7 @@ def _manifest_exam(path, line, row):
         raise UserError(f'{path} row {line}: split {split!r} is not one of {", ".join(SPLITS)} or empty')
     name = row.get('id') or scan
     return Exam(name, row.get('patient') or name, row.get('site') or 'default', row.get('label', ''), split,
-                (str(path.parent / scan),))
+                str(path.parent / scan))
 
 
 SOURCES = {'folder': folder, 'manifest': manifest, 'cov19_ct_db': published.cov19_ct_db, 'cc_ccii': published.cc_ccii,
@@ -162,7 +162,7 @@ SOURCES = {'folder': folder, 'manifest': manifest, 'cov19_ct_db': published.cov1
            'sars_cov_2_ct': published_images.sars_cov_2_ct, 'chest_xray': published_images.chest_xray}
 
 
-def parts_of(data, note=print):
+def parts_of(data, say=print):
     """A list of exams for each source of a config's data section; its exclusion list holds for all.
 
     Several sources, with commas between them and between their roots, are sites of one data set: ids and patients then
@@ -174,7 +174,7 @@ def parts_of(data, note=print):
     if len(names) != len(roots):
         raise UserError(f'--config.data.source names {len(names)} sources and --config.data.root {len(roots)} roots: '
                         'give each source its root, with commas between them')
-    parts = [_one_source(name, root, data, note) for name, root in zip(names, roots, strict=True)]
+    parts = [_one_source(name, root, data, say) for name, root in zip(names, roots, strict=True)]
     if len(parts) > 1:
         sites = [_site(exams, root) for exams, root in zip(parts, roots, strict=True)]
         if len(set(sites)) < len(sites):
@@ -183,7 +183,7 @@ def parts_of(data, note=print):
         parts = [[_of_site(exam, site) for exam in exams] for exams, site in zip(parts, sites, strict=True)]
     exams = list(chain.from_iterable(parts))
     if data.exclude:
-        kept = {exam.id for exam in exclude(exams, data.exclude, note)}
+        kept = {exam.id for exam in exclude(exams, data.exclude, say)}
         parts = [[exam for exam in part if exam.id in kept] for part in parts]
     return parts
 
@@ -193,7 +193,7 @@ def excluded(path):
     return set(filter(None, (line.partition('#')[0].strip() for line in lines(Path(path)))))
 
 
-def exclude(exams, path, note):
+def exclude(exams, path, say):
     """The exams without those that the file lists by their id or the last parts of it ('covid/ct_scan_31')."""
     if not os.path.isfile(path):
         raise UserError(f'--config.data.exclude={path}: no such file')
@@ -204,12 +204,12 @@ def exclude(exams, path, note):
     absent = sorted(listed - found)
     if listed and not found:
         raise UserError(f'{path}: none of its {len(listed)} ids is in the data: {absent[0]!r} there, {exams[0].id!r} here')
-    note(f'{path}: {len(exams) - len(kept)} of {len(exams)} exams are left out; {len(absent)} of {len(listed)} ids are not '
+    say(f'{path}: {len(exams) - len(kept)} of {len(exams)} exams are left out; {len(absent)} of {len(listed)} ids are not '
          f'in the data{first(absent)}')
     return kept
 
 
-def _one_source(name, root, data, note):
+def _one_source(name, root, data, say):
     if name == 'phantom':
         if root:
             raise UserError(f'the phantom is made, not read: --config.data.root={root} needs --config.data.source, for example '
@@ -223,7 +223,7 @@ def _one_source(name, root, data, note):
     if not root or not os.path.exists(root):
         where = f'there is nothing at {root}' if root else 'no folder is given'
         raise UserError(f'data source {name!r}: {where}: set --config.data.root=...')
-    return SOURCES[name](Path(root), note)
+    return SOURCES[name](Path(root), say)
 
 
 def _site(exams, root):
