@@ -162,51 +162,79 @@ SOURCES = {'folder': folder, 'manifest': manifest, 'cov19_ct_db': published.cov1
            'sars_cov_2_ct': published_images.sars_cov_2_ct, 'chest_xray': published_images.chest_xray}
 
 
+def check(data):
+    """UserError for a source of no such name, for a root that is missing or too many, and for a list that is not there:
+    what can be known before anything is listed."""
+    for name, root in _named(data):
+        if name not in ('phantom', *SOURCES):
+            names = ['phantom', *SOURCES]
+            like = {plain(other): other for other in names}
+            nearest = like[difflib.get_close_matches(plain(name), like, n=1, cutoff=0)[0]]
+            raise UserError(f'no data source {name!r}, did you mean {nearest!r}? There are {", ".join(names)}')
+        if name != 'phantom' and not (root and os.path.exists(root)):
+            where = f'there is nothing at {root}' if root else 'no folder is given'
+            raise UserError(f'data source {name!r}: {where}: set --config.data.root=...')
+        if name == 'phantom' and root:
+            raise UserError(f'the phantom is made, not read: --config.data.root={root} needs --config.data.source, for example '
+                            'folder or manifest')
+    for field, path in (('exclude', data.exclude), ('include', data.include)):
+        if path and not os.path.isfile(path):
+            raise UserError(f'--config.data.{field}={path}: no such file')
+
+
 def parts_of(data, say=print):
-    """A list of exams for each source of a config's data section; its exclusion list holds for all.
+    """A list of exams for each source of a config's data section, which `check` passes; its exclusion list holds for all.
 
     Several sources, with commas between them and between their roots, are sites of one data set: ids and patients then
-    start with the site, or with the root's name where the source names no site. UserError for a source of no such name and
-    for a root that does not exist.
+    start with the site, or with the root's name where the source names no site.
     """
+    check(data)
+    pairs = _named(data)
+    parts = [_one_source(name, root, data, say) for name, root in pairs]
+    if len(parts) > 1:
+        sites = [_site(exams, root) for exams, (_, root) in zip(parts, pairs, strict=True)]
+        if len(set(sites)) < len(sites):
+            raise UserError(f'two sources are both called {max(sites, key=sites.count)!r}: rename the file or folder of one, '
+                            'or put both into one manifest')
+        parts = [[_of_site(exam, site) for exam in exams] for exams, site in zip(parts, sites, strict=True)]
+    if data.exclude:
+        out = _left_out(list(chain.from_iterable(parts)), data.exclude, say)
+        parts = [[exam for exam in part if exam.id not in out] for part in parts]
+    return parts
+
+
+def _named(data):
+    """(name, root) of each source."""
     names = data.source.split(',')
     roots = data.root.split(',') if len(names) > 1 else [data.root]
     if len(names) != len(roots):
         raise UserError(f'--config.data.source names {len(names)} sources and --config.data.root {len(roots)} roots: '
                         'give each source its root, with commas between them')
-    parts = [_one_source(name, root, data, say) for name, root in zip(names, roots, strict=True)]
-    if len(parts) > 1:
-        sites = [_site(exams, root) for exams, root in zip(parts, roots, strict=True)]
-        if len(set(sites)) < len(sites):
-            raise UserError(f'two sources are both called {max(sites, key=sites.count)!r}: rename the file or folder of one, '
-                            'or put both into one manifest')
-        parts = [[_of_site(exam, site) for exam in exams] for exams, site in zip(parts, sites, strict=True)]
-    exams = list(chain.from_iterable(parts))
-    if data.exclude:
-        kept = {exam.id for exam in exclude(exams, data.exclude, say)}
-        parts = [[exam for exam in part if exam.id in kept] for part in parts]
-    return parts
+    return list(zip(names, roots, strict=True))
 
 
-def excluded(path):
+def listed(path):
     """The ids that a text file lists, one per line; '#' starts a comment, blank lines do not count."""
     return set(filter(None, (line.partition('#')[0].strip() for line in lines(Path(path)))))
 
 
-def exclude(exams, path, say):
-    """The exams without those that the file lists by their id or the last parts of it ('covid/ct_scan_31')."""
-    if not os.path.isfile(path):
-        raise UserError(f'--config.data.exclude={path}: no such file')
-    listed = excluded(path)
-    ends = [{exam.id.split('/', n)[n] for n in range(exam.id.count('/') + 1)} & listed for exam in exams]
-    found = set().union(*ends)
-    kept = [exam for exam, hit in zip(exams, ends, strict=True) if not hit]
-    absent = sorted(listed - found)
-    if listed and not found:
-        raise UserError(f'{path}: none of its {len(listed)} ids is in the data: {absent[0]!r} there, {exams[0].id!r} here')
-    say(f'{path}: {len(exams) - len(kept)} of {len(exams)} exams are left out; {len(absent)} of {len(listed)} ids are not '
-         f'in the data{first(absent)}')
-    return kept
+def find(exams, path):
+    """The ids of the exams that a text file lists by their id or the last parts of it ('covid/ct_scan_31'), and a few words
+    on what it lists and the data does not have. UserError where it lists none of them."""
+    wanted = listed(path)
+    ends = {exam.id: {exam.id.split('/', n)[n] for n in range(exam.id.count('/') + 1)} & wanted for exam in exams}
+    absent = sorted(wanted.difference(*ends.values()))
+    if absent and len(absent) == len(wanted):
+        here = f', {exams[0].id!r} here' if exams else ''
+        raise UserError(f'{path}: none of its {len(wanted)} ids is in the data: {absent[0]!r} there{here}')
+    told = f'{len(absent)} of {len(wanted)} ids are not in the data{first(absent)}'
+    return {name for name, hits in ends.items() if hits}, told
+
+
+def _left_out(exams, path, say):
+    out, absent = find(exams, path)
+    say(f'{path}: {len(out)} of {len(exams)} exams are left out; {absent}')
+    return out
 
 
 def _one_source(name, root, data, say):
@@ -215,14 +243,6 @@ def _one_source(name, root, data, say):
             raise UserError(f'the phantom is made, not read: --config.data.root={root} needs --config.data.source, for example '
                             'folder or manifest')
         return phantoms(data.phantom.seed, data.phantom.train, data.phantom.val, data.phantom.test)
-    if name not in SOURCES:
-        names = ['phantom', *SOURCES]
-        like = {plain(other): other for other in names}
-        nearest = like[difflib.get_close_matches(plain(name), like, n=1, cutoff=0)[0]]
-        raise UserError(f'no data source {name!r}, did you mean {nearest!r}? There are {", ".join(names)}')
-    if not root or not os.path.exists(root):
-        where = f'there is nothing at {root}' if root else 'no folder is given'
-        raise UserError(f'data source {name!r}: {where}: set --config.data.root=...')
     return SOURCES[name](Path(root), say)
 
 
