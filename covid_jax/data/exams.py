@@ -13,7 +13,7 @@ class Exam(NamedTuple):
     site:    the hospital or collection
     label:   the class as the source words it; '' where nobody labelled it
     split:   'train', 'val' or 'test' where the source says so, else ''
-    paths:   one address that `decode` reads: a file, a folder of slices, a part of one, a phantom
+    path:    one address that `decode` reads: a file, a folder of slices, a part of one, a phantom
     """
 
     id: str
@@ -21,7 +21,7 @@ class Exam(NamedTuple):
     site: str
     label: str
     split: str
-    paths: tuple[str, ...]
+    path: str
 
 
 def class_names(classes):
@@ -38,3 +38,11 @@ def class_index(label, classes):
             return index
     raise UserError(f'label {label!r} is not declared: add "|{label}" to the class it belongs to in '
                     f'--config.data.classes="{classes}"')
+
+
+def check_classes(classes):
+    """UserError where the classes are not two or more of different names, covid the second."""
+    if len(set(class_names(classes))) < max(2, len(classes)):
+        raise UserError(f'--config.data.classes={classes} must be two or more classes of different names, covid the second')
+    if any('covid' in names.lower().split('|') for i, names in enumerate(classes) if i != 1):
+        raise UserError(f'--config.data.classes={classes}: covid must be the second class, the one that is positive')

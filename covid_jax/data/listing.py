@@ -46,7 +46,7 @@ def images(folder):
 def image(root, path, site, label, split='', patient=''):
     """One image as an exam; its id is its path below root, and so is a patient who is not known."""
     name = path.relative_to(root).as_posix()
-    return Exam(name, patient or name, site, label, split, (str(path),))
+    return Exam(name, patient or name, site, label, split, str(path))
 
 
 def match(pattern, name):
@@ -108,12 +108,12 @@ def unique(root, exams):
     return exams
 
 
-def compare(name, labels, paper, note):
+def compare(name, labels, paper, say):
     """A note where the labels are not as many as in the paper."""
     counts = Counter(labels)
     if counts != paper:
         listed = ', '.join(f'{counts[label]} {label} (the paper: {paper.get(label, 0)})' for label in paper | counts)
-        note(f'{name}: other counts than in the paper: {listed}')
+        say(f'{name}: other counts than in the paper: {listed}')
 
 
 def lines(path):

@@ -2,13 +2,14 @@
 
 A batch is a dict of arrays: image uint8 [batch, depth, height, width, 1], label int32 [batch] (-1: unlabelled),
 site int32 [batch], draw uint32 [batch] (the running number of the draw, of which every random number of the row is
-made), mask bool [batch] (False on the padding of a last evaluation batch).
+made).
 """
 
 import hashlib
 import json
 from collections import Counter
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,14 +18,27 @@ import numpy as np
 
 from covid_jax import UserError
 from covid_jax.data import sources, splits, store
-from covid_jax.data.exams import Exam, class_index, class_names
+from covid_jax.data.exams import Exam, check_classes, class_index, class_names
 from covid_jax.data.prep import Prep
 
 
+class Survey(NamedTuple):
+    """What is known of a config's data before a scan is prepared. exams: splits filled, '' for those of train that are not
+    learnt from; hashes: of their contents, beside them; digest: tells this data set (scans, labels, splits, preparation)
+    from another; classes: as declared; labelled: whether labels are learnt from."""
+
+    exams: list[Exam]
+    hashes: list[str]
+    prep: Prep
+    digest: str
+    classes: tuple[str, ...]
+    labelled: bool
+
+
 class Dataset(NamedTuple):
-    """exams: those that could be prepared, splits filled; label, site: int32 [n] beside them, the sites that are trained on
-    numbered from 0, in order of their names, and the others after them; row: of each in `images`; broken: exam id ->
-    reason; digest: tells this data set (scans, labels, splits, preparation) from another."""
+    """exams: those that could be prepared, splits filled; label, site: int32 [n] beside them; row: of each in `images`;
+    broken: exam id -> reason; digest: as in Survey; hashes: beside the exams; sites: the names of the sites, those that are
+    learnt from first, each part in the order of the alphabet."""
 
     exams: list[Exam]
     label: np.ndarray
@@ -33,94 +47,120 @@ class Dataset(NamedTuple):
     images: object
     broken: dict[str, str]
     digest: str
+    hashes: list[str]
+    sites: tuple[str, ...]
 
     def of_split(self, split):
         """Positions of the split's exams, in order."""
         return np.array([i for i, e in enumerate(self.exams) if e.split == split], int)
 
 
-def load(config, root, fold=0, say=print, known=lambda digest, exams: None):
-    """Reads, checks, prepares and splits the config's data; the store is made below `root`. UserError for bad input.
+class Order(NamedTuple):
+    """positions: positions[step] are those in Dataset.exams that the step learns from, int [batch], for any step;
+    epoch: how many steps it has."""
 
-    say: is called with each line that a user should know about the data. known: is called with the data set's digest and
-    exams before anything is prepared.
+    positions: grain.MapDataset
+    epoch: float
+
+
+def check(config):
+    """UserError for what is wrong with the config's data and prep and can be known before anything is listed."""
+    check_classes(tuple(config.data.classes))
+    _prep(config)
+    splits.check(config.data)
+    sources.check(config.data)
+
+
+def survey(config, root, labelled=True, say=print):
+    """Lists the exams of the config's data, splits them and chooses what is learnt from. Nothing is prepared.
+
+    root: where the store is, which keeps the hashes of files. labelled: whether the method learns from labels. say: is
+    called with each line that a user should know about the data. UserError for bad input.
     """
+    check(config)
     data = config.data
-    classes = tuple(data.classes)
-    if len(set(class_names(classes))) < max(2, len(classes)):
-        raise UserError(f'--config.data.classes={classes} must be two or more classes of different names, covid the second')
-    if any('covid' in names.lower().split('|') for i, names in enumerate(classes) if i != 1):
-        raise UserError(f'--config.data.classes={classes}: covid must be the second class, the one that is positive')
-    exams = _placed(sources.parts_of(data, say), classes, config, fold)
-    exams = [e._replace(split='') if e.split == 'train' and not e.label else e for e in exams]  # nothing to learn from
-    splits.check_training(exams)
+    parts = sources.parts_of(data, say)
+    for exam in chain.from_iterable(parts):
+        try:
+            class_index(exam.label, data.classes)
+        except UserError as e:
+            raise UserError(f'{exam.id}: {e}') from None
+    exams = splits.place(parts, data, config.folds, config.get('fold', 0), say)
+    exams = splits.choose(exams, data, labelled, _included(exams, data.include, say) if data.include else None)
     hashes = store.content_hashes(exams, root)
     splits.check_duplicates(exams, hashes)
-    prep = Prep(**{name: value if isinstance(value, str) else tuple(value) for name, value in config.prep.items()})
-    digest = _digest(exams, hashes, prep)
-    known(digest, exams)
+    prep = _prep(config)
+    return Survey(exams, hashes, prep, _digest(exams, hashes, prep), tuple(data.classes), labelled)
+
+
+def prepare(survey, root, workers=0, say=print):
+    """The data set of the survey, its scans prepared by so many processes (0: one a core) and stored below `root`; those
+    that cannot be are set aside, and how many of each class are in each split is said. UserError where none is left."""
+    exams, prep = survey.exams, survey.prep
     if prep.spacing:
         extent = [round(n * mm) for n, mm in zip(prep.size, prep.spacing, strict=True)]
         say(f'of each scan the middle {" x ".join(map(str, extent))} mm (z, y, x) are kept' + (
             ': a chest is about 300 x 250 x 350 mm' if min(extent) < 200 else ''))
-    prepared = store.build(exams, hashes, prep, Path(root), data.workers)
-    splits.check_duplicates([e for e in exams if e.id in prepared.row],
-                            [prepared.digest[e.id] for e in exams if e.id in prepared.row])
-    _tell(exams, prepared.broken, classes, say)
-    kept = [e for e in exams if e.id in prepared.row]
+    made = store.build(exams, survey.hashes, prep, Path(root), workers)
+    kept = [e for e in exams if e.id in made.row]
+    splits.check_duplicates(kept, [made.digest[e.id] for e in kept])
+    _tell(survey, made.broken, say)
+    if not any(e.split == 'train' for e in kept):
+        raise UserError(f'nothing is left to learn from: {next(iter(made.broken.values()), "no exam is in train")}')
     trained = {e.site for e in kept if e.split == 'train'}
-    names = [*sorted(trained), *sorted({e.site for e in kept} - trained)]
-    dataset = Dataset(kept, np.array([class_index(e.label, classes) for e in kept], np.int32),
-                      np.array([names.index(e.site) for e in kept], np.int32),
-                      np.array([prepared.row[e.id] for e in kept]), prepared.images, prepared.broken,
-                      digest)
-    if not len(dataset.of_split('train')):
-        reason = next(iter(prepared.broken.values()), 'no exam is in it')
-        raise UserError(f'nothing is left to train on: {reason}')
-    return dataset
+    sites = (*sorted(trained), *sorted({e.site for e in kept} - trained))
+    return Dataset(
+        exams=kept,
+        label=np.array([class_index(e.label, survey.classes) for e in kept], np.int32),
+        site=np.array([sites.index(e.site) for e in kept], np.int32),
+        row=np.array([made.row[e.id] for e in kept]),
+        images=made.images,
+        broken=made.broken,
+        digest=survey.digest,
+        hashes=[h for e, h in zip(exams, survey.hashes, strict=True) if e.id in made.row],
+        sites=sites)
 
 
-def _placed(parts, classes, config, fold):
-    """All exams with their splits, which are drawn within each source: one may name its own, and another none."""
-    data, exams = config.data, []
-    held_out = set(data.held_out)
-    unknown = held_out - {exam.patient for part in parts for exam in part}
-    drawable = [any(exam.label and not exam.split for exam in part) for part in parts]
-    for part, some in zip(parts, drawable, strict=True):
-        for exam in part:
-            try:
-                class_index(exam.label, classes)
-            except UserError as e:
-                raise UserError(f'{exam.id}: {e}') from None
-        mine = unknown | held_out & {exam.patient for exam in part}
-        folds = (config.folds, fold) if some or not any(drawable) else (1, 0)
-        exams += splits.assign(part, classes, val=data.val, test=0 if held_out else data.test, folds=folds[0],
-                               fold=folds[1], seed=data.split_seed, held_out=tuple(sorted(mine)))
-    return exams
+def _prep(config):
+    return Prep(**{name: value if isinstance(value, str) else tuple(value) for name, value in config.prep.items()})
 
 
-def _tell(exams, broken, classes, say):
+def _included(exams, path, say):
+    """The ids that the file names, and what they come to."""
+    named, absent = sources.find(exams, path)
+    train = [e.id for e in exams if e.split == 'train']
+    chosen = len(named.intersection(train))
+    apart = f', {len(named) - chosen} are in val or test and stay there' if len(named) > chosen else ''
+    say(f'{path}: of {len(train)} exams in train {chosen} are named; {absent}{apart}')
+    return named
+
+
+def _tell(survey, broken, say):
     """How many scans of each class are in each split, how many of them could not be prepared, and what that means."""
-    names = class_names(classes)
+    names = class_names(survey.classes)
 
     def counted(some):
-        count = Counter('without a label' if not e.label else names[class_index(e.label, classes)] for e in some)
+        count = Counter('without a label' if not e.label else names[class_index(e.label, survey.classes)] for e in some)
         return ', '.join(f'{count[name]} {name}' for name in (*names, 'without a label') if count[name])
 
-    good = [e for e in exams if e.id not in broken]
+    good = [e for e in survey.exams if e.id not in broken]
     sites = sorted({e.site for e in good})
     for split in ('train', 'val', 'test', ''):
-        some = [e for e in good if e.split == split]
-        if some:
-            told = '; '.join(f'{site}: {counted([e for e in some if e.site == site])}' for site in sites
-                             if any(e.site == site for e in some)) if len(sites) > 1 else counted(some)
-            say(f'{split or "not used"}: {told}')
-    absent = [name for i, name in enumerate(names)
-              if not any(e.split == 'train' and class_index(e.label, classes) == i for e in good)]
-    if absent and any(e.split == 'train' for e in good):
-        say(f'no {" and no ".join(absent)} scan to train on: what is learned cannot tell the classes apart')
+        of_site = {site: [e for e in good if e.site == site and e.split == split] for site in sites}
+        told = {site: counted(some) for site, some in of_site.items() if some}
+        if len(told) == 1:
+            (site, line), = told.items()
+            line = f'of {site} alone: {line}' if len(sites) > 1 else line
+        else:
+            line = '; '.join(f'{site}: {counts}' for site, counts in told.items())
+        if told:
+            say(f'{split or "not used"}: {line}')
+    missing = [name for i, name in enumerate(names)
+               if not any(e.split == 'train' and class_index(e.label, survey.classes) == i for e in good)]
+    if missing and survey.labelled and any(e.split == 'train' for e in good):
+        say(f'no {" and no ".join(missing)} scan to train on: what is learned cannot tell the classes apart')
     if broken:
-        say(f'{len(broken)} could not be prepared, see quarantine.csv: {counted([e for e in exams if e.id in broken])}')
+        say(f'{len(broken)} could not be prepared, see quarantine.csv: {counted([e for e in survey.exams if e.id in broken])}')
 
 
 def _digest(exams, hashes, prep):
@@ -128,31 +168,95 @@ def _digest(exams, hashes, prep):
     return hashlib.sha256(json.dumps([prep.hash, rows]).encode()).hexdigest()[:16]
 
 
-def train_batches(dataset, batch, seed, start=0, host=0, hosts=1):
-    """Endless shuffled batches from step `start` on: rows [host * b, (host + 1) * b) of each, b = batch / hosts.
+def order(dataset, kind, batch, seed):
+    """The Order in which the exams of train are learnt from, `batch` a step.
+
+    kind: shuffle:  all of them in a new order each time, batches not minding where one time ends.
+          by_site:  as many of each site in every batch, the rows of the sites taking turns, sites in their numbers' order.
+                    Each site is shuffled on its own, a smaller one read again; an epoch is one pass over the largest.
+          balanced: of rarer classes exams are repeated until all classes are as frequent as the most frequent. In an epoch
+                    exams of that one come once, the others as often as each other, but for one time more or less.
+    UserError for another kind, and where train does not allow it.
+    """
+    if kind not in ORDERS:
+        raise UserError(f'--config.train.order={kind} must be one of {", ".join(ORDERS)}')
+    return ORDERS[kind](dataset, batch, seed)
+
+
+def _shuffle(dataset, batch, seed):
+    members = dataset.of_split('train')
+    positions = grain.MapDataset.source(members).seed(seed).shuffle().repeat().batch(batch, drop_remainder=True)
+    return Order(positions, len(members) / batch)
+
+
+def _by_site(dataset, batch, seed):
+    members = dataset.of_split('train')
+    numbers = np.unique(dataset.site[members])
+    names = ', '.join(dataset.sites[i] for i in numbers)
+    if len(numbers) < 2:
+        raise UserError(f'--config.train.order=by_site needs two sites to learn from, and there is {names} alone')
+    if batch % len(numbers):
+        raise UserError(f'--config.train.batch={batch} does not divide over {len(numbers)} sites ({names}), as '
+                        f'--config.train.order=by_site needs it: take a multiple of {len(numbers)}')
+    sites = [members[dataset.site[members] == i] for i in numbers]
+    positions = grain.MapDataset.mix(_streams(sites, seed)).batch(batch, drop_remainder=True)
+    return Order(positions, max(map(len, sites)) * len(sites) / batch)
+
+
+def _balanced(dataset, batch, seed):
+    members = dataset.of_split('train')
+    label = dataset.label[members]
+    if (label < 0).any():
+        raise UserError(f'--config.train.order=balanced: {(label < 0).sum()} exams to learn from have no label: take '
+                        '--config.data.use=labelled')
+    classes = [members[label == i] for i in np.unique(label)]
+    if len(classes) < 2:
+        raise UserError('--config.train.order=balanced needs two classes to learn from, and there is one alone')
+    most = max(map(len, classes))
+    epoch = most * len(classes)
+    streams = _streams(classes, seed)
+    passes = [-(-most // len(some)) * len(some) for some in classes]  # draws of an epoch, the last pass not cut short
+
+    def drawn(i, slot):
+        which, turn = divmod(slot, most)
+        return streams[which][i // epoch * passes[which] + turn]
+
+    slots = grain.MapDataset.range(epoch).seed(seed).shuffle().repeat()
+    return Order(slots.map_with_index(drawn).batch(batch, drop_remainder=True), epoch / batch)
+
+
+ORDERS = {'shuffle': _shuffle, 'by_site': _by_site, 'balanced': _balanced}
+
+
+def _streams(groups, seed):
+    """Each group endlessly, shuffled anew at every pass and on its own."""
+    seeds = np.random.SeedSequence(seed).generate_state(len(groups))  # of one seed, groups of one size had one order
+    return [grain.MapDataset.source(group).shuffle(int(s)).repeat() for group, s in zip(groups, seeds, strict=True)]
+
+
+def train_batches(dataset, order, batch, start=0, host=0, hosts=1):
+    """Endless batches in the order from step `start` on: rows [host * b, (host + 1) * b) of each, b = batch / hosts.
 
     The global batch is drawn as indices, cut, and only then read, so that hosts, threads and restarts change nothing.
     Use as a context: `with train_batches(...) as batches`.
     """
-    members = dataset.of_split('train')
     b = batch // hosts
-    order = grain.MapDataset.source(members).seed(seed).shuffle().repeat().batch(batch, drop_remainder=True)
 
-    def local(step, indices):
+    def local(step, positions):
         rows = slice(host * b, (host + 1) * b)
-        return _read(dataset, indices[rows], (step * batch + np.arange(batch))[rows])
+        return _read(dataset, positions[rows], (step * batch + np.arange(batch))[rows])
 
-    return _reading(order.map_with_index(local)[start:])
+    return _reading(order.positions.map_with_index(local)[start:])
 
 
 def eval_batches(dataset, split, batch, host=0, hosts=1):
-    """Every exam of the split once, in order; the last batch is padded with repeats whose mask is False."""
+    """Every exam of the split once, in order; the last batch is filled up with repeats of the last exam."""
     members = dataset.of_split(split)
     b = batch // hosts
 
     def local(i):
         draw = np.arange(i * batch + host * b, i * batch + (host + 1) * b)
-        return _read(dataset, members[np.minimum(draw, len(members) - 1)], draw, draw < len(members))
+        return _read(dataset, members[np.minimum(draw, len(members) - 1)], draw)
 
     batches = -(-len(members) // batch)
     return _reading(grain.MapDataset.source(range(batches)).map(local))
@@ -162,7 +266,7 @@ def _reading(batches):
     return closing(iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))))
 
 
-def _read(dataset, members, draw, mask=None):
+def _read(dataset, members, draw):
     images = [dataset.images[int(i)]['image'] for i in dataset.row[members]]
     return {'image': np.stack(images), 'label': dataset.label[members], 'site': dataset.site[members],
-            'draw': draw.astype(np.uint32), 'mask': np.ones(len(draw), bool) if mask is None else mask}
+            'draw': draw.astype(np.uint32)}

@@ -1,6 +1,6 @@
 """The public data sets of the papers, as they lie on disk once unpacked -> Exams: those of whole scans.
 
-A source is `name(root, note)`: root is the folder of the data set, note is called with one plain line for each thing a
+A source is `name(root, say)`: root is the folder of the data set, say is called with one plain line for each thing a
 user should know. Names and small text files are read, never an image. Unless a source says otherwise an id is the path
 below root, a patient who is not known is the id, and the split is ''. Case, '-', '_' and spaces of folder names do not
 count. UserError of one line for a folder that is missing, misnamed or empty, and for a table that is not what it was.
@@ -24,7 +24,7 @@ COVID_CT_MD = {'COVID-19': 169, 'CAP': 60, 'Normal': 76}
 SUBJECTS = {'p': 'COVID-19', 'cap': 'CAP', 'n': 'Normal', 'normal': 'Normal'}
 
 
-def cov19_ct_db(root, note):
+def cov19_ct_db(root, say):
     """{train,val}/{covid,non-covid}/<scan> and, where it is there, test/<scan>; a scan is a folder of slices or a .npy.
 
     Labels 'covid', 'non-covid', and '' in test. An id is <split>/<label>/<scan>, without the '.npy' and whatever the
@@ -39,13 +39,13 @@ def cov19_ct_db(root, note):
             scans = [entry for entry in listing.visible(place) if entry.is_dir() or entry.suffix == '.npy']
             for scan in listing.filled(place, scans, 'scans'):
                 name = '/'.join(filter(None, (split, label, scan.name.removesuffix('.npy'))))
-                exams.append(Exam(name, name, 'COV19-CT-DB', label, split, (str(scan),)))
-    note('COV19-CT-DB: no patients are published, each scan counts as its own')
-    listing.compare('COV19-CT-DB', (f'{exam.split} {exam.label}' for exam in exams if exam.split != 'test'), COV19_CT_DB, note)
+                exams.append(Exam(name, name, 'COV19-CT-DB', label, split, str(scan)))
+    say('COV19-CT-DB: no patients are published, each scan counts as its own')
+    listing.compare('COV19-CT-DB', (f'{exam.split} {exam.label}' for exam in exams if exam.split != 'test'), COV19_CT_DB, say)
     return listing.unique(root, exams)
 
 
-def cc_ccii(root, note):
+def cc_ccii(root, say):
     """{NCP,CP,Normal}/<patient>/<scan>/<slice>, labelled so. A scan of fewer than 20 slices is left out, with a note.
 
     A patient is <class>/<number>. With unzip_filenames.csv in root a note says which scans are incomplete.
@@ -56,21 +56,21 @@ def cc_ccii(root, note):
         scans = [scan for patient in listing.within(folder) for scan in listing.within(patient)]
         for scan in listing.filled(folder, scans, 'folders <patient>/<scan>'):
             patient = f'{label}/{scan.parent.name}'
-            exams.append(Exam(f'{patient}/{scan.name}', patient, 'CC-CCII', label, '', (str(scan),)))
+            exams.append(Exam(f'{patient}/{scan.name}', patient, 'CC-CCII', label, '', str(scan)))
             slices[exams[-1].id] = len(listing.pictures(scan))
     kept = [exam for exam in exams if slices[exam.id] >= LEAST]
     if len(kept) < len(exams):
-        note(f'CC-CCII: {len(exams) - len(kept)} of {len(exams)} scans have fewer than {LEAST} slices and are left out')
+        say(f'CC-CCII: {len(exams) - len(kept)} of {len(exams)} scans have fewer than {LEAST} slices and are left out')
     table = root / 'unzip_filenames.csv'
     if table.exists():
         listed = {'/'.join(row[:3]): row[3] for row in listing.table(table, 'label', 'patient_id', 'scan_id', 'n_slice')}
         other = [name for name, count in listed.items() if name in slices and str(slices[name]) != count]
-        note(f'CC-CCII: of {len(listed)} scans in {table.name} {len(listed.keys() - slices.keys())} are not here and '
+        say(f'CC-CCII: of {len(listed)} scans in {table.name} {len(listed.keys() - slices.keys())} are not here and '
              f'{len(other)} have another number of slices{listing.first(other)}')
     return listing.unique(root, listing.filled(root, kept, f'scans of at least {LEAST} slices'))
 
 
-def covid_ct_md(root, note):
+def covid_ct_md(root, say):
     """<subject>.npz with the keys hu and label, in root or root/volumes; or, where there are none, folders of DICOM
     files called {COVID-19,CAP,Normal} subjects/<subject> or <P001|cap001|normal001>, in root or root/dicom.
 
@@ -79,21 +79,21 @@ def covid_ct_md(root, note):
     root = Path(root)
     volumes = listing.glob(root, 'volumes/*.npz') or listing.glob(root, '*.npz')
     place = root / 'dicom' if (root / 'dicom').is_dir() else root
-    subjects = _subjects(place, note)
+    subjects = _subjects(place, say)
     if volumes:
         if subjects:
-            note(f'COVID-CT-MD: {len(volumes)} .npz volumes are read, the DICOM files of {len(subjects)} subjects in '
+            say(f'COVID-CT-MD: {len(volumes)} .npz volumes are read, the DICOM files of {len(subjects)} subjects in '
                  f'{place} are not: to read them, put them into a root of their own')
         subjects = [(_stored_label(path), path) for path in volumes]
     if not subjects:
         raise UserError(f'no .npz volumes and no folders of subjects in {place} ({listing.found(place)}): expected '
                         '{COVID-19,CAP,Normal} subjects/<subject>, {P001,cap001,normal001}/ or <subject>.npz')
-    listing.compare('COVID-CT-MD', (label for label, _ in subjects), COVID_CT_MD, note)
+    listing.compare('COVID-CT-MD', (label for label, _ in subjects), COVID_CT_MD, say)
     named = [(path.name.removesuffix('.npz'), label, path) for label, path in subjects]
-    return listing.unique(root, [Exam(name, name, 'COVID-CT-MD', label, '', (str(path),)) for name, label, path in named])
+    return listing.unique(root, [Exam(name, name, 'COVID-CT-MD', label, '', str(path)) for name, label, path in named])
 
 
-def _subjects(place, note):
+def _subjects(place, say):
     """(label, folder) of every subject that has files."""
     folders = listing.within(place)
     if any(listing.plain(folder.name).endswith('subjects') for folder in folders):
@@ -105,7 +105,7 @@ def _subjects(place, note):
         found = [(SUBJECTS[match[1]], folder) for match, folder in named if match]
         other = [folder.name for match, folder in named if not match]
         if found and other:
-            note(f'COVID-CT-MD: {len(other)} folders are not called like a subject and are left out{listing.first(other)}')
+            say(f'COVID-CT-MD: {len(other)} folders are not called like a subject and are left out{listing.first(other)}')
     for _, folder in found:
         listing.filled(folder, listing.visible(folder), 'DICOM files')
     return found
@@ -116,7 +116,7 @@ def _stored_label(path):
         return str(arrays.member(archive, 'label', kinds='U', ndims=(0,), limit=1))
 
 
-def luna16(root, note):
+def luna16(root, say):
     """A folder of <series>.mhd_<slice>.png; or <series>.mhd with their .raw, in root or root/subset*.
 
     Of .mhd files the axial slice through the centre of each nodule of annotations.csv (in root, root/CSVFILES or beside
@@ -131,19 +131,19 @@ def luna16(root, note):
         raise UserError(f'{root} holds {len(scans)} .mhd scans and {len(slices)} slices <series>.mhd_<slice>.png '
                         f'({listing.found(root)}): expected subset*/<series>.mhd or a folder of slices, one of the two')
     if len(slices) < len(pictures):
-        note(f'LUNA16: {len(pictures) - len(slices)} images are not called <series>.mhd_<slice>.png and are left out')
+        say(f'LUNA16: {len(pictures) - len(slices)} images are not called <series>.mhd_<slice>.png and are left out')
     places = (root, root / 'CSVFILES', *sorted({scan.parent for scan in scans}))
     table = next((place / 'annotations.csv' for place in places if (place / 'annotations.csv').is_file()), None)
     if scans:
         slices = [(scan.stem, scan.relative_to(root).as_posix(), scan) for scan in scans]
         if table:
-            slices = _nodules(table, slices, note)
+            slices = _nodules(table, slices, say)
         else:
-            note('LUNA16: no annotations.csv in root or root/CSVFILES: whole scans are given, not slices of nodules')
-    return listing.unique(root, [Exam(name, series, 'LUNA16', '', '', (str(path),)) for series, name, path in slices])
+            say('LUNA16: no annotations.csv in root or root/CSVFILES: whole scans are given, not slices of nodules')
+    return listing.unique(root, [Exam(name, series, 'LUNA16', '', '', str(path)) for series, name, path in slices])
 
 
-def _nodules(table, scans, note):
+def _nodules(table, scans, say):
     """(series, id, address) of the slice through the centre of each nodule; two in one slice are one."""
     depths, elsewhere = defaultdict(list), 0
     known = {series for series, _, _ in scans}
@@ -159,7 +159,7 @@ def _nodules(table, scans, note):
             if not all(0 <= number < depth for number in numbers):
                 raise UserError(f'{table}: a nodule of {series} is outside the {depth} slices of {path}')
             slices += [(series, f'{name}::slice={number}', f'{path}::slice={number}') for number in sorted(numbers)]
-    note(f'LUNA16: {len(slices)} slices with nodules; {len(known - depths.keys())} of {len(known)} scans have none, '
+    say(f'LUNA16: {len(slices)} slices with nodules; {len(known - depths.keys())} of {len(known)} scans have none, '
          f'{elsewhere} nodules are of scans that are not here')
     return listing.filled(table, slices, 'nodules of the scans that are here')
 

@@ -1,6 +1,6 @@
 """The public data sets of the papers, as they lie on disk once unpacked -> Exams: those of single images.
 
-A source is `name(root, note)`: root is the folder of the data set, note is called with one plain line for each thing a
+A source is `name(root, say)`: root is the folder of the data set, say is called with one plain line for each thing a
 user should know. Names and small text files are read, never an image. Unless a source says otherwise an id is the path
 below root, a patient who is not known is the id, and the split is ''. Case, '-', '_' and spaces of folder names do not
 count. UserError of one line for a folder that is missing, misnamed or empty, and for a table that is not what it was.
@@ -18,7 +18,7 @@ COVID_CT_TABLES = {'COVID': ('COVID-CT-MetaInfo', 'File name', 'Patient ID'),
 VIEWS = ('PA', 'AP')
 
 
-def covid_ct(root, note):
+def covid_ct(root, say):
     """Images-processed/{CT_COVID,CT_NonCOVID}/<image>, with Data-split/{COVID,NonCOVID}/{train,val,test}CT_<label>.txt.
 
     Labels 'COVID', 'NonCOVID'. The splits are the lists; without any every image is given, its split ''. Patients are
@@ -31,8 +31,8 @@ def covid_ct(root, note):
     place = root if bare else listing.folders(root, ('Images-processed',), layout)[0][1]
     folders = listing.folders(place, {label: (f'CT_{label}',) for label in COVID_CT}, layout)
     files = {label: {path.name: path for path in listing.images(folder)} for label, folder in folders}
-    splits = _covid_ct_splits(root, files, note)
-    patients = _covid_ct_patients(root, files, note)
+    splits = _covid_ct_splits(root, files, say)
+    patients = _covid_ct_patients(root, files, say)
     listed = any(splits.values())
     exams = []
     for label, paths in files.items():
@@ -42,11 +42,11 @@ def covid_ct(root, note):
                 exams.append(listing.image(root, path, 'COVID-CT', label, split, patient))
     count = sum(map(len, files.values())) - len(exams)
     if count:
-        note(f'COVID-CT: {count} images are in no list and left out')
+        say(f'COVID-CT: {count} images are in no list and left out')
     return exams
 
 
-def _covid_ct_splits(root, files, note):
+def _covid_ct_splits(root, files, say):
     """{label: {name of an image: split}} of the lists that are here."""
     layout = 'Data-split/{COVID,NonCOVID}/{train,val,test}CT_<label>.txt'
     places = dict(folder for _, place in listing.folders(root, ('Data-split',), layout, optional=('Data-split',))
@@ -63,7 +63,7 @@ def _covid_ct_splits(root, files, note):
             splits[label] |= dict.fromkeys(names, split)
         absent += wanted
     if absent:
-        note(f'COVID-CT: the lists {", ".join(absent)} are not here: those splits are absent' if any(splits.values())
+        say(f'COVID-CT: the lists {", ".join(absent)} are not here: those splits are absent' if any(splits.values())
              else 'COVID-CT: no lists in Data-split: every image is given, without a split')
     return splits
 
@@ -84,7 +84,7 @@ def _official(path, count, files, before):
     return names
 
 
-def _covid_ct_patients(root, files, note):
+def _covid_ct_patients(root, files, say):
     """{label: {name of an image: patient}} of the tables that are here. Some rows leave the '.png' of a name out."""
     patients = {}
     for label, (table, name, patient) in COVID_CT_TABLES.items():
@@ -95,26 +95,26 @@ def _covid_ct_patients(root, files, note):
         if len(patients[label]) < len(found):
             where = path.name if rows else f'{path.name}, which is not here,'
             hint = f'; {table}.xlsx is not read, save it as .csv' if (root / f'{table}.xlsx').exists() else ''
-            note(f'COVID-CT: no patient in {where} for {len(found) - len(patients[label])} of {len(found)} {label} '
+            say(f'COVID-CT: no patient in {where} for {len(found) - len(patients[label])} of {len(found)} {label} '
                  f'images, each counts as its own{hint}')
     return patients
 
 
-def sars_cov_2_ct(root, note):
+def sars_cov_2_ct(root, say):
     """{COVID,non-COVID}/<image>, labelled so. Patients are not known."""
     root = Path(root)
     exams = [listing.image(root, path, 'SARS-CoV-2-CT', label)
              for label, folder in listing.folders(root, ('COVID', 'non-COVID'), '{COVID,non-COVID}/<image>.png')
              for path in listing.images(folder)]
-    note('SARS-CoV-2-CT: no patients are published, each image counts as its own: a random split puts neighbouring '
+    say('SARS-CoV-2-CT: no patients are published, each image counts as its own: a random split puts neighbouring '
          'slices of one patient on both sides, and scores come out too high')
     counts = Counter(exam.label for exam in exams)
     paper = {'COVID': 1252, 'non-COVID': 1229 if counts['non-COVID'] == 1229 else 1230}  # the download has one less
-    listing.compare('SARS-CoV-2-CT', counts.elements(), paper, note)
+    listing.compare('SARS-CoV-2-CT', counts.elements(), paper, say)
     return exams
 
 
-def chest_xray(root, note):
+def chest_xray(root, say):
     """{Covid-19,No_findings,Pneumonia}/<image>, {train,test,val}/{NORMAL,PNEUMONIA}/<image> (Kermany) or images/<image>
     with metadata.csv (ieee8023), told apart by what is in root.
 
@@ -124,9 +124,9 @@ def chest_xray(root, note):
     root = Path(root)
     here = {listing.plain(entry.name) for entry in listing.visible(root)}
     if 'metadata.csv' in here:
-        return _ieee8023(root, note)
+        return _ieee8023(root, say)
     if here & {'train', 'test'}:
-        note('chest X-ray (Kermany): all are children, none has COVID-19: beside COVID-19 images of adults from '
+        say('chest X-ray (Kermany): all are children, none has COVID-19: beside COVID-19 images of adults from '
              'elsewhere a classifier can tell the age instead')
         return [listing.image(root, path, 'Kermany', label, split, listing.match('person[0-9]+_(bacteria|virus)(?=_)', path.name))
                 for split, folder in listing.folders(root, ('train', 'test', 'val'), '{train,test,val}', optional=('val',))
@@ -140,12 +140,12 @@ def chest_xray(root, note):
     for exam in exams:
         labels[exam.patient].add(exam.label)
     both = sum(len(found) > 1 for found in labels.values())
-    note(f'chest X-ray: {both} of {len(labels)} patients are in two classes; the classes come from different '
+    say(f'chest X-ray: {both} of {len(labels)} patients are in two classes; the classes come from different '
          'collections, and a classifier can tell the source instead of the disease')
     return exams
 
 
-def _ieee8023(root, note):
+def _ieee8023(root, say):
     files = {path.name: path for _, folder in listing.folders(root, ('images',), 'images/ with metadata.csv')
              for path in listing.images(folder)}
     words = {'covid-19': 'COVID-19', 'no finding': 'normal', 'pneumonia': 'pneumonia'}  # in this order
@@ -159,6 +159,6 @@ def _ieee8023(root, note):
             absent += 1
         else:
             exams.append(listing.image(root, files[name], 'ieee8023', found[0], '', patient))
-    note(f'chest X-ray (ieee8023): {left} rows of metadata.csv are left out (another modality, a view that is not '
+    say(f'chest X-ray (ieee8023): {left} rows of metadata.csv are left out (another modality, a view that is not '
          f'{" or ".join(VIEWS)}, or another finding), {absent} name an image that is not here')
     return listing.unique(root, listing.filled(root, exams, 'X-rays that metadata.csv names'))

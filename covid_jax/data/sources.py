@@ -1,6 +1,6 @@
 """Where exams come from: the user's own folders and tables, the phantoms, and whatever mix of data sets a config names.
 
-A source is a function of a root and of `note`, which is called with a line for each thing that a user should know; it
+A source is a function of a root and of `say`, which is called with a line for each thing that a user should know; it
 returns a list of Exam. published.py and published_images.py have those of the papers.
 """
 
@@ -31,11 +31,11 @@ def phantoms(seed, train, val, test):
         for index in range(count):
             label = PHANTOM_LABELS[index % len(PHANTOM_LABELS)]
             name = f'phantom-{3 * seed + offset}-{index}'
-            exams.append(Exam(name, name, 'phantom', label, split, (phantom.address(3 * seed + offset, index, label),)))
+            exams.append(Exam(name, name, 'phantom', label, split, phantom.address(3 * seed + offset, index, label)))
     return exams
 
 
-def folder(root, note=print):
+def folder(root, say=print):
     """root/<class>/<scan>, or root/<split>/<class>/<scan> where the split is train, val or test.
 
     A scan is whatever `decode` reads; other files and hidden ones are skipped. The label is the name of the class folder,
@@ -55,14 +55,14 @@ def folder(root, note=print):
     if not exams:
         found = ', '.join(path.name for path in visible(root)[:5]) or 'nothing'
         raise UserError(f'no scans in {root} (found: {found}): {LAYOUT}')
-    return one_patient(exams, root, note)
+    return one_patient(exams, root, say)
 
 
-def one_patient(exams, root, note):
+def one_patient(exams, root, say):
     """The exams with DICOM scans of one PatientID under one patient: the one that the source names for any of them, else
     the first of their ids in the alphabet; the PatientID stays unsaid. UserError where that cannot be told."""
     with ThreadPoolExecutor(8) as pool:
-        digests = list(pool.map(lambda exam: decode.patient_digest(exam.paths[0]), exams))
+        digests = list(pool.map(lambda exam: decode.patient_digest(exam.path), exams))
     groups = defaultdict(list)
     for exam, digest in zip(exams, digests, strict=True):
         if digest:
@@ -83,9 +83,9 @@ def one_patient(exams, root, note):
         raise UserError(f'{root}: all {unnamed} DICOM scans carry one PatientID: name the patients in a manifest '
                         '(column patient)')
     if unnamed > len(people):
-        note(f'{root}: {unnamed} DICOM scans of {len(people)} patients, by their PatientID')
+        say(f'{root}: {unnamed} DICOM scans of {len(people)} patients, by their PatientID')
     if doubtful:
-        note(f'{root}: {doubtful} PatientIDs have scans of several patients, as the table names them: look at it again')
+        say(f'{root}: {doubtful} PatientIDs have scans of several patients, as the table names them: look at it again')
     return [exam._replace(patient=placed.get(exam.id, exam.patient)) for exam in exams]
 
 
@@ -95,10 +95,10 @@ def _scans(path):
 
 def _folder_exam(root, split, scan):
     name = scan.relative_to(root).as_posix()
-    return Exam(name, name, 'default', scan.parent.name, split, (str(scan),))
+    return Exam(name, name, 'default', scan.parent.name, split, str(scan))
 
 
-def manifest(path, note=print):
+def manifest(path, say=print):
     """A comma-separated file with the columns path and label, and optionally id, patient, site and split.
 
     Paths are relative to the file and may name a part, as in 'a::series=1.2.3'. An empty id is the path, an empty site
@@ -122,7 +122,7 @@ def manifest(path, note=print):
         exams.append(exam)
     if not exams:
         raise UserError(f'{path} holds no rows: expected the columns {", ".join(COLUMNS)}')
-    return one_patient(exams, path, note)
+    return one_patient(exams, path, say)
 
 
 def _rows(path):
@@ -154,7 +154,7 @@ def _manifest_exam(path, line, row):
         raise UserError(f'{path} row {line}: split {split!r} is not one of {", ".join(SPLITS)} or empty')
     name = row.get('id') or scan
     return Exam(name, row.get('patient') or name, row.get('site') or 'default', row.get('label', ''), split,
-                (str(path.parent / scan),))
+                str(path.parent / scan))
 
 
 SOURCES = {'folder': folder, 'manifest': manifest, 'cov19_ct_db': published.cov19_ct_db, 'cc_ccii': published.cc_ccii,
@@ -162,68 +162,88 @@ SOURCES = {'folder': folder, 'manifest': manifest, 'cov19_ct_db': published.cov1
            'sars_cov_2_ct': published_images.sars_cov_2_ct, 'chest_xray': published_images.chest_xray}
 
 
-def parts_of(data, note=print):
-    """A list of exams for each source of a config's data section; its exclusion list holds for all.
+def check(data):
+    """UserError for a source of no such name, for a root that is missing or too many, and for a list that is not there:
+    what can be known before anything is listed."""
+    for name, root in _named(data):
+        if name not in ('phantom', *SOURCES):
+            names = ['phantom', *SOURCES]
+            like = {plain(other): other for other in names}
+            nearest = like[difflib.get_close_matches(plain(name), like, n=1, cutoff=0)[0]]
+            raise UserError(f'no data source {name!r}, did you mean {nearest!r}? There are {", ".join(names)}')
+        if name != 'phantom' and not (root and os.path.exists(root)):
+            where = f'there is nothing at {root}' if root else 'no folder is given'
+            raise UserError(f'data source {name!r}: {where}: set --config.data.root=...')
+        if name == 'phantom' and root:
+            raise UserError(f'the phantom is made, not read: --config.data.root={root} needs --config.data.source, for example '
+                            'folder or manifest')
+    for field, path in (('exclude', data.exclude), ('include', data.include)):
+        if path and not os.path.isfile(path):
+            raise UserError(f'--config.data.{field}={path}: no such file')
+
+
+def parts_of(data, say=print):
+    """A list of exams for each source of a config's data section, which `check` passes; its exclusion list holds for all.
 
     Several sources, with commas between them and between their roots, are sites of one data set: ids and patients then
-    start with the site, or with the root's name where the source names no site. UserError for a source of no such name and
-    for a root that does not exist.
+    start with the site, or with the root's name where the source names no site.
     """
+    check(data)
+    pairs = _named(data)
+    parts = [_one_source(name, root, data, say) for name, root in pairs]
+    if len(parts) > 1:
+        sites = [_site(exams, root) for exams, (_, root) in zip(parts, pairs, strict=True)]
+        if len(set(sites)) < len(sites):
+            raise UserError(f'two sources are both called {max(sites, key=sites.count)!r}: rename the file or folder of one, '
+                            'or put both into one manifest')
+        parts = [[_of_site(exam, site) for exam in exams] for exams, site in zip(parts, sites, strict=True)]
+    if data.exclude:
+        out = _left_out(list(chain.from_iterable(parts)), data.exclude, say)
+        parts = [[exam for exam in part if exam.id not in out] for part in parts]
+    return parts
+
+
+def _named(data):
+    """(name, root) of each source."""
     names = data.source.split(',')
     roots = data.root.split(',') if len(names) > 1 else [data.root]
     if len(names) != len(roots):
         raise UserError(f'--config.data.source names {len(names)} sources and --config.data.root {len(roots)} roots: '
                         'give each source its root, with commas between them')
-    parts = [_one_source(name, root, data, note) for name, root in zip(names, roots, strict=True)]
-    if len(parts) > 1:
-        sites = [_site(exams, root) for exams, root in zip(parts, roots, strict=True)]
-        if len(set(sites)) < len(sites):
-            raise UserError(f'two sources are both called {max(sites, key=sites.count)!r}: rename the file or folder of one, '
-                            'or put both into one manifest')
-        parts = [[_of_site(exam, site) for exam in exams] for exams, site in zip(parts, sites, strict=True)]
-    exams = list(chain.from_iterable(parts))
-    if data.exclude:
-        kept = {exam.id for exam in exclude(exams, data.exclude, note)}
-        parts = [[exam for exam in part if exam.id in kept] for part in parts]
-    return parts
+    return list(zip(names, roots, strict=True))
 
 
-def excluded(path):
+def listed(path):
     """The ids that a text file lists, one per line; '#' starts a comment, blank lines do not count."""
     return set(filter(None, (line.partition('#')[0].strip() for line in lines(Path(path)))))
 
 
-def exclude(exams, path, note):
-    """The exams without those that the file lists by their id or the last parts of it ('covid/ct_scan_31')."""
-    if not os.path.isfile(path):
-        raise UserError(f'--config.data.exclude={path}: no such file')
-    listed = excluded(path)
-    ends = [{exam.id.split('/', n)[n] for n in range(exam.id.count('/') + 1)} & listed for exam in exams]
-    found = set().union(*ends)
-    kept = [exam for exam, hit in zip(exams, ends, strict=True) if not hit]
-    absent = sorted(listed - found)
-    if listed and not found:
-        raise UserError(f'{path}: none of its {len(listed)} ids is in the data: {absent[0]!r} there, {exams[0].id!r} here')
-    note(f'{path}: {len(exams) - len(kept)} of {len(exams)} exams are left out; {len(absent)} of {len(listed)} ids are not '
-         f'in the data{first(absent)}')
-    return kept
+def find(exams, path):
+    """The ids of the exams that a text file lists by their id or the last parts of it ('covid/ct_scan_31'), and a few words
+    on what it lists and the data does not have. UserError where it lists none of them."""
+    wanted = listed(path)
+    ends = {exam.id: {exam.id.split('/', n)[n] for n in range(exam.id.count('/') + 1)} & wanted for exam in exams}
+    absent = sorted(wanted.difference(*ends.values()))
+    if absent and len(absent) == len(wanted):
+        here = f', {exams[0].id!r} here' if exams else ''
+        raise UserError(f'{path}: none of its {len(wanted)} ids is in the data: {absent[0]!r} there{here}')
+    told = f'{len(absent)} of {len(wanted)} ids are not in the data{first(absent)}'
+    return {name for name, hits in ends.items() if hits}, told
 
 
-def _one_source(name, root, data, note):
+def _left_out(exams, path, say):
+    out, absent = find(exams, path)
+    say(f'{path}: {len(out)} of {len(exams)} exams are left out; {absent}')
+    return out
+
+
+def _one_source(name, root, data, say):
     if name == 'phantom':
         if root:
             raise UserError(f'the phantom is made, not read: --config.data.root={root} needs --config.data.source, for example '
                             'folder or manifest')
         return phantoms(data.phantom.seed, data.phantom.train, data.phantom.val, data.phantom.test)
-    if name not in SOURCES:
-        names = ['phantom', *SOURCES]
-        like = {plain(other): other for other in names}
-        nearest = like[difflib.get_close_matches(plain(name), like, n=1, cutoff=0)[0]]
-        raise UserError(f'no data source {name!r}, did you mean {nearest!r}? There are {", ".join(names)}')
-    if not root or not os.path.exists(root):
-        where = f'there is nothing at {root}' if root else 'no folder is given'
-        raise UserError(f'data source {name!r}: {where}: set --config.data.root=...')
-    return SOURCES[name](Path(root), note)
+    return SOURCES[name](Path(root), say)
 
 
 def _site(exams, root):

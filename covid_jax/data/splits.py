@@ -1,28 +1,109 @@
-"""Which exam is trained on, validated on and tested on: by patient, stratified by class, whatever the order of rows."""
+"""Which exam is learnt from, validated on and tested on: by patient, stratified by class, whatever the order of rows."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from itertools import combinations
 
 import numpy as np
 
 from covid_jax import UserError
-from covid_jax.data.exams import class_index
+from covid_jax.data.exams import class_index, class_names
 
 
-def assign(exams, classes, val=0.2, test=0.2, folds=1, fold=0, seed=0, held_out=()):
-    """The exams in their order, each with its split: 'train', 'val', 'test', or '' for one without a label.
+def check(data):
+    """UserError for words of data.split and data.use that mean nothing."""
+    if data.split not in ('auto', 'source', 'drawn'):
+        raise UserError(f'--config.data.split={data.split} must be auto, source or drawn')
+    names = class_names(data.classes)
+    if data.use not in ('auto', 'labelled', 'all') and (unknown := _classes(data.use) - set(names)):
+        raise UserError(f'--config.data.use={data.use}: no class is called {min(unknown)!r}: take auto, labelled, all, or names '
+                        f'of classes with commas between them ({", ".join(names)})')
+
+
+def place(parts, data, folds=1, fold=0, say=print):
+    """All exams of the sources, each with its split; patients are drawn, and dealt into folds, within each source.
+
+    parts: a list of Exam for each source; data: the config's section, which `check` passes. By data.split='source' what a
+    source names is kept (see `assign`), and one that has no labelled patient left to draw is in every fold as it is; by
+    'drawn' all patients are drawn, whatever the sources name; 'auto' is 'source', but 'drawn' where folds > 1.
+    Raises: UserError as `assign`, and for a source of fewer patients than folds.
+    """
+    names = [', '.join(sorted({exam.site for exam in part})) for part in parts] if len(parts) > 1 else [data.source]
+    drawn = data.split == 'drawn' or (data.split == 'auto' and folds > 1)
+    ignored = [name for name, part in zip(names, parts, strict=True) if drawn and any(exam.split for exam in part)]
+    if ignored:
+        say(f'{" and ".join(ignored)}: own splits are ignored, all patients are drawn (--config.data.split=source keeps them)')
+        parts = [[exam._replace(split='') for exam in part] for part in parts]
+    held_out = set(data.held_out)
+    unknown = held_out - {exam.patient for part in parts for exam in part}
+    dealt = [any(exam.label and not exam.split and exam.patient not in held_out for exam in part) for part in parts]
+    exams = []
+    for name, part, some in zip(names, parts, dealt, strict=True):
+        if folds > 1 and not some and any(dealt):
+            say(f'{name}: nothing to deal into folds, the same in each')
+        several = folds > 1 and (some or not any(dealt))
+        mine = unknown | held_out & {exam.patient for exam in part}
+        exams += assign(part, data.classes, val=data.val, test=0 if held_out else data.test, folds=folds if several else 1,
+                        fold=fold if several else 0, seed=data.split_seed, held_out=tuple(sorted(mine)), name=name)
+    return exams
+
+
+def choose(exams, data, labelled=True, named=None):
+    """The exams in their order, '' in place of 'train' for those that are not learnt from. val and test stay as they are.
+
+    exams:    with their splits
+    data:     the config's section, which `check` passes; by data.use those with a label are learnt from ('labelled'), 'all'
+              of them, or those of the classes that it names; 'auto' is 'labelled' or 'all', as `labelled` says
+    labelled: whether the method learns from labels
+    named:    ids; only exams of these are learnt from. None: no matter
+    Raises: UserError where nothing is left to learn from, and for exams without a label where the method needs labels.
+    """
+    use = data.use if data.use != 'auto' else 'labelled' if labelled else 'all'
+    names = class_names(data.classes)
+
+    def reason(exam):
+        """Why the exam is not learnt from, or ''."""
+        if exam.split != 'train':
+            return 'are in val or test'
+        if named is not None and exam.id not in named:
+            return f'are not in {data.include}'
+        if use != 'all' and not exam.label:
+            return 'have no label'
+        if use not in ('all', 'labelled') and names[class_index(exam.label, data.classes)] not in _classes(use):
+            return f'are not of --config.data.use={use}'
+        return ''
+
+    reasons = [reason(exam) for exam in exams]
+    if '' not in reasons:
+        counted = ', '.join(f'{count} {why}' for why, count in Counter(reasons).items())
+        hint = '; the method learns from labels' if labelled and 'have no label' in reasons else ''
+        raise UserError(f'no exam is left to learn from: of {len(exams)} exams {counted or "none"}{hint}')
+    bare = sum(not why and not exam.label for exam, why in zip(exams, reasons, strict=True))
+    if labelled and bare:
+        raise UserError(f'--config.data.use={use}: {bare} exams of the train split have no label, and the method learns from '
+                        'labels: take --config.data.use=labelled')
+    return [exam._replace(split='') if why and exam.split == 'train' else exam
+            for exam, why in zip(exams, reasons, strict=True)]
+
+
+def _classes(use):
+    return {name.strip() for name in use.split(',')}
+
+
+def assign(exams, classes, val=0.2, test=0.2, folds=1, fold=0, seed=0, held_out=(), name='the source'):
+    """The exams in their order, each with its split: 'train', 'val' or 'test'.
 
     A patient whose split the source gives keeps it, for all exams; a patient of held_out is in test whatever the source
     says. The others are drawn by patient from strata (the set of a patient's classes): test if neither the source nor
     held_out names any, then val if the source names none, floor(fraction * patients of the stratum + 1/2) of each
     stratum; the rest is train. With folds > 1 test is the fold-th of so many nearly equal parts of the drawn patients,
-    each in test in one fold.
+    each in test in one fold. An exam without a label follows its patient; a patient of none but such exams is in train.
 
-    exams:     list of Exam; those without a label take no part, and keep the split they have
+    exams:     list of Exam
     classes:   the declared classes (see class_index)
     val, test: fractions of the patients that the source does not place
     fold:      in [0, folds)
+    name:      what the source is called in errors
     Raises: UserError for a patient in two splits, an unknown patient in held_out, and fractions or folds that cannot be.
     """
     if not (0 <= val and 0 <= test and val + test < 1):
@@ -33,7 +114,7 @@ def assign(exams, classes, val=0.2, test=0.2, folds=1, fold=0, seed=0, held_out=
     strata = _strata(exams, classes, fixed, seed)
     given = set(fixed.values())
     if folds > 1:
-        drawn = _deal(strata, folds, fold)
+        drawn = _deal(strata, folds, fold, name, len(fixed.keys() - set(held_out)))
     else:
         drawn = [] if 'test' in given else _draw(strata, strata, test)
     split = fixed | {patient: 'train' for patients in strata.values() for patient in patients}
@@ -41,15 +122,7 @@ def assign(exams, classes, val=0.2, test=0.2, folds=1, fold=0, seed=0, held_out=
     if 'val' not in given:
         rest = {stratum: [p for p in patients if split[p] != 'test'] for stratum, patients in strata.items()}
         split |= dict.fromkeys(_draw(rest, strata, val), 'val')
-    return [exam._replace(split=split[exam.patient]) if exam.label or exam.split else exam for exam in exams]
-
-
-def check_training(exams):
-    """UserError where no exam is in train. exams: with their splits."""
-    if not any(exam.split == 'train' for exam in exams):
-        unlabelled = sum(not exam.label for exam in exams)
-        raise UserError(f'no exam is left to train on: of {len(exams)} exams {unlabelled} have no label '
-                        f'and {sum(exam.split in ("val", "test") for exam in exams)} are in val or test')
+    return [exam._replace(split=split.get(exam.patient, 'train')) for exam in exams]
 
 
 def _fixed(exams, held_out):
@@ -90,12 +163,16 @@ def _draw(strata, whole, fraction):
             for patient in patients[:math.floor(fraction * len(whole[stratum]) + 0.5)]]
 
 
-def _deal(strata, folds, fold):
-    """Every folds-th patient, dealt through one stratum after the other, so the parts differ by one patient at most."""
+def _deal(strata, folds, fold, name, placed):
+    """Every folds-th patient, dealt through one stratum after the other, so the parts differ by one patient at most.
+
+    name: of the source; placed: how many patients it places itself.
+    """
     patients = [patient for stratum in strata.values() for patient in stratum]
     if len(patients) < folds:
-        raise UserError(f'folds={folds} needs at least {folds} patients that the source leaves without a split, '
-                        f'not {len(patients)}')
+        hint = f', or --config.data.split=drawn for the {placed} that have a split' if placed else ''
+        raise UserError(f'folds={folds} needs at least {folds} labelled patients to deal out, not the {len(patients)} of {name}: '
+                        f'take fewer folds{hint}')
     return patients[fold::folds]
 
 

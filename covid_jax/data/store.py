@@ -84,7 +84,7 @@ def content_hashes(exams, root):
 
     def of_exam(exam):
         digest = hashlib.sha256()
-        for path in exam.paths:
+        for path in [exam.path]:
             if path.startswith('phantom:'):
                 digest.update(f'{path} version {phantom.VERSION}'.encode())
                 continue
@@ -133,7 +133,7 @@ def _prepare_all(exams, part, prep, workers):
 
         def prepare_in_parallel(some, workers):
             with _pool(min(workers or os.cpu_count(), len(some))) as pool:
-                jobs = {pool.submit(_prepare_one, e.paths[0], prep, part[e.id]): e for e in some}
+                jobs = {pool.submit(_prepare_one, e.path, prep, part[e.id]): e for e in some}
                 for job in as_completed(jobs):
                     if (reason := job.result()) is not None:
                         broken[jobs[job].id] = reason
@@ -154,7 +154,7 @@ def _prepare_all(exams, part, prep, workers):
                         prepare_in_parallel([exam], 1)
                     except BrokenProcessPool:
                         del left[exam.id]
-                        broken[exam.id] = (f'{exam.paths[0]}: the process that prepared it died, of the file or of too '
+                        broken[exam.id] = (f'{exam.path}: the process that prepared it died, of the file or of too '
                                            f'little memory; to try again delete {part[exam.id].parents[1]}')
                         progress.advance(bar)
     return {e.id: broken[e.id] for e in exams if e.id in broken}

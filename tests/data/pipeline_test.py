@@ -13,7 +13,7 @@ from covid_jax.data.exams import Exam
 
 def dataset(n=13, val=5):
     """Images whose every voxel is the exam's number."""
-    exams = [Exam(f'e{i}', f'p{i}', '', 'covid', 'train' if i < n else 'val', ()) for i in range(n + val)]
+    exams = [Exam(f'e{i}', f'p{i}', '', 'covid', 'train' if i < n else 'val', '') for i in range(n + val)]
     images = [{'image': np.full((2, 3, 3, 1), i, np.uint8)} for i in range(n + val)]
     label = np.arange(n + val, dtype=np.int32) % 2
     return pipeline.Dataset(exams, label, np.zeros(n + val, np.int32), np.arange(n + val)[::-1].copy(), images, {}, '')

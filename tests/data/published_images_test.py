@@ -36,7 +36,7 @@ class TestCovidCt:
             ('COVID', 'train'): 191, ('COVID', 'val'): 60, ('COVID', 'test'): 98,
             ('NonCOVID', 'train'): 234, ('NonCOVID', 'val'): 58, ('NonCOVID', 'test'): 105}
         assert 'COVID-CT: 1 images are in no list and left out' in notes and not any('absent' in note for note in notes)
-        assert Path(exams[0].paths[0]).is_file() and exams[0].id == exams[0].patient
+        assert Path(exams[0].path).is_file() and exams[0].id == exams[0].patient
         assert {class_index(exam.label, BINARY) for exam in exams if exam.label == 'COVID'} == {1}
 
     def test_absent_lists_are_absent_splits(self, tmp_path):

@@ -28,7 +28,7 @@ class TestCov19CtDb:
             ('train', 'covid'): 2, ('train', 'non-covid'): 3, ('val', 'covid'): 2, ('val', 'non-covid'): 3,
             ('test', ''): 2}
         assert exams[0] == ('train/covid/ct_scan_0', 'train/covid/ct_scan_0', 'COV19-CT-DB', 'covid', 'train',
-                            (str(tmp_path / 'train/covid/ct_scan_0'),))
+                            str(tmp_path / 'train/covid/ct_scan_0'))
         assert len({exam.patient for exam in exams}) == 12 and exams[-1].id == 'test/ct_scan_7'
         assert any('2 train covid (the paper: 690), 3 train non-covid (the paper: 870)' in note for note in notes)
 
@@ -44,7 +44,7 @@ class TestCov19CtDb:
                           for label in ('covid', 'non-covid')))
         exams, _ = listed(published.cov19_ct_db, tmp_path)
         assert exams[5] == ('test/non-covid/a', 'test/non-covid/a', 'COV19-CT-DB', 'non-covid', 'test',
-                            (str(tmp_path / 'test/non-covid/a.npy'),))
+                            str(tmp_path / 'test/non-covid/a.npy'))
 
     def test_the_whole_data_set_needs_no_word_about_counts(self, tmp_path):
         for name, count in published.COV19_CT_DB.items():
@@ -120,7 +120,7 @@ class TestCovidCtMd:
         exams, notes = listed(published.covid_ct_md, tmp_path)
         assert {exam.patient: exam.label for exam in exams} == {
             'P001': 'COVID-19', 'P002': 'COVID-19', 'cap001': 'CAP', 'normal001': 'Normal'}
-        assert exams[2].paths == (str(tmp_path / 'Cap subjects/cap001'),)
+        assert exams[2].path == str(tmp_path / 'Cap subjects/cap001')
         assert [class_index(exam.label, BINARY) for exam in exams] == [1, 1, 0, 0]
         assert '2 COVID-19 (the paper: 169)' in notes[0]
         (tmp_path / 'Cap subjects').rename(tmp_path / 'Capp subjects')
@@ -139,7 +139,7 @@ class TestCovidCtMd:
         np.savez(tmp_path / 'P1.npz', hu=np.zeros((2, 2, 2), np.int16), label='Normal')
         touch(tmp_path, 'dicom/P1/1.dcm', 'dicom/P2/1.dcm', '._P1.npz')
         exams, notes = listed(published.covid_ct_md, tmp_path)
-        assert exams == [('P1', 'P1', 'COVID-CT-MD', 'Normal', '', (str(tmp_path / 'P1.npz'),))]
+        assert exams == [('P1', 'P1', 'COVID-CT-MD', 'Normal', '', str(tmp_path / 'P1.npz'))]
         assert '1 .npz volumes are read, the DICOM files of 2 subjects' in notes[0]
         np.savez(tmp_path / 'P2.npz', label=np.array({'a': 1}, object))
         assert 'P2.npz' in refused(published.covid_ct_md, tmp_path)
@@ -186,14 +186,14 @@ class TestLuna16:
         # (-298.3 + 335.5) / 2.5 = 14.88 and (-297.2 + 335.5) / 2.5 = 15.32 are one slice, (20 - 10) / 1.25 is 8
         assert [exam.id for exam in exams] == [f'subset0/{UID}0.mhd::slice=0', f'subset0/{UID}0.mhd::slice=15',
                                                f'subset3/{UID}1.mhd::slice=8']
-        assert exams[1].paths == (f'{tmp_path}/subset0/{UID}0.mhd::slice=15',) and exams[1].patient == UID + '0'
+        assert exams[1].path == f'{tmp_path}/subset0/{UID}0.mhd::slice=15' and exams[1].patient == UID + '0'
         assert notes == ['LUNA16: 3 slices with nodules; 1 of 3 scans have none, '
                          '1 nodules are of scans that are not here']
 
     def test_whole_scans_without_annotations(self, tmp_path):
         mhd(tmp_path / f'{UID}0.mhd')
         exams, notes = listed(published.luna16, tmp_path)
-        assert exams == [(f'{UID}0.mhd', UID + '0', 'LUNA16', '', '', (str(tmp_path / f'{UID}0.mhd'),))]
+        assert exams == [(f'{UID}0.mhd', UID + '0', 'LUNA16', '', '', str(tmp_path / f'{UID}0.mhd'))]
         assert 'whole scans' in notes[0]
 
     @pytest.mark.parametrize(('header', 'word'), [

@@ -39,11 +39,11 @@ class TestPhantoms:
             ('val', 'covid'): 4, ('val', 'normal'): 2, ('val', 'pneumonia'): 2,
             ('test', 'covid'): 4, ('test', 'normal'): 2, ('test', 'pneumonia'): 2}
         assert len({exam.id for exam in exams}) == len({exam.patient for exam in exams}) == 32
-        assert [exam.paths for exam in exams if exam.split == 'val'][1] == ('phantom:16:1:normal',)
+        assert [exam.path for exam in exams if exam.split == 'val'][1] == 'phantom:16:1:normal'
 
     def test_no_seed_trains_on_the_test_phantoms_of_another(self):
         def bodies(seed, split):
-            return {exam.paths[0].rsplit(':', 1)[0] for exam in sources.phantoms(seed, 4, 4, 4) if exam.split == split}
+            return {exam.path.rsplit(':', 1)[0] for exam in sources.phantoms(seed, 4, 4, 4) if exam.split == split}
         train = set.union(*(bodies(seed, 'train') for seed in range(20)))
         test = set.union(*(bodies(seed, 'test') for seed in range(20)))
         assert len(train) == len(test) == 80 and not train & test
@@ -58,7 +58,7 @@ class TestFolder:
         assert [(exam.id, exam.label, exam.split) for exam in exams] == [
             ('covid/a.npz', 'covid', ''), ('covid/scan 2', 'covid', ''),
             ('normal/b.JPG', 'normal', ''), ('normal/c.npy', 'normal', '')]
-        assert all(exam.patient == exam.id and exam.paths == (str(tmp_path / exam.id),) for exam in exams)
+        assert all(exam.patient == exam.id and exam.path == str(tmp_path / exam.id) for exam in exams)
 
     def test_folders_of_splits(self, tmp_path):
         touch(tmp_path, 'train/covid/1.png', 'train/normal/1.png', 'val/covid/2.png', 'test/covid/1.png', 'train/x.csv')
@@ -99,18 +99,18 @@ class TestManifest:
 
     def test_two_columns_are_enough(self, write, tmp_path):
         assert sources.manifest(write('path,label\na.npz,covid\nscans,\n')) == [
-            ('a.npz', 'a.npz', 'default', 'covid', '', (str(tmp_path / 'a.npz'),)),
-            ('scans', 'scans', 'default', '', '', (str(tmp_path / 'scans'),))]
+            ('a.npz', 'a.npz', 'default', 'covid', '', str(tmp_path / 'a.npz')),
+            ('scans', 'scans', 'default', '', '', str(tmp_path / 'scans'))]
 
     def test_mark_of_excel_and_loose_spacing_are_tolerated(self, write, tmp_path):
         text = ('\r\n split , id,label,site, patient,path\r\n'
                 'train,1 , covid,A,p1, b c.npz \r\n,,,,,\r\n\r\n,2,normal,, p1,a.npz\r\n')
         exams = sources.manifest(write(text, 'utf-8-sig'))
-        assert exams == [('1', 'p1', 'A', 'covid', 'train', (str(tmp_path / 'b c.npz'),)),
-                         ('2', 'p1', 'default', 'normal', '', (str(tmp_path / 'a.npz'),))]
+        assert exams == [('1', 'p1', 'A', 'covid', 'train', str(tmp_path / 'b c.npz')),
+                         ('2', 'p1', 'default', 'normal', '', str(tmp_path / 'a.npz'))]
 
     def test_absolute_paths_stay(self, write, tmp_path):
-        assert sources.manifest(write(f'path,label\n{tmp_path}/a.npz,covid'))[0].paths == (str(tmp_path / 'a.npz'),)
+        assert sources.manifest(write(f'path,label\n{tmp_path}/a.npz,covid'))[0].path == str(tmp_path / 'a.npz')
 
     @pytest.mark.parametrize('text, words', [
         ('path,label,age\na.npz,covid,70\n', ["'age'", 'path, label, id, patient, site, split']),

@@ -11,7 +11,7 @@ CLASSES = ('normal', 'covid|COVID-19', 'pneumonia')
 
 
 def exam(name, label='covid', split='', patient=None):
-    return Exam(name, patient or name, 'x', label, split, (name,))
+    return Exam(name, patient or name, 'x', label, split, name)
 
 
 def cohort(normal=50, covid=20, pneumonia=10, scans=1):

@@ -24,7 +24,7 @@ def exams_in(folder, rng, count=4):
     for i in range(count):
         path = folder / f'scan{i}.npz'
         np.savez(path, hu=rng.integers(-1000, 400, (5, 20, 20)).astype(np.int16))
-        exams.append(Exam(f'e{i}', f'p{i}', 'here', 'covid', 'train', (str(path),)))
+        exams.append(Exam(f'e{i}', f'p{i}', 'here', 'covid', 'train', str(path)))
     return exams
 
 
@@ -37,7 +37,7 @@ def test_what_is_stored_is_what_prepare_gives(tmp_path, rng):
     made = built(exams, tmp_path / 'store')
     assert made.broken == {} and len(made.images) == 4
     for e in exams:
-        np.testing.assert_array_equal(made.images[made.row[e.id]]['image'], prepare(decode(e.paths[0]), PREP))
+        np.testing.assert_array_equal(made.images[made.row[e.id]]['image'], prepare(decode(e.path), PREP))
     assert not (made.path / 'parts').exists()
 
 
@@ -57,7 +57,7 @@ def test_broken_exams_are_set_aside_with_the_reason(tmp_path, rng):
     made = built(exams, tmp_path / 'store')
     assert list(made.broken) == ['e1'] and 'scan1.npz' in made.broken['e1'] and '\n' not in made.broken['e1']
     assert sorted(made.row) == ['e0', 'e2', 'e3']
-    np.testing.assert_array_equal(made.images[made.row['e3']]['image'], prepare(decode(exams[3].paths[0]), PREP))
+    np.testing.assert_array_equal(made.images[made.row['e3']]['image'], prepare(decode(exams[3].path), PREP))
 
 
 def in_workers(folder, monkeypatch, statement):
@@ -94,7 +94,7 @@ def test_the_decoder_counts_as_content(tmp_path, rng, monkeypatch):
     other = tmp_path / 'copy.zip'
     other.write_bytes((tmp_path / 'scan0.npz').read_bytes())
     first = store.content_hashes([exam], tmp_path / 'store')
-    assert store.content_hashes([exam._replace(paths=(str(other),))], tmp_path / 'store') != first
+    assert store.content_hashes([exam._replace(path=str(other))], tmp_path / 'store') != first
     monkeypatch.setattr(store.scan, 'VERSION', 99)
     assert store.content_hashes([exam], tmp_path / 'store') != first
 
@@ -109,17 +109,17 @@ def test_a_scan_that_kills_its_process_is_set_aside_and_the_others_go_on(tmp_pat
 
 def test_a_part_of_a_file_is_another_content_than_the_file(tmp_path, rng):
     (whole,) = exams_in(tmp_path, rng, 1)
-    parts = [whole._replace(paths=(f'{whole.paths[0]}::slice={i}',)) for i in (1, 2)]
+    parts = [whole._replace(path=f'{whole.path}::slice={i}') for i in (1, 2)]
     assert len(set(store.content_hashes([whole, *parts], tmp_path / 'store'))) == 3
     made = built([parts[0]], tmp_path / 'store')
-    expected = prepare(decode(whole.paths[0])._replace(voxels=np.load(whole.paths[0])['hu'][1:2]), PREP)
+    expected = prepare(decode(whole.path)._replace(voxels=np.load(whole.path)['hu'][1:2]), PREP)
     np.testing.assert_array_equal(made.images[0]['image'], expected)
 
 
 def test_nothing_usable_is_one_line(tmp_path, rng):
     exams = exams_in(tmp_path, rng, 2)
     for e in exams:
-        with open(e.paths[0], 'w') as f:
+        with open(e.path, 'w') as f:
             f.write('hello')
     with pytest.raises(UserError, match='none of 2 exams'):
         built(exams, tmp_path / 'store')
@@ -128,21 +128,21 @@ def test_nothing_usable_is_one_line(tmp_path, rng):
 def test_a_changed_file_is_another_store(tmp_path, rng):
     exams = exams_in(tmp_path, rng)
     before = store.content_hashes(exams, tmp_path / 'store')
-    np.savez(exams[2].paths[0], hu=np.full((5, 20, 20), -700, np.int16))
+    np.savez(exams[2].path, hu=np.full((5, 20, 20), -700, np.int16))
     after = store.content_hashes(exams, tmp_path / 'store')
     assert [a == b for a, b in zip(before, after, strict=True)] == [True, True, False, True]
 
 
 def test_hashes_are_of_bytes_not_of_names(tmp_path, rng):
     exams = exams_in(tmp_path, rng, 2)
-    with open(exams[0].paths[0], 'rb') as a, open(exams[1].paths[0], 'wb') as b:
+    with open(exams[0].path, 'rb') as a, open(exams[1].path, 'wb') as b:
         b.write(a.read())
     first, second = store.content_hashes(exams, tmp_path / 'store')
     assert first == second
     folder = tmp_path / 'slices'
     folder.mkdir()
     (folder / '1.png').write_bytes(b'one')
-    exam = Exam('f', 'f', '', 'covid', '', (str(folder),))
+    exam = Exam('f', 'f', '', 'covid', '', str(folder))
     before = store.content_hashes([exam], tmp_path / 'store')
     (folder / '1.png').rename(folder / '2.png')  # another slice order may be another scan
     assert store.content_hashes([exam], tmp_path / 'store') != before
@@ -156,7 +156,7 @@ from covid_jax.data.exams import Exam
 from covid_jax.data.prep import Prep
 if __name__ == '__main__':
     from covid_jax.data.phantom import address
-    exams = [Exam(f'e{i}', f'p{i}', '', 'covid', 'train', (address(0, i, 'covid'),)) for i in range(12)]
+    exams = [Exam(f'e{i}', f'p{i}', '', 'covid', 'train', address(0, i, 'covid')) for i in range(12)]
     root = Path(sys.argv[1])
     store.build(exams, store.content_hashes(exams, root), Prep((-1000.0, 400.0), (6, 12, 12)), root, workers=1)
 """
@@ -179,7 +179,7 @@ def test_a_killed_preparation_goes_on_where_it_was(tmp_path):
     time.sleep(0.5)
     assert [p.name for p in root.glob('*/parts/*')] == names, 'a worker outlived its parent'
 
-    exams = [Exam(f'e{i}', f'p{i}', '', 'covid', 'train', (address(0, i, 'covid'),)) for i in range(12)]
+    exams = [Exam(f'e{i}', f'p{i}', '', 'covid', 'train', address(0, i, 'covid')) for i in range(12)]
     prepared = []
     original = store._prepare_all
 

@@ -21,7 +21,7 @@ def silent(line):
 
 def pixels(exams):
     """Grey 32 x 32 pixels [n, 1024] as preparation gives them."""
-    return np.array([prepare(decode(exam.paths[0]), Prep((-1000.0, 400.0), (1, 32, 32))).ravel() for exam in exams]) / 255
+    return np.array([prepare(decode(exam.path), Prep((-1000.0, 400.0), (1, 32, 32))).ravel() for exam in exams]) / 255
 
 
 def auc(train, label, test, truth):
@@ -34,10 +34,10 @@ def test_the_format_tells_the_label_of_covid_ct_and_decoding_takes_it_away():
     exams = published_images.covid_ct(real('COVID-CT'), silent)
     seen = defaultdict(set)
     for exam in exams:
-        with Image.open(exam.paths[0]) as image:
-            seen['jpg' if exam.paths[0].lower().endswith('.jpg') else image.mode].add(exam.label)
+        with Image.open(exam.path) as image:
+            seen['jpg' if exam.path.lower().endswith('.jpg') else image.mode].add(exam.label)
     assert seen['jpg'] == {'NonCOVID'} and seen['RGBA'] == {'COVID'}
-    scans = [decode(exam.paths[0]) for exam in exams]
+    scans = [decode(exam.path) for exam in exams]
     assert {(scan.voxels.dtype.str, scan.voxels.shape[0], scan.hounsfield, scan.spacing) for scan in scans} == {
         ('|u1', 1, False, None)}
     prepared = {prepare(scan, Prep((-1000.0, 400.0), (1, 32, 32))).shape for scan in scans}
@@ -78,7 +78,7 @@ def test_the_collection_tells_covid_in_the_xrays():
 def test_dicom_names_are_not_in_slice_order():
     (exam,) = published.covid_ct_md(real('COVID-CT-MD/dicom'), silent)
     by_hand = decode(real('COVID-CT-MD/volumes/cap002.npz')).voxels
-    scan = decode(exam.paths[0])
+    scan = decode(exam.path)
     first = decode(sorted(real('COVID-CT-MD/dicom/cap002').glob('*.dcm'))[0])
     assert np.corrcoef(scan.voxels[0, ::4, ::4].ravel(), by_hand[0].ravel())[0, 1] > 0.9
     np.testing.assert_array_equal(first.voxels[0], scan.voxels[-1])
