@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from covid_jax import UserError, ensemble, start
 from covid_jax import config as configs
-from covid_jax.data import lineage, pipeline, sources
+from covid_jax.data import lineage, pipeline
 from covid_jax.report import tables
 from covid_jax.runtime import workdir
 from covid_jax.train import train_and_evaluate
@@ -38,8 +38,7 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    'train': Kind(lambda config: sources.check(config.data),
-                  lambda part, folder, ready, say: train_and_evaluate(*ready, say)),
+    'train': Kind(pipeline.check, lambda part, folder, ready, say: train_and_evaluate(*ready, say)),
     'ensemble': Kind(ensemble.check, lambda part, folder, ready, say: ensemble.average(part.config, folder)),
 }
 

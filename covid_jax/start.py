@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from covid_jax import UserError, methods
 from covid_jax import config as configs
+from covid_jax.data import pipeline
 from covid_jax.data.exams import class_names
 from covid_jax.data.prep import Prep
 from covid_jax.methods.method import Method
@@ -57,7 +58,7 @@ def begin(config, folder, devices=None) -> Run:
     """
     check_ranges(config)
     config = methods.resolve(config)
-    prep = prep_of(config)
+    prep = pipeline.prep_of(config)
     mesh = make_mesh(devices)
     resolve_batches(config, folder, mesh.size)
     workdir.check(workdir.fields(config), folder, defaults(config.method))
@@ -84,7 +85,7 @@ def load(folder) -> tuple[Run, TrainState]:
     config = methods.resolve(known)
     config.eval.batch = mesh.size * -(-config.eval.batch // mesh.size)
     method = methods.make(config, mesh)
-    run = Run(config, Path(folder), mesh, method, prep_of(config), _threshold(folder), tuple(kept['sites'] or ()),
+    run = Run(config, Path(folder), mesh, method, pipeline.prep_of(config), _threshold(folder), tuple(kept['sites'] or ()),
               kept['versions'] or {})
     step, saved = checkpoint.read(folder)
     params, state = jax.eval_shape(method.init, jax.eval_shape(jax.random.key, 0), abstract_batch(config, 1))
@@ -118,11 +119,6 @@ def resolve_batches(config, folder, devices):
         if batch < 1 or batch % devices:
             raise UserError(f'--config.{name}.batch={batch} does not divide over {devices} devices: '
                             f'take a multiple of {devices}')
-
-
-def prep_of(config) -> Prep:
-    """The preparation that the config asks for."""
-    return Prep(**{name: value if isinstance(value, str) else tuple(value) for name, value in config.prep.items()})
 
 
 def defaults(method):

@@ -99,7 +99,8 @@ def loop(session, step, state, asked):
     first = hosts[0] == 0
     done = int(state.step)
     writer = Writer(run.folder, done) if first else None
-    clock = stopwatch(run.folder)
+    save_seconds = stopwatch(run.folder)
+    began = done
     rows = []
     augment_key = jax.random.fold_in(session.key, 1)
     train = pipeline.train_batches(session.dataset, session.order, config.train.batch, done, *hosts)
@@ -108,6 +109,9 @@ def loop(session, step, state, asked):
             state, scalars = step(state, put(run.mesh, batch), augment_key)
             rows.append({'step': done, **scalars})
             done += 1
+            if done == began + 1:  # the time to go is counted from here: compilation is over
+                jax.block_until_ready(state)
+                tell(done, '')
             evaluating = done % session.eval_every == 0 or done == session.total
             logging = evaluating or done % config.train.log_every == 0
             stop = asked() if hosts[1] == 1 else logging and agreed(asked())
@@ -122,7 +126,7 @@ def loop(session, step, state, asked):
                         for row in jax.device_get(rows)]
                 if first:
                     writer.write(rows)
-                    clock.save()
+                    save_seconds()
                 tell(done, f'loss {rows[-1]["loss"]:.4f}')
                 rows = []
             if evaluating or stop:  # after the rows: a restart keeps the rows of the steps before it

@@ -66,7 +66,7 @@ class Order(NamedTuple):
 def check(config):
     """UserError for what is wrong with the config's data and prep and can be known before anything is listed."""
     check_classes(tuple(config.data.classes))
-    _prep(config)
+    prep_of(config)
     splits.check(config.data)
     sources.check(config.data)
 
@@ -89,7 +89,7 @@ def survey(config, root, labelled=True, say=print):
     exams = splits.choose(exams, data, labelled, _included(exams, data.include, say) if data.include else None)
     hashes = store.content_hashes(exams, root)
     splits.check_duplicates(exams, hashes)
-    prep = _prep(config)
+    prep = prep_of(config)
     return Survey(exams, hashes, prep, _digest(exams, hashes, prep), tuple(data.classes), labelled)
 
 
@@ -121,7 +121,8 @@ def prepare(survey, root, workers=0, say=print):
         sites=sites)
 
 
-def _prep(config):
+def prep_of(config):
+    """The preparation that the config asks for. UserError for one that cannot be."""
     return Prep(**{name: value if isinstance(value, str) else tuple(value) for name, value in config.prep.items()})
 
 

@@ -45,17 +45,21 @@ def save(checkpoints, state, score=None):
 
 def _first(checkpoints, score, step):
     """The step at which the best score was first reached, if this one is not better."""
-    best = checkpoints.best_step()
-    if best is None:
-        return step
-    kept = checkpoints.metrics(best)
-    return step if score > kept['score'] else kept['first']
+    best = _best(checkpoints)
+    return step if best is None or score > best['score'] else best['first']
 
 
 def since_better(checkpoints, step):
     """Steps since the best score was first reached; 0 while there is none."""
-    best = checkpoints.best_step()
-    return 0 if best is None else step - checkpoints.metrics(best)['first']
+    best = _best(checkpoints)
+    return 0 if best is None else step - best['first']
+
+
+def _best(checkpoints):
+    """What `save` noted of the best checkpoint, or None."""
+    checkpoints.wait_until_finished()  # of one that is still written Orbax knows no metrics
+    step = checkpoints.best_step()
+    return None if step is None else checkpoints.metrics(step)
 
 
 def restore(checkpoints, step, like):

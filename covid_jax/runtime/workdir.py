@@ -64,7 +64,7 @@ def read(folder):
         tree = json.loads(path.read_text())
         beside = {name: tree.pop(name, None) for name in BESIDE}
         flat = _flat(tree)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, TypeError):
         raise UserError(f'{path} is damaged: choose another --workdir, or delete the folder') from None
     for name in PATHS:
         if name in flat:

@@ -2,6 +2,7 @@
 
 import re
 
+import dummy
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,9 +14,14 @@ from covid_jax import methods
 from covid_jax.runtime import state as run_state
 from covid_jax.runtime.mesh import by_batch, make_mesh, put, replicated
 
-ROWS = 'model4,size=small', 'baseline,size=small'  # one of each method
+ROWS = 'model4,size=small', 'baseline,size=small', 'dummy'  # one of each method, and one with a queue and a key encoder
 SIZE, BATCH = (8, 32, 32), 16
 VOXELS = 6 * 32 * 32  # of one view: more than any parameter or embedding of the tiny network
+
+
+@pytest.fixture(autouse=True)
+def known(monkeypatch):
+    monkeypatch.setitem(methods.METHODS, 'dummy', dummy)
 
 
 def batches(steps):
@@ -27,8 +33,9 @@ def batches(steps):
 
 
 def compiled(name, devices, dtype='float32'):
-    config = small_config(name)
+    config = dummy.two_stages() if name == 'dummy' else small_config(name)
     with config.unlocked():
+        config.prep.size = SIZE
         config.train.batch = BATCH
         config.model.dtype = dtype
     mesh = make_mesh(jax.devices()[:devices])

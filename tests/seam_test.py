@@ -1,0 +1,146 @@
+"""The seam between the loop and a method: a method of another kind (no logits, no labels, a queue and a key encoder in its
+state), alone and before a second method that starts from it. The real command is tests/dummy.py."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import dummy
+import pytest
+from main_test import arrays, environment, rows
+
+from covid_jax import UserError, experiment, methods
+
+
+@pytest.fixture(autouse=True)
+def known(monkeypatch):
+    monkeypatch.setitem(methods.METHODS, 'dummy', dummy)
+
+
+def command(root, folder, *flags):
+    script = root / 'tests' / 'dummy.py'
+    return [sys.executable, str(script), f'--config={script}', f'--workdir={folder}', *flags]
+
+
+def start(root, folder, *flags):
+    env = environment() | {'PYTHONPATH': f'{root}:{root / "tests"}'}
+    return subprocess.Popen(command(root, folder, *flags), env=env, cwd=root, text=True, start_new_session=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def finish(process):
+    out, error = process.communicate(timeout=300)
+    return process.returncode, out, error
+
+
+FLAGS = '--config.folds=3', '--config.seeds=2'
+PARTS = ('pretrain', *(f'finetune/fold{f}/seed{s}' for f in range(3) for s in range(2)))
+
+
+@pytest.fixture(scope='module')
+def whole(root, tmp_path_factory):
+    """Two stages of two methods, three folds, two seeds: the folder, and what was printed."""
+    folder = tmp_path_factory.mktemp('whole') / 'run'
+    code, out, error = finish(start(root, folder, *FLAGS))
+    assert code == 0, error
+    return folder, out
+
+
+def test_the_first_stage_is_trained_once_and_found_by_all(whole):
+    folder, out = whole
+    assert sorted(str(p.parent.relative_to(folder)) for p in folder.rglob('config.json')) == sorted(PARTS)
+    assert out.count('== pretrain\n') == 1
+    for part in PARTS[1:]:
+        config = json.loads((folder / part / 'config.json').read_text())
+        assert config['method'] == 'supervised' and 'dummy' not in config
+        assert config['init_from'] == '../../../pretrain'
+    pretrained = arrays(folder / 'pretrain')
+    assert any('queue' in name for name in pretrained) and any("['key']" in name for name in pretrained)
+
+
+def test_a_method_without_logits_has_no_predictions_and_no_row(whole):
+    folder, out = whole
+    names = {p.name for p in (folder / 'pretrain').iterdir()}
+    assert {'exams.csv', 'results.json', 'seconds.json', 'network.txt', 'metrics.jsonl'} <= names
+    assert not names & {'predictions.csv', 'metrics.json', 'roc.png'}
+    assert json.loads((folder / 'pretrain' / 'results.json').read_text())['metrics'] == {}
+    assert '6 runs' in ' '.join(out.split()) and 'pretrain' not in out.split('metric')[-1]
+
+
+def test_every_patient_is_tested_once_over_the_folds(whole):
+    folder, _ = whole
+    tested = [{line.split(',')[0] for line in (folder / part / 'predictions.csv').read_text().splitlines() if ',test,' in line}
+              for part in PARTS[1::2]]
+    assert len(set.union(*tested)) == sum(map(len, tested)) == 24
+
+
+@pytest.mark.parametrize('moment', [('pretrain', 2), ('finetune/fold1/seed0', 2)])
+def test_killed_in_the_middle_of_a_stage_and_resumed(root, whole, tmp_path, moment):
+    """The same bytes as the run that was never killed, of every part."""
+    stage, steps = moment
+    folder = tmp_path / 'run'
+    process = start(root, folder, *FLAGS)
+    path = folder / stage / 'metrics.jsonl'
+    deadline = time.monotonic() + 200
+    while not (path.exists() and len(path.read_text().splitlines()) >= steps):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    finish(process)
+    assert not (folder / stage / 'results.json').exists()
+    code, _, error = finish(start(root, folder, *FLAGS))
+    assert code == 0, error
+    for part in PARTS:
+        left, right = arrays(folder / part), arrays(whole[0] / part)
+        assert left.keys() == right.keys() and all(left[k].tobytes() == right[k].tobytes() for k in left), part
+        assert rows(folder / part) == rows(whole[0] / part)
+        for name in ('results.json', 'exams.csv', *(['predictions.csv'] if part != 'pretrain' else [])):
+            assert (folder / part / name).read_bytes() == (whole[0] / part / name).read_bytes(), (part, name)
+
+
+def test_a_leak_is_refused_before_anything_trains(tmp_path):
+    """The first stage on the same phantoms as the second: its patients are in the folds' tests."""
+    c = dummy.two_stages(folds=3)
+    c.pretrain.data.phantom.update(seed=0)
+    with pytest.raises(UserError, match=r'exams are of patients that .*/pretrain learnt from.*--config.allow_leak=True'):
+        experiment.run(c, tmp_path / 'run')
+    assert not [*tmp_path.rglob('checkpoints')]
+
+
+def test_a_leak_that_is_wanted_is_said_in_every_output(tmp_path, capsys):
+    c = dummy.two_stages()
+    c.allow_leak = True
+    c.train.epochs = 1.0
+    c.pretrain.data.phantom.update(seed=0, train=0, val=0, test=16)  # of the seed of the second stage's tests
+    c.pretrain.data.split = 'drawn'
+    results = experiment.run(c, tmp_path / 'run')
+    seen = results['finetune']['test']['all']['seen_before']
+    assert seen['value'] == 4 and 'learnt from' in seen['reason']
+    assert 'these numbers are no test of new patients' in ' '.join(capsys.readouterr().out.split())
+    header, *lines = (tmp_path / 'run' / 'finetune' / 'predictions.csv').read_text().splitlines()
+    assert header.endswith(',seen') and all(line.endswith(',1') == (',test,' in line) for line in lines)
+    assert json.loads((tmp_path / 'run' / 'finetune' / 'metrics.json').read_text())['test']['all']['seen_before'] == seen
+
+
+def test_the_score_may_be_a_scalar_of_the_loss(tmp_path):
+    """Judged by its own loss on val by default, or by another of its scalars; with patience it ends when that no longer rises."""
+    c = dummy.two_stages()
+    with c.unlocked():
+        del c.pretrain, c.finetune
+        c.stages = ()
+        c.train.epochs = 4.0
+        c.data.phantom.update(val=8)
+    experiment.run(c, tmp_path / 'loss')
+    validated = [row for row in rows(tmp_path / 'loss') if 'val/loss' in row]
+    assert len(validated) == 4 and all('val/nearest' in row for row in validated)
+    kept = {int(p.name) for p in (tmp_path / 'loss' / 'checkpoints').iterdir() if p.name.isdigit()}
+    best = min(validated, key=lambda row: (row['val/loss'], -row['step']))['step'] + 1
+    assert kept == {best, 8}
+    c.eval.select, c.train.patience, c.train.lr = 'nearest', 2, 0.0
+    c.train.epochs = 50.0
+    experiment.run(c, tmp_path / 'patience')
+    assert len(rows(tmp_path / 'patience')) == 2 * 3  # at rate 0 the first score is never bettered: two more, and it ends
+    experiment.run(c, tmp_path / 'patience')  # and stays ended
+    assert len(rows(tmp_path / 'patience')) == 2 * 3
