@@ -11,18 +11,27 @@ from covid_jax.data import pipeline
 from covid_jax.data.exams import Exam
 
 
-def dataset(n=13, val=5):
-    """Images whose every voxel is the exam's number."""
+def dataset(n=13, val=5, label=None, site=None):
+    """Images whose every voxel is the exam's number, read from the last to the first; n in train, of these labels and sites."""
     exams = [Exam(f'e{i}', f'p{i}', '', 'covid', 'train' if i < n else 'val', '') for i in range(n + val)]
     images = [{'image': np.full((2, 3, 3, 1), i, np.uint8)} for i in range(n + val)]
-    label = np.arange(n + val, dtype=np.int32) % 2
-    return pipeline.Dataset(exams, label, np.zeros(n + val, np.int32), np.arange(n + val)[::-1].copy(), images, {}, '')
+    label = np.arange(n + val) % 2 if label is None else np.array([*label, *[0] * val])
+    site = np.array([*(site or [0] * n), *[0] * val])
+    return pipeline.Dataset(exams, label.astype(np.int32), site.astype(np.int32), np.arange(n + val)[::-1].copy(), images, {},
+                            '', [], ('oslo', 'rome', 'bonn'))
 
 
-def rows(hosts, start, count, batch=8, seed=3):
+SITES = [0] * 28 + [1] * 8 + [2] * 12
+LABELS = [0] * 20 + [1] * 8 + [2] * 12
+OF_KIND = {'shuffle': dataset(), 'by_site': dataset(48, site=SITES), 'balanced': dataset(40, label=LABELS)}
+
+
+def rows(hosts, start, count, batch=8, seed=3, kind='shuffle'):
     """The concatenation of the hosts' rows of `count` batches."""
+    data = OF_KIND[kind]
+    order = pipeline.order(data, kind, batch, seed)
     with ExitStack() as stack:
-        feeds = [stack.enter_context(pipeline.train_batches(dataset(), batch, seed, start, h, hosts)) for h in range(hosts)]
+        feeds = [stack.enter_context(pipeline.train_batches(data, order, batch, start, h, hosts)) for h in range(hosts)]
         steps = [[next(f) for f in feeds] for _ in range(count)]
     return [{k: np.concatenate([part[k] for part in parts]) for k in parts[0]} for parts in steps]
 
@@ -34,15 +43,25 @@ def same(a, b):
             np.testing.assert_array_equal(x[k], y[k])
 
 
-def test_any_number_of_hosts_sees_the_same_rows_in_the_same_order():
-    one = rows(1, 0, 10)
-    same(one, rows(2, 0, 10))
-    same(one, rows(4, 0, 10))
+@pytest.mark.parametrize('kind', OF_KIND)
+def test_any_number_of_hosts_sees_the_same_rows_in_the_same_order(kind):
+    one = rows(1, 0, 7, 12, kind=kind)
+    same(one, rows(2, 0, 7, 12, kind=kind))
+    same(one, rows(4, 0, 7, 12, kind=kind))
 
 
-@pytest.mark.parametrize('hosts', [1, 2, 4])
-def test_a_restart_goes_on_also_on_another_number_of_hosts(hosts):
-    same(rows(1, 0, 10)[6:], rows(hosts, 6, 4))
+@pytest.mark.parametrize('kind', OF_KIND)
+def test_a_restart_at_any_step_goes_on_also_on_another_number_of_hosts(kind):
+    one = rows(1, 0, 7, 12, kind=kind)
+    for start in range(1, 7):
+        same(one[start:start + 2], rows((1, 2, 4)[start % 3], start, len(one[start:start + 2]), 12, kind=kind))
+
+
+def test_the_rows_of_shuffle_are_those_of_ever():
+    """Recorded when there was no other order: a run that goes on, goes on with its own rows."""
+    assert [b['image'][:, 0, 0, 0, 0].tolist() for b in rows(1, 0, 4)] == [
+        [13, 11, 8, 10, 12, 14, 16, 5], [7, 17, 15, 9, 6, 9, 16, 14], [10, 8, 7, 12, 13, 15, 5, 6], [17, 11, 5, 17, 10, 8, 7, 16]]
+    assert pipeline.order(dataset(), 'shuffle', 8, 3).epoch == 13 / 8
 
 
 def test_every_scan_once_an_epoch_in_a_new_order():
@@ -56,7 +75,8 @@ def test_draw_is_the_running_number_and_label_goes_with_its_image():
     batches = rows(1, 2, 3)
     np.testing.assert_array_equal(np.concatenate([b['draw'] for b in batches]), np.arange(16, 40))
     for b in batches:
-        assert b['draw'].dtype == np.uint32 and b['image'].dtype == np.uint8 and b['mask'].all()
+        assert b['draw'].dtype == np.uint32 and b['image'].dtype == np.uint8
+        assert b.keys() == {'image', 'label', 'site', 'draw'}
         np.testing.assert_array_equal(b['label'], (17 - b['image'][:, 0, 0, 0, 0].astype(int)) % 2)
 
 
@@ -64,15 +84,76 @@ def test_another_seed_is_another_order():
     assert any((a['image'] != b['image']).any() for a, b in zip(rows(1, 0, 2), rows(1, 0, 2, seed=4), strict=True))
 
 
+def drawn(data, kind, batch, count, seed=0):
+    """Positions of `count` batches, one after the other, and the epoch's length."""
+    order = pipeline.order(data, kind, batch, seed)
+    return np.concatenate([order.positions[i] for i in range(count)]), order.epoch
+
+
+def test_by_site_is_as_many_of_each_in_every_batch():
+    """Of 28, 8 and 12 exams two each in a batch: the largest site is read in 14 batches, and each once in every pass."""
+    data = OF_KIND['by_site']
+    found, epoch = drawn(data, 'by_site', 6, 28)
+    assert epoch == 14 and drawn(data, 'by_site', 15, 1)[1] == 28 / 5
+    assert data.site[found].tolist() == [0, 1, 2] * 56
+    for first, size in ((0, 28), (28, 8), (36, 12)):
+        stream = found[(found >= first) & (found < first + size)]
+        passes = stream[:56 // size * size].reshape(-1, size).tolist()
+        assert all(sorted(one) == list(range(first, first + size)) for one in passes)
+        assert len({tuple(one) for one in passes}) == len(passes)
+    assert (drawn(data, 'by_site', 6, 4, seed=1)[0] != found[:24]).any()
+
+
+def test_sites_of_one_size_are_shuffled_apart():
+    """An exam has not the same neighbour of the other site in every pass."""
+    found, epoch = drawn(dataset(16, site=[0] * 8 + [1] * 8), 'by_site', 2, 24)
+    assert epoch == 8 and len({tuple(pair) for pair in found.reshape(-1, 2).tolist()}) > 16
+
+
+def test_balanced_repeats_the_rarer_classes():
+    """Of 20, 8 and 12 exams an epoch has 60, 20 of each class: those of the first once, of 8 twice or thrice, of 12 once or
+    twice."""
+    data = OF_KIND['balanced']
+    found, epoch = drawn(data, 'balanced', 20, 15)
+    assert epoch == 3 and drawn(data, 'balanced', 8, 1)[1] == 7.5
+    counts = [np.bincount(one, minlength=40).tolist() for one in found.reshape(5, 60)]
+    for count in counts:
+        assert count[:20] == [1] * 20
+        assert Counter(count[20:28]) == {2: 4, 3: 4}
+        assert Counter(count[28:]) == {1: 4, 2: 8}
+    assert len({tuple(count[20:28]) for count in counts}) > 1
+    orders = data.label[found].reshape(5, 60)
+    assert len({tuple(one) for one in orders.tolist()}) == 5
+    assert 10 < (orders[0, 1:] == orders[0, :-1]).sum() < 30  # of 59 neighbours 19 by chance
+    assert (drawn(data, 'balanced', 20, 2, seed=1)[0] != found[:40]).any()
+
+
+@pytest.mark.parametrize('data, kind, batch, words', [
+    (dataset(), 'alphabet', 8, 'order=alphabet must be one of shuffle, by_site, balanced'),
+    (dataset(), 'by_site', 8, 'needs two sites to learn from, and there is oslo alone'),
+    (OF_KIND['by_site'], 'by_site', 8, r'batch=8 does not divide over 3 sites \(oslo, rome, bonn\).*a multiple of 3'),
+    (dataset(4, label=[0, 1, -1, -1]), 'balanced', 4, '2 exams to learn from have no label: take --config.data.use=labelled'),
+    (dataset(4, label=[1] * 4), 'balanced', 4, 'needs two classes'),
+])
+def test_an_order_that_cannot_be_is_refused(data, kind, batch, words):
+    with pytest.raises(UserError, match=words) as error:
+        pipeline.order(data, kind, batch, 0)
+    assert '\n' not in str(error.value)
+
+
 @pytest.mark.parametrize('hosts', [1, 2])
-def test_evaluation_drops_nothing_and_pads_with_mask(hosts):
+def test_evaluation_drops_nothing_and_repeats_the_last(hosts):
     with ExitStack() as stack:
         feeds = [stack.enter_context(pipeline.eval_batches(dataset(), 'val', 4, h, hosts)) for h in range(hosts)]
         batches = [list(f) for f in feeds]
     batches = [{k: np.concatenate([part[k] for part in parts]) for k in parts[0]} for parts in zip(*batches, strict=True)]
-    assert [b['mask'].tolist() for b in batches] == [[True] * 4, [True, False, False, False]]
-    seen = np.concatenate([b['image'][b['mask'], 0, 0, 0, 0] for b in batches])
-    np.testing.assert_array_equal(seen, [4, 3, 2, 1, 0])
+    assert [b['image'][:, 0, 0, 0, 0].tolist() for b in batches] == [[4, 3, 2, 1], [0, 0, 0, 0]]
+    assert [b['draw'].tolist() for b in batches] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert all(b.keys() == {'image', 'label', 'site', 'draw'} for b in batches)
+
+
+def load(c, root, labelled=True, say=print):
+    return pipeline.prepare(pipeline.survey(c, root, labelled, say), root, 1, say)
 
 
 def manifest(tmp_path, text):
@@ -88,7 +169,7 @@ def manifest(tmp_path, text):
 
 def test_labels_sites_and_splits_of_a_manifest(tmp_path):
     c = manifest(tmp_path, 'a.npz,COVID-19,p1,train\nb.npz,normal,p2,train\nc.npz,cap,p3,test\nd.npz,covid,p4,val\n')
-    d = pipeline.load(c, tmp_path / 'store')
+    d = load(c, tmp_path / 'store')
     assert [e.split for e in d.exams] == ['train', 'train', 'test', 'val'] and d.label.tolist() == [1, 0, 0, 1]
 
 
@@ -96,8 +177,9 @@ def test_the_sites_that_are_trained_on_are_the_first(tmp_path):
     c = manifest(tmp_path, '')
     rows = ('a,covid,athens,test', 'b,covid,rome,train', 'c,normal,oslo,train', 'd,normal,rome,val', 'e,covid,bonn,val')
     (tmp_path / 'scans.csv').write_text('\n'.join(['path,label,site,split', *(row.replace(',', '.npz,', 1) for row in rows)]))
-    d = pipeline.load(c, tmp_path / 'store')
+    d = load(c, tmp_path / 'store')
     assert {e.site: n for e, n in zip(d.exams, d.site.tolist(), strict=True)} == {'oslo': 0, 'rome': 1, 'athens': 2, 'bonn': 3}
+    assert d.sites == ('oslo', 'rome', 'athens', 'bonn')
 
 
 @pytest.mark.parametrize('text,message', [
@@ -107,7 +189,7 @@ def test_the_sites_that_are_trained_on_are_the_first(tmp_path):
 ])
 def test_what_a_user_got_wrong_is_one_line(tmp_path, text, message):
     with pytest.raises(UserError, match=message) as error:
-        pipeline.load(manifest(tmp_path, text), tmp_path / 'store')
+        load(manifest(tmp_path, text), tmp_path / 'store')
     assert '\n' not in str(error.value)
 
 
@@ -115,7 +197,7 @@ def test_the_same_bytes_in_two_splits(tmp_path):
     c = manifest(tmp_path, 'a.npz,covid,p1,train\nb.npz,normal,p2,train\nc.npz,covid,p3,test\n')
     (tmp_path / 'c.npz').write_bytes((tmp_path / 'a.npz').read_bytes())
     with pytest.raises(UserError, match='a.npz.*c.npz'):
-        pipeline.load(c, tmp_path / 'store')
+        load(c, tmp_path / 'store')
 
 
 def test_each_source_draws_the_splits_that_it_does_not_name(tmp_path):
@@ -128,32 +210,13 @@ def test_each_source_draws_the_splits_that_it_does_not_name(tmp_path):
     c = base()
     c.data.update(source='folder,folder', root=f'{tmp_path}/oslo,{tmp_path}/rome', workers=1, val=0.2, test=0.2)
     c.prep.size = (2, 4, 4)
-    d = pipeline.load(c, tmp_path / 'store')
+    d = load(c, tmp_path / 'store')
     counts = Counter((e.site, e.split) for e in d.exams)
     assert counts == {('oslo', 'train'): 10, ('oslo', 'val'): 10, ('rome', 'train'): 12, ('rome', 'val'): 4, ('rome', 'test'): 4}
     assert np.unique(d.site).tolist() == [0, 1]
     c.data.held_out = ('rome/covid/0.npy',)
-    d = pipeline.load(c, tmp_path / 'store')
+    d = load(c, tmp_path / 'store')
     assert [e.id for e in d.exams if e.split == 'test'] == ['rome/covid/0.npy']
     c.data.held_out = ('nobody',)
     with pytest.raises(UserError, match='nobody'):
-        pipeline.load(c, tmp_path / 'store')
-
-
-def test_folds_go_past_a_source_that_has_nothing_to_draw(tmp_path):
-    """A site of unlabelled scans or of official splits stays as it is while the other one is dealt out."""
-    for site, split in (('oslo', 'train'), ('rome', '')):
-        for i in range(10):
-            folder = tmp_path / site / split / ('covid' if i % 2 else 'normal')
-            folder.mkdir(parents=True, exist_ok=True)
-            np.save(folder / f'{i}.npy', np.random.default_rng([i, ord(site[0])]).integers(0, 255, (2, 4, 4), np.uint8))
-    c = base()
-    c.data.update(source='folder,folder', root=f'{tmp_path}/oslo,{tmp_path}/rome', workers=1)
-    c.prep.size = (2, 4, 4)
-    c.folds = 5
-    tested = []
-    for fold in range(5):
-        d = pipeline.load(c, tmp_path / 'store', fold)
-        assert {e.split for e in d.exams if e.site == 'oslo'} == {'train'}
-        tested += [e.id for e in d.exams if e.split == 'test']
-    assert len(tested) == len(set(tested)) == 10
+        load(c, tmp_path / 'store')

@@ -140,11 +140,11 @@ class TestManifest:
 
 def data(source, root, **more):
     counts = SimpleNamespace(seed=0, train=4, val=2, test=2)
-    return SimpleNamespace(**{'source': source, 'root': str(root), 'exclude': '', 'phantom': counts} | more)
+    return SimpleNamespace(**{'source': source, 'root': str(root), 'exclude': '', 'include': '', 'phantom': counts} | more)
 
 
-def exams_of(settings, note=lambda line: None):
-    return list(chain.from_iterable(sources.parts_of(settings, note)))
+def exams_of(settings, say=lambda line: None):
+    return list(chain.from_iterable(sources.parts_of(settings, say)))
 
 
 class TestPartsOf:
@@ -182,7 +182,7 @@ class TestPartsOf:
         ('cov19_ct_db', 16, ('0.jpg',)), ('cc_ccii', 8, tuple(f'{k}.png' for k in range(20)))])
     def test_shipped_lists_are_written_as_the_source_writes_ids(self, tmp_path, root, name, count, files):
         path = root / f'configs/exclude/{name}.txt'
-        bad = sources.excluded(path)
+        bad = sources.listed(path)
         good = {'cov19_ct_db': ('train/covid/a', 'train/non-covid/a', 'val/covid/a', 'val/non-covid/a'),
                 'cc_ccii': ('NCP/1/1', 'CP/1/1', 'Normal/1/1')}[name]
         touch(tmp_path, *(f'{scan}/{file}' for scan in (*bad, *good) for file in files))
@@ -199,17 +199,26 @@ class TestPartsOf:
     @pytest.mark.parametrize('name, nearest', [
         ('phantoms', 'phantom'), ('mainfest', 'manifest'), ('covid-ct-md', 'covid_ct_md'), ('Folder', 'folder')])
     def test_mistyped_source_is_corrected(self, name, nearest):
-        line = refused(exams_of, data(name, '/'))
+        line = refused(sources.check, data(name, '/'))
         assert f'did you mean {nearest!r}' in line
+        assert line == refused(exams_of, data(name, '/'))
 
     @pytest.mark.parametrize('root', ['', '/no/such/folder'])
     def test_missing_root_names_the_flag(self, root):
-        assert '--config.data.root=' in refused(exams_of, data('folder', root or ''))
+        assert '--config.data.root=' in refused(sources.check, data('folder', root or ''))
 
-
-def test_workers_that_decode_do_not_import_jax():
-    code = 'import sys; from covid_jax.data import decode, sources, splits; sys.exit("jax" in sys.modules)'
-    subprocess.run([sys.executable, '-c', code], check=True, cwd=Path(__file__).parents[2])
+    def test_checks_list_nothing(self, tmp_path):
+        """An empty folder passes; a list that is not there, roots too many or too few do not."""
+        for name in sources.SOURCES:
+            sources.check(data(name, tmp_path))
+        sources.check(data('phantom', ''))
+        sources.check(data('phantom,folder', f',{tmp_path}'))
+        for field in ('exclude', 'include'):
+            line = refused(sources.check, data('folder', tmp_path, **{field: 'gone.txt'}))
+            assert line == f'--config.data.{field}=gone.txt: no such file'
+        assert 'needs --config.data.source' in refused(sources.check, data('phantom', tmp_path))
+        assert '2 sources and --config.data.root 1 roots' in refused(sources.check, data('folder,folder', tmp_path))
+        assert 'there is nothing at' in refused(sources.check, data('folder', f'{tmp_path},{tmp_path}'))
 
     def test_a_folder_that_is_like_one_that_is_read_is_not_passed_over(self, tmp_path):
         touch(tmp_path, 'COVID/a.png', 'non-COVID/a.png', 'COVID2/a.png')
@@ -275,3 +284,8 @@ class TestPatients:
         for name in ('covid/a', 'normal/b', 'normal/c'):
             hospital(name, 'STUDY-1')
         assert 'one PatientID' in refused(exams_of, data('folder', tmp_path))
+
+
+def test_workers_that_decode_do_not_import_jax():
+    code = 'import sys; from covid_jax.data import decode, sources, splits; sys.exit("jax" in sys.modules)'
+    subprocess.run([sys.executable, '-c', code], check=True, cwd=Path(__file__).parents[2])

@@ -1,17 +1,18 @@
 import random
 from collections import Counter, defaultdict
+from types import SimpleNamespace
 
 import pytest
 
 from covid_jax import UserError
 from covid_jax.data.exams import Exam
-from covid_jax.data.splits import assign, check_duplicates, check_training
+from covid_jax.data.splits import assign, check, check_duplicates, choose, place
 
 CLASSES = ('normal', 'covid|COVID-19', 'pneumonia')
 
 
-def exam(name, label='covid', split='', patient=None):
-    return Exam(name, patient or name, 'x', label, split, name)
+def exam(name, label='covid', split='', patient=None, site='x'):
+    return Exam(name, patient or name, site, label, split, name)
 
 
 def cohort(normal=50, covid=20, pneumonia=10, scans=1):
@@ -97,11 +98,16 @@ class TestGiven:
         assert patients(placed, 'test') == {'covid3', 'normal7', 't'}
         assert patients(placed, 'val') == {'v'}
 
-    def test_unlabelled_exams_keep_what_they_have(self):
-        unlabelled = [exam('a', ''), exam('b', '', 'train'), exam('covid1-9', '', patient='covid1')]
-        placed = assign(unlabelled + cohort(), CLASSES)
-        assert [e.split for e in placed[:3]] == ['', 'train', '']
-        assert all(e.split for e in placed[3:])
+    def test_an_exam_without_a_label_follows_its_patient_else_it_is_in_train(self):
+        unlabelled = [exam('a', ''), exam('b', '', 'train'), exam('c', '', 'test'), exam('d', '', patient='c'),
+                      *(exam(f'{e.id}-bare', '', patient=e.patient) for e in cohort())]
+        split = {e.id: e.split for e in assign(unlabelled + cohort(), CLASSES)}
+        assert [split[name] for name in 'abcd'] == ['train', 'train', 'test', 'test']
+        assert all(split[f'{e.id}-bare'] == split[e.id] for e in cohort())
+
+    def test_exams_without_a_label_change_no_draw(self):
+        placed = assign([*cohort(), *(exam(f'u{i}', '') for i in range(50))], CLASSES)
+        assert placed[:len(cohort())] == assign(cohort(), CLASSES)
 
     def test_patient_in_two_splits_is_named(self):
         torn = [exam(f'{i}{split}', split=split, patient=f'p{i:02}') for i in range(12) for split in ('train', 'test')]
@@ -135,8 +141,9 @@ class TestFolds:
             assert 'a' in patients(placed, 'train')
 
     def test_folds_of_too_few_open_patients_are_refused(self):
-        with pytest.raises(UserError, match='folds=5 needs at least 5 patients that the source leaves .*, not 4'):
-            assign([*cohort(2, 2, 0), exam('a', split='train')], CLASSES, folds=5)
+        with pytest.raises(UserError, match='folds=5 needs at least 5 labelled patients .* not the 4 of here: take fewer folds, '
+                                            'or --config.data.split=drawn for the 1 that have a split'):
+            assign([*cohort(2, 2, 0), exam('a', split='train')], CLASSES, folds=5, name='here')
 
 
 @pytest.mark.parametrize('settings, words', [
@@ -151,10 +158,123 @@ def test_settings_that_cannot_be_are_refused(settings, words):
         assign(cohort(), CLASSES, **settings)
 
 
-@pytest.mark.parametrize('exams', [[], [exam('a', '')], [exam('a', split='test'), exam('b', split='val')]])
-def test_empty_train_is_refused(exams):
-    with pytest.raises(UserError, match='no exam is left to train on'):
-        check_training(assign(exams, CLASSES))
+def settings(**more):
+    """The data section of a config."""
+    return SimpleNamespace(**{'source': 'folder', 'classes': CLASSES, 'split': 'auto', 'use': 'auto', 'include': '', 'val': .2,
+                              'test': .2, 'held_out': (), 'split_seed': 0, **more})
+
+
+def sites(*splits):
+    """A source for each site: 20 normal and 20 covid patients, its splits in turn."""
+    return [[exam(f's{at}/{i}', ('normal', 'covid')[i % 2], own[i // 2 % len(own)], site=f's{at}') for i in range(40)]
+            for at, own in enumerate(splits)]
+
+
+def placed(parts, folds=1, fold=0, **more):
+    """{site: how many of each split}, and what is said."""
+    said = []
+    exams = place(parts, settings(**more), folds, fold, said.append)
+    return {site: Counter(e.split for e in exams if e.site == site) for site in sorted({e.site for e in exams})}, said
+
+
+class TestPlace:
+
+    def test_a_source_keeps_what_it_names_and_another_draws(self):
+        counts, said = placed(sites(('train', 'val'), ('',)))
+        assert counts == {'s0': {'train': 20, 'val': 20}, 's1': {'train': 24, 'val': 8, 'test': 8}} and said == []
+        assert placed(sites(('train', 'val'), ('',)), split='source') == (counts, said)
+
+    def test_drawn_splits_ignore_what_sources_name_and_that_is_said(self):
+        counts, said = placed(sites(('train', 'test'), ('',), ('val',)), split='drawn')
+        assert counts == dict.fromkeys(('s0', 's1', 's2'), {'train': 24, 'val': 8, 'test': 8})
+        assert said == ['s0 and s2: own splits are ignored, all patients are drawn (--config.data.split=source keeps them)']
+        assert placed(sites(('',), ('',)), split='drawn')[1] == []
+
+    def test_drawn_splits_are_those_of_the_same_patients_without_any(self):
+        drawn = place(sites(('train', 'val')), settings(split='drawn'), say=list)
+        assert drawn == place(sites(('',)), settings(), say=list)
+
+    @pytest.mark.parametrize('folds', [3, 4])
+    def test_every_source_is_folded(self, folds):
+        tested = Counter()
+        for fold in range(folds):
+            exams = place(sites(('train', 'val'), ('',), ('test',)), settings(), folds, fold, list)
+            tested.update(e.id for e in exams if e.split == 'test')
+            counts = Counter(e.site for e in exams if e.split == 'test')
+            assert set(counts) == {'s0', 's1', 's2'} and all(40 // folds <= n <= -(-40 // folds) for n in counts.values())
+        assert set(tested.values()) == {1} and len(tested) == 120
+
+    def test_folds_of_the_sources_own_splits_go_past_what_has_nothing_to_draw(self):
+        counts, said = placed(sites(('train', 'val'), ('',)), 4, split='source')
+        assert counts == {'s0': {'train': 20, 'val': 20}, 's1': {'train': 22, 'val': 8, 'test': 10}}
+        assert said == ['s0: nothing to deal into folds, the same in each']
+
+    def test_unlabelled_source_is_trained_on_in_every_fold(self):
+        bare = [exam(f'b/{i}', '', site='b') for i in range(5)]
+        for fold in range(3):
+            counts, _ = placed([bare, *sites(('',))], 3, fold)
+            assert counts['b'] == {'train': 5} and counts['s0']['test'] in (13, 14)
+
+    def test_a_source_of_fewer_patients_than_folds_is_named(self):
+        two = [exam('b/1', site='b'), exam('b/2', site='b', split='val'), exam('b/3', '', site='b')]
+        with pytest.raises(UserError, match='folds=3 needs at least 3 .* not the 2 of b: take fewer folds$'):
+            place([*sites(('',)), two], settings(), 3, 0, list)
+        with pytest.raises(UserError, match='not the 2 of folder: take fewer folds$'):
+            place([two], settings(), 3, 0, list)
+
+    def test_held_out_patients_are_the_test_whatever_else_is_asked(self):
+        for more in ({}, {'split': 'drawn'}, {'split': 'source'}):
+            counts, _ = placed(sites(('train',), ('',)), held_out=('s0/0', 's1/1', 's1/2'), **more)
+            assert [counts[site]['test'] for site in ('s0', 's1')] == [1, 2]
+        exams = place(sites(('',), ('',)), settings(held_out=('s0/0',)), 4, 1, list)
+        assert next(e.split for e in exams if e.id == 's0/0') == 'test'
+
+    def test_a_site_that_is_held_out_whole_needs_no_folds(self):
+        counts, said = placed(sites(('',), ('train',)), 4, held_out=tuple(f's0/{i}' for i in range(40)))
+        assert counts['s0'] == {'test': 40} and counts['s1']['test'] == 10
+        assert said[-1] == 's0: nothing to deal into folds, the same in each'
+
+
+SEEN = [exam('a', 'normal', 'train'), exam('b', 'COVID-19', 'train'), exam('c', 'pneumonia', 'train'), exam('d', '', 'train'),
+        exam('v', 'normal', 'val'), exam('t', '', 'test')]
+BARE = [exam(name, '', 'train') for name in 'abcd']
+
+
+class TestChoose:
+
+    @pytest.mark.parametrize('use, labelled, named, kept', [
+        ('auto', True, None, 'abc'), ('auto', False, None, 'abcd'), ('labelled', True, None, 'abc'),
+        ('labelled', False, None, 'abc'), ('all', False, None, 'abcd'), ('covid', True, None, 'b'),
+        ('covid, pneumonia', False, None, 'bc'), ('auto', True, {'a', 'd', 'v', 'gone'}, 'a'),
+        ('auto', False, {'a', 'd', 'v'}, 'ad'), ('all', True, {'a', 'b'}, 'ab'), ('covid', True, {'a', 'b'}, 'b')])
+    def test_what_is_learnt_from(self, use, labelled, named, kept):
+        """Train exams that are not have no split; val and test, labelled or not, stay as they are."""
+        chosen = choose(SEEN, settings(use=use), labelled, named)
+        assert [e.split for e in chosen] == ['train' if e.id in kept else '' for e in SEEN[:4]] + ['val', 'test']
+        assert [e._replace(split='') for e in chosen] == [e._replace(split='') for e in SEEN]
+
+    @pytest.mark.parametrize('exams, use, labelled, named, words', [
+        ([], 'auto', True, None, 'no exam is left to learn from: of 0 exams none'),
+        (BARE, 'auto', True, None, 'of 4 exams 4 have no label; the method learns from labels'),
+        (BARE, 'labelled', False, None, 'of 4 exams 4 have no label$'),
+        (BARE, 'covid', False, None, 'of 4 exams 4 have no label$'),
+        (BARE, 'all', True, None, 'use=all: 4 exams of the train split have no label, .* take --config.data.use=labelled'),
+        (SEEN, 'all', True, None, 'use=all: 1 exams of the train split have no label'),
+        (SEEN[3:], 'auto', True, None, 'of 3 exams 1 have no label, 2 are in val or test; the method learns from labels'),
+        (SEEN[4:], 'auto', False, None, 'of 2 exams 2 are in val or test$'),
+        (SEEN[:1], 'covid', True, None, 'of 1 exams 1 are not of --config.data.use=covid$'),
+        (SEEN, 'auto', True, {'d', 'v'}, 'of 6 exams 3 are not in ids.txt, 1 have no label, 2 are in val or test'),
+    ])
+    def test_nothing_to_learn_from_says_why(self, exams, use, labelled, named, words):
+        with pytest.raises(UserError, match=words) as caught:
+            choose(exams, settings(use=use, include='ids.txt'), labelled, named)
+        assert '\n' not in str(caught.value)
+
+    @pytest.mark.parametrize('use', ['flu', 'COVID-19', 'covid,', 'labelled,covid', ''])
+    def test_a_word_that_is_no_class_is_refused(self, use):
+        with pytest.raises(UserError, match='no class is called .* between them .normal, covid, pneumonia.'):
+            check(settings(use=use))
+        check(settings(use='covid,normal'))
 
 
 def test_undeclared_label_is_refused():

@@ -1,0 +1,156 @@
+"""What is known of a data set before it is prepared: folds and splits of real and made sources, what is learnt from, what is said."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from scans import real
+
+from covid_jax import UserError
+from covid_jax.config import base
+from covid_jax.data import pipeline
+
+
+def load(c, root, labelled=True, say=print):
+    return pipeline.prepare(pipeline.survey(c, root, labelled, say), root, 1, say)
+
+
+def folder(root, splits=('',), count=20):
+    """<split>/<class>/<n>.npy, every scan another; two of four are covid."""
+    for i in range(count):
+        place = root / splits[i % len(splits)] / ('covid' if i % 4 < 2 else 'normal')
+        place.mkdir(parents=True, exist_ok=True)
+        np.save(place / f'{i}.npy', np.random.default_rng([i, *root.name.encode()]).integers(0, 255, (2, 4, 4), np.uint8))
+    return root
+
+
+def of(source, *roots, **data):
+    c = base()
+    c.data.update(source=source, root=','.join(map(str, roots)), **data)
+    c.prep.size = (2, 4, 4)
+    return c
+
+
+def splits_of_folds(c, root, folds=3):
+    """{id: the splits it has, fold after fold}, the sites, and what was said."""
+    found, said = {}, []
+    c.folds = folds
+    for c.fold in range(folds):
+        for e in pipeline.survey(c, root, say=said.append).exams:
+            found.setdefault((e.id, e.site), []).append(e.split)
+    return found, said
+
+
+def assert_each_is_tested_once(found, folds=3):
+    assert all(splits.count('test') == 1 for splits in found.values())
+    for site in {site for _, site in found}:
+        for fold in range(folds):
+            counts = Counter(splits[fold] for (_, where), splits in found.items() if where == site)
+            whole = counts.total()
+            assert abs(counts['test'] - whole / folds) < 1 and counts['val'] and counts['train'] > counts['val']
+
+
+def test_folds_of_the_phantom_ignore_its_splits_and_say_so(tmp_path):
+    c = base()
+    c.data.phantom.update(train=12, val=4, test=8)
+    found, said = splits_of_folds(c, tmp_path)
+    assert_each_is_tested_once(found)
+    assert said == ['phantom: own splits are ignored, all patients are drawn (--config.data.split=source keeps them)'] * 3
+    assert not list(tmp_path.glob('*/table.json'))  # nothing is prepared
+
+
+def test_folds_of_covid_ct_deal_its_official_lists(tmp_path):
+    c = of('covid_ct', real('COVID-CT'))
+    found, said = splits_of_folds(c, tmp_path)
+    assert len(found) == 425 + 118
+    assert_each_is_tested_once(found)
+    c.data.split = 'source'
+    with pytest.raises(UserError, match='folds=3 .*not the 0 of covid_ct: .*--config.data.split=drawn for the 543'):
+        pipeline.survey(c, tmp_path)
+    c.folds, c.data.split = 1, 'auto'
+    assert Counter(e.split for e in pipeline.survey(c, tmp_path).exams) == {'train': 425, 'val': 118}
+    c.data.split = 'drawn'
+    drawn = Counter(e.split for e in pipeline.survey(c, tmp_path, say=said.append).exams)
+    assert drawn == {'train': 543 - 2 * (50 + 58), 'val': 50 + 58, 'test': 50 + 58}  # a fifth of 251 and of 292
+    assert 'covid_ct: own splits are ignored' in said[-1]
+
+
+def test_folds_of_two_real_sources_deal_both(tmp_path):
+    c = of('sars_cov_2_ct,covid_ct', real('SARS-CoV-2-CT'), real('COVID-CT'))
+    found, said = splits_of_folds(c, tmp_path)
+    assert Counter(site for _, site in found) == {'SARS-CoV-2-CT': 500, 'COVID-CT': 543}
+    assert_each_is_tested_once(found)
+    assert any(line.startswith('COVID-CT: own splits are ignored') for line in said)
+
+
+def test_unlabelled_slices_are_learnt_from_where_no_label_is_needed(tmp_path):
+    c = of('luna16', real('LUNA16-slices'))
+    found = pipeline.survey(c, tmp_path, labelled=False)
+    assert Counter(e.split for e in found.exams) == {'train': 200} and len(set(found.hashes)) == 200
+    with pytest.raises(UserError, match='of 200 exams 200 have no label; the method learns from labels'):
+        pipeline.survey(c, tmp_path)
+
+
+def test_folds_with_the_sources_own_splits_leave_one_that_has_nothing_to_draw(tmp_path):
+    c = of('folder,folder', folder(tmp_path / 'oslo', ('train',)), folder(tmp_path / 'rome'), split='source')
+    found, said = splits_of_folds(c, tmp_path / 'store')
+    assert {tuple(splits) for (_, site), splits in found.items() if site == 'oslo'} == {('train',) * 3}
+    assert_each_is_tested_once({key: splits for key, splits in found.items() if key[1] == 'rome'})
+    assert said == ['oslo: nothing to deal into folds, the same in each'] * 3
+
+
+def test_a_split_of_one_site_alone_is_said_to_be(tmp_path):
+    c = of('folder,folder', folder(tmp_path / 'oslo', ('train', 'val'), 8), folder(tmp_path / 'rome', ('test',), 4))
+    said = []
+    load(c, tmp_path / 'store', say=said.append)
+    assert said == ['train: of oslo alone: 2 noncovid, 2 covid', 'val: of oslo alone: 2 noncovid, 2 covid',
+                    'test: of rome alone: 2 noncovid, 2 covid']
+    c = of('folder', tmp_path / 'oslo')
+    c.data.use = 'covid'
+    load(c, tmp_path / 'store', labelled=False, say=said.append)
+    assert said[3:] == ['train: 2 covid', 'val: 2 noncovid, 2 covid', 'not used: 2 noncovid']
+
+
+def test_a_list_of_ids_says_what_is_learnt_from(tmp_path):
+    c = of('folder', folder(tmp_path / 'oslo', ('train', 'val'), 12))
+    c.data.include = str(tmp_path / 'chosen.txt')
+    (tmp_path / 'chosen.txt').write_text('train/covid/0.npy  # by its id\nnormal/2.npy\n3.npy\nnormal/99.npy\n')
+    said = []
+    found = pipeline.survey(c, tmp_path / 'store', say=said.append)
+    assert Counter(e.split for e in found.exams) == {'train': 2, 'val': 6, '': 4}
+    assert {e.id for e in found.exams if e.split == 'train'} == {'train/covid/0.npy', 'train/normal/2.npy'}
+    assert said == [f'{c.data.include}: of 6 exams in train 2 are named; 1 of 4 ids are not in the data (normal/99.npy), '
+                    '1 are in val or test and stay there']
+    (tmp_path / 'chosen.txt').write_text('3.npy\n')
+    with pytest.raises(UserError, match='of 12 exams 6 are not in .*chosen.txt, 6 are in val or test'):
+        pipeline.survey(c, tmp_path / 'store', say=said.append)
+    (tmp_path / 'chosen.txt').write_text('99.npy\n')
+    with pytest.raises(UserError, match="none of its 1 ids is in the data: '99.npy' there"):
+        pipeline.survey(c, tmp_path / 'store', say=said.append)
+
+
+def test_what_is_learnt_from_is_told_by_the_digest_and_hashes_go_with_their_exams(tmp_path):
+    c = of('folder', folder(tmp_path / 'oslo', ('train', 'val'), 12))
+    (tmp_path / 'oslo/train/covid/0.npy').write_bytes(b'broken')
+    first = pipeline.survey(c, tmp_path / 'store')
+    c.data.use = 'covid'
+    assert pipeline.survey(c, tmp_path / 'store').digest != first.digest
+    d = pipeline.prepare(first, tmp_path / 'store', 1)
+    assert list(d.broken) == ['train/covid/0.npy'] and len(d.exams) == len(d.hashes) == 11
+    hash_of = dict(zip((e.id for e in first.exams), first.hashes, strict=True))
+    assert d.hashes == [hash_of[e.id] for e in d.exams] and d.digest == first.digest and d.sites == ('default',)
+
+
+@pytest.mark.parametrize('field, value, words', [
+    ('classes', ('covid', 'normal'), 'covid must be the second'), ('source', 'foldr', "did you mean 'folder'"),
+    ('root', '/no/such/folder', 'nothing at /no/such/folder'), ('use', 'covid,flu', "no class is called 'flu'"),
+    ('split', 'mine', 'data.split=mine must be auto, source or drawn'), ('include', 'gone.txt', 'include=gone.txt: no such'),
+])
+def test_the_cheapest_checks_come_before_anything_is_listed(tmp_path, monkeypatch, field, value, words):
+    c = of('folder', tmp_path)
+    c.data[field] = value
+    monkeypatch.setattr(pipeline.sources, '_one_source', None)
+    with pytest.raises(UserError, match=words):
+        pipeline.survey(c, tmp_path)
+    with pytest.raises(UserError, match=words):
+        pipeline.check(c)
