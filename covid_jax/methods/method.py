@@ -11,6 +11,7 @@ from covid_jax import UserError
 from covid_jax.augment import volume
 from covid_jax.data.exams import class_names
 from covid_jax.models import NETWORKS, has, network
+from covid_jax.models.compute import Compute
 from covid_jax.models.conv import form_for
 
 
@@ -54,8 +55,8 @@ def build_network(config, mesh):
     own = {name: m[name] for name in ('taps', 'stem_plane', 'depth_strides', 'sites') if m[name]}
     if config.prep.size[0] == 1 and m.name in NETWORKS and has(m.name, 'taps'):
         own.setdefault('taps', 1)
-    return network(m.name, **own)(classes=len(class_names(config.data.classes)), mean=m.mean, std=m.std, dtype=dtype,
-                                  conv_form=form_for(platform), remat=m.remat)
+    compute = Compute(mean=m.mean, std=m.std, dtype=dtype, form=form_for(platform), remat=m.remat)
+    return network(m.name, **own)(classes=len(class_names(config.data.classes)), compute=compute)
 
 
 def view_depth(config):
