@@ -30,6 +30,7 @@ from record_parity import import_timm
 from torch.nn import functional as F
 
 from covid_jax.models import network, pretrained
+from covid_jax.models.compute import Compute
 from covid_jax.runtime.mesh import compiler_options, make_mesh
 
 RATE, CLASSES = 1e-4, 2
@@ -104,7 +105,7 @@ def compare(case, rounds):
     name, fields, shape = CASES[case]
     rng = np.random.default_rng(0)
     image, label = rng.random(shape, np.float32), np.arange(shape[0]) % CLASSES
-    net = network(name, **fields)(classes=CLASSES, conv_form='planar')
+    net = network(name, **fields)(classes=CLASSES, compute=Compute(form='planar'))
     model, variables = both(case, jax.device_get(jax.jit(net.init)(jax.random.key(0), image)))
     with torch.no_grad():
         theirs = model.eval()(torch.tensor(np.moveaxis(image, -1, 1))).numpy()

@@ -22,6 +22,7 @@ import numpy as np
 import optax
 
 from covid_jax.models import network
+from covid_jax.models.compute import Compute
 from covid_jax.models.conv import form_for
 from covid_jax.runtime.mesh import compiler_options, make_mesh
 
@@ -64,7 +65,7 @@ def cost(name, fields, classes, shape):
 
 def times(name, fields, classes, shape):
     """Seconds of a forward pass and of a training step."""
-    net = network(name, **fields)(classes=classes, conv_form=form_for(jax.default_backend()))
+    net = network(name, **fields)(classes=classes, compute=Compute(form=form_for(jax.default_backend())))
     image, label = jnp.asarray(np.random.default_rng(0).random(shape, np.float32)), jnp.arange(shape[0]) % 2
     variables = jax.jit(net.init)(jax.random.key(0), image)
     state, tx = {k: v for k, v in variables.items() if k != 'params'}, optax.adam(1e-4)

@@ -1,5 +1,5 @@
-"""The networks by name. Every one: net.apply(variables, image, train, site) -> logits,
-{'map', 'features'}, and 'sites' where it normalises by site."""
+"""The networks by name. Every one: net.apply(variables, image, train, site, group) -> logits,
+{'map', 'features'}, and 'sites' where it normalises by site. How it computes is its field `compute` (compute.py)."""
 
 import difflib
 from functools import partial

@@ -1,4 +1,4 @@
-"""3D convolutions and pools, channels last, in the form that is fast on the platform at hand.
+"""3D convolutions, channels last, in the form that is fast on the platform at hand.
 
 XLA's own 3D convolution on a CPU is up to 25 times slower than it need be (stride or groups in the backward pass have no
 fast path), so there is a second, equal form made of 2D convolutions and matrix products. Which one runs is a field of the
@@ -6,6 +6,7 @@ network, chosen from the mesh's platform; both are tested against `lax.conv_gene
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -140,6 +141,11 @@ def _window(x, start, size, strides):
     return x[(slice(None), *(slice(i, i + (n - 1) * s + 1, s) for i, n, s in zip(start, size, strides, strict=True)))]
 
 
+def zeros(key, shape, fan_in):
+    """The start of a bias. Every `bias_init` takes the numbers that an output sees too: torch's start depends on them."""
+    return jnp.zeros(shape)
+
+
 class Conv(nn.Module):
     """3D convolution with its kernel [kd, kh, kw, in / groups, features], zero-padded by half the kernel.
 
@@ -157,6 +163,7 @@ class Conv(nn.Module):
     dtype: str = 'float32'
     form: str = 'native'
     kernel_init: nn.initializers.Initializer = nn.initializers.he_normal()
+    bias_init: Callable = zeros
 
     @nn.compact
     def __call__(self, x):
@@ -167,7 +174,7 @@ class Conv(nn.Module):
                   for piece, k in zip(jnp.split(x.astype(self.dtype), self.groups, -1),
                                       jnp.split(kernel, self.groups, -1), strict=True)]
         if self.use_bias:
-            bias = self.param('bias', nn.initializers.zeros, (self.features,)).astype(self.dtype)
+            bias = self.param('bias', self.bias_init, (self.features,), math.prod(shape[:-1])).astype(self.dtype)
             pieces = [y + b for y, b in zip(pieces, jnp.split(bias, self.groups), strict=True)]
         if not self.join:
             return pieces
@@ -179,60 +186,17 @@ class DepthwiseConv(nn.Module):
 
     kernel_size: tuple[int, int, int]
     strides: tuple[int, int, int] = (1, 1, 1)
+    use_bias: bool = False
     dtype: str = 'float32'
     form: str = 'native'
     kernel_init: nn.initializers.Initializer = nn.initializers.he_normal()
+    bias_init: Callable = zeros
 
     @nn.compact
     def __call__(self, x):
         kernel = self.param('kernel', self.kernel_init, (*self.kernel_size, 1, x.shape[-1])).astype(self.dtype)
         padding = [(k // 2, k // 2) for k in self.kernel_size]
-        return depthwise(x.astype(self.dtype), kernel, self.strides, padding, self.form)
-
-
-def max_pool(x, window, strides, padding):
-    """Maximum over windows, one axis after the other as slices: XLA's select-and-scatter gradient is slow on CPUs.
-
-    x [batch, *space, channels]; window, strides by axis; padding (before, after) by axis, with -inf. The values equal
-    `nn.max_pool`; between tied maxima the gradient may be shared differently.
-    """
-    return _pool(x, window, strides, padding, jnp.maximum, -jnp.inf)
-
-
-def avg_pool(x, window, strides, padding, count_include_pad=True):
-    """Mean over windows as sums of slices. x, window, strides, padding as in `max_pool`; padding counts as zeros,
-    or not at all where `count_include_pad` is False."""
-    total = _pool(x, window, strides, padding, jnp.add, 0)
-    if count_include_pad:
-        return total / math.prod(window)
-    ones = np.ones((1, *x.shape[1:-1], 1), x.dtype)
-    return total / _pool(ones, window, strides, padding, np.add, 0)
-
-
-def adaptive_avg_pool(x, sizes):
-    """Mean of [batch, *space, channels] over windows, as many along each axis as `sizes` says: [batch, *sizes, channels].
-
-    Window i of m over n places is [floor(i n / m), ceil((i + 1) n / m)), as torch has it; windows overlap where m does not
-    divide n, and repeat where m > n.
-    """
-    for axis, m in enumerate(sizes, 1):
-        n = x.shape[axis]
-        windows = [(i * n // m, -(-(i + 1) * n // m)) for i in range(m)]
-        if n != m:
-            x = jnp.stack([jnp.mean(x[(slice(None),) * axis + (slice(*w),)], axis) for w in windows], axis)
-    return x
-
-
-def _pool(x, window, strides, padding, combine, fill):
-    xp = np if isinstance(x, np.ndarray) else jnp
-    for axis, (k, s, pad) in enumerate(zip(window, strides, padding, strict=True), 1):
-        if k == 1 and s == 1:
-            continue
-        x = xp.pad(x, [pad if a == axis else (0, 0) for a in range(x.ndim)], constant_values=fill)
-        last = (x.shape[axis] - k) // s * s + 1
-        pieces = [x[(slice(None),) * axis + (slice(i, i + last, s),)] for i in range(k)]
-        y = pieces[0]
-        for piece in pieces[1:]:
-            y = combine(y, piece)
-        x = y
-    return x
+        y = depthwise(x.astype(self.dtype), kernel, self.strides, padding, self.form)
+        if self.use_bias:
+            y += self.param('bias', self.bias_init, x.shape[-1:], math.prod(self.kernel_size)).astype(self.dtype)
+        return y

@@ -24,6 +24,8 @@ Names of scripts/parity_covidnet.py, by rule (no weights are published); kernels
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import flax.linen as nn
@@ -32,47 +34,20 @@ import jax.numpy as jnp
 from jax import lax
 
 from covid_jax import UserError
-from covid_jax.models.conv import adaptive_avg_pool, conv3d, depthwise, max_pool
-from covid_jax.models.norm import DomainBatchNorm, as_volume
+from covid_jax.models.compute import Compute
+from covid_jax.models.conv import DepthwiseConv
+from covid_jax.models.heads import MapDense
+from covid_jax.models.norm import BatchNorm, DomainBatchNorm
+from covid_jax.models.pool import adaptive_avg_pool, max_pool
 from covid_jax.models.resnet import POINT
 
 
-def _weights(module, shape):
-    """Kernel [..., in, features] and bias of a module, both started at U(-b, b), b = 1 / sqrt(fan in): torch's default."""
-    bound = math.prod(shape[:-1]) ** -0.5
-
-    def uniform(key, shape):
-        return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
-
-    return module.param('kernel', uniform, shape), module.param('bias', uniform, shape[-1:])
+def _bias(key, shape, fan_in):
+    return jax.random.uniform(key, shape, jnp.float32, -(fan_in**-0.5), fan_in**-0.5)
 
 
-class _Conv(nn.Module):
-    """Convolution with a bias, zero-padded by half the kernel; `features` None: depthwise."""
-
-    features: int | None
-    kernel_size: tuple[int, int, int] = POINT
-    strides: tuple[int, int, int] = POINT
-    dtype: str = 'float32'
-    form: str = 'native'
-
-    @nn.compact
-    def __call__(self, x):
-        channels = (x.shape[-1], self.features) if self.features else (1, x.shape[-1])
-        kernel, bias = (w.astype(self.dtype) for w in _weights(self, (*self.kernel_size, *channels)))
-        convolve = conv3d if self.features else depthwise
-        return convolve(x, kernel, self.strides, [(k // 2, k // 2) for k in self.kernel_size], self.form) + bias
-
-
-class _Dense(nn.Module):
-    """[batch, ...] -> [batch, features], with a kernel [..., features]: a map is flattened by its kernel."""
-
-    features: int
-
-    @nn.compact
-    def __call__(self, x):
-        kernel, bias = _weights(self, (*x.shape[1:], self.features))
-        return jnp.tensordot(x, kernel, x.ndim - 1) + bias
+# torch's default: kernel and bias at U(-b, b), b = 1 / sqrt(fan_in)
+TORCH = {'kernel_init': nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform'), 'bias_init': _bias}
 
 
 class PEPX(nn.Module):
@@ -80,29 +55,30 @@ class PEPX(nn.Module):
     to in / 2, 3 in / 4, the same, in / 2 and `features` channels, with neither activation nor normalisation between them."""
 
     features: int
-    conv: nn.Module
+    conv: Callable
+    depthwise: Callable
 
     @nn.compact
     def __call__(self, x):
         half, most = x.shape[-1] // 2, 3 * x.shape[-1] // 4
-        x = self.conv(most, name='conv2')(self.conv(half, name='conv1')(x))
-        x = self.conv(None, (1, 3, 3), name='conv3')(x)
-        return self.conv(self.features, name='conv5')(self.conv(half, name='conv4')(x))
+        x = self.conv(half, POINT, name='conv1')(x)
+        x = self.conv(most, POINT, name='conv2')(x)
+        x = self.depthwise((1, 3, 3), name='conv3')(x)
+        x = self.conv(half, POINT, name='conv4')(x)
+        return self.conv(self.features, POINT, name='conv5')(x)
 
 
 class Hidden(nn.Module):
-    """[batch, ...], site [batch] -> [batch, widths[-1]]: dense layers with ReLU, normalised by site if there is a norm."""
+    """[batch, ...] -> [batch, widths[-1]]: dense layers with ReLU, normalised if there is a norm; stride as in MapDense."""
 
     widths: tuple[int, ...]
-    norm: nn.Module | None
+    stride: int
 
     @nn.compact
-    def __call__(self, x, site, train):
+    def __call__(self, x, norm=None):
         for k, width in enumerate(self.widths, 1):
-            x = _Dense(width, name=f'fc{k}')(x)
-            if self.norm:
-                x = self.norm(not train, name=f'fc{k}_norm')(x, site)
-            x = nn.relu(x)
+            x = MapDense(width, stride=self.stride, **TORCH, name=f'fc{k}')(x)
+            x = nn.relu(norm(name=f'fc{k}_norm')(x) if norm else x)
         return x
 
 
@@ -116,7 +92,8 @@ class COVIDNet(nn.Module):
     pooled: the embedding is the last block pooled to 2 x 2, not the whole sum of the last level.
     head_norm: normalise by site between the dense layers too (the authors' code; the paper does not).
     stage_sizes: PEPX blocks of each level; width: channels of the stem, which all others follow.
-    remat: compute the stem and each block again in the backward pass instead of keeping what is inside them.
+    compute.remat: of the stem and each block. compute.norm: in place of the normalisation by site where it is another than
+      BatchNorm.
 
     Where sites > 1, training, `trunk` and `head` ask for the site of each row. Evaluation answers for any row: of a known
     site, by that site alone; of another (negative, or `sites` and above; all rows where site is None), by the average of the
@@ -131,62 +108,61 @@ class COVIDNet(nn.Module):
     head_norm: bool = False
     stage_sizes: tuple[int, ...] = (3, 4, 6, 3)
     width: int = 64
-    remat: bool = False
-    mean: float | tuple[float, ...] = 0.0
-    std: float | tuple[float, ...] = 1.0
-    dtype: str = 'float32'
-    conv_form: str = 'native'
+    compute: Compute = Compute()
 
     def setup(self):
-        widths = 16 * self.width, 4 * self.width
-        self.hidden = Hidden(widths, partial(DomainBatchNorm, self.sites, dtype='float32') if self.head_norm else None)
-        self.classifier = _Dense(self.classes)
+        self.hidden = Hidden((16 * self.width, 4 * self.width), self._stride())
+        self.classifier = MapDense(self.classes, **TORCH)
 
     @nn.compact
-    def trunk(self, image, train=False, site=None):
+    def trunk(self, image, train=False, site=None, group=None):
         """Last feature map [batch, (1,) h, w, 32 width], in the compute dtype: the last block if `pooled`, else the whole
         sum; nonsense for a row of a site that is not known. UserError for a volume of more slices than one, and for an
         image of which the pools would leave nothing."""
         if image.ndim == 5 and image.shape[1] > 1:
             raise UserError(f'COVID-Net takes single images, not {image.shape[1]} slices: set the first of --config.prep.size '
-                            'and --config.method.depth to 1')
-        site = self._site(site, len(image))
-        conv = partial(_Conv, dtype=self.dtype, form=self.conv_form)
-        remat = nn.remat if self.remat else lambda f: f
-        block = remat(PEPX)
+                            'to 1')
+        conv = self.compute.conv(use_bias=True, **TORCH)
+        depthwise = self.compute.conv(DepthwiseConv, use_bias=True, **TORCH)
+        norm = self._norms(train, site, group)
+        block = self.compute.block(PEPX)
 
         def upper(x, name, features, kernel=POINT, strides=POINT, relu=False):
             """Convolution, normalised by site and ReLU; without sites ReLU only if `relu`: the stem and the upper branch."""
-            def parts(net, x, site):
+            def parts(net, x):
                 x = conv(features, kernel, strides, name=name)(x)
-                if self.sites:
-                    x = DomainBatchNorm(self.sites, not train, dtype=self.dtype, name=f'{name}_norm')(x, site)
-                return nn.relu(x) if self.sites or relu else x
-            return remat(parts)(self, x, site)
+                if net.sites:
+                    x = norm(name=f'{name}_norm')(x)
+                return nn.relu(x) if net.sites or relu else x
+            return self.compute.block(parts)(self, x)
 
-        side = 2 ** (len(self.stage_sizes) + 1)
-        x = as_volume(image, self.mean, self.std, self.dtype, (1, side, side))
+        x = self.compute.volume(image, (1, self._stride(), self._stride()))
         up = _halve(upper(x, 'conv1', self.width, (1, 7, 7), (1, 2, 2), relu=True))
         level = [up]  # what the level above hands down
         for i, size in enumerate(self.stage_sizes, 1):
             features = 2**(i + 1) * self.width
             shrink = _halve if i > 1 else lambda x: x
-            c, down, p = shrink(upper(up, f'c{i}', features)), sum(map(shrink, level)), []
+            c = shrink(upper(up, f'c{i}', features))
+            seen = sum(shrink(x) for x in level)
+            blocks = []
             for j in range(1, size + 1):
-                p.append(block(features, conv, name=f'p{i}{j}')(sum(p) + c if p else down))
-            level, up = [*p, c], sum(p) + c
-        x = p[-1] if self.pooled else up
+                blocks.append(block(features, conv, depthwise, name=f'p{i}{j}')(seen))
+                seen = sum(blocks) + c
+            level = [*blocks, c]
+            up = seen
+        x = blocks[-1] if self.pooled else up
         return x if image.ndim == 5 else x[:, 0]
 
-    def head(self, x, train=False, site=None):
+    def head(self, x, train=False, site=None, group=None):
         """Feature map -> logits [batch, classes], features [batch, dim], both float32."""
-        site, x = self._site(site, len(x)), (x[:, 0] if x.ndim == 5 else x).astype(jnp.float32)
+        x = (x if x.ndim == 4 else x[:, 0]).astype(jnp.float32)
         x = adaptive_avg_pool(x, (2, 2)) if self.pooled else x
-        return self.classifier(self.hidden(x, site, train)), x.reshape(len(x), -1)
+        norm = self._norms(train, site, group, dtype='float32') if self.head_norm else None
+        return self.classifier(self.hidden(x, norm)), x.reshape(len(x), -1)
 
-    def __call__(self, image, train=False, site=None):
+    def __call__(self, image, train=False, site=None, group=None):
         if train or self.sites < 2 or self.is_initializing():
-            return self.once(image, train, site)
+            return self.once(image, train, site, group)
         site = jnp.full(len(image), -1) if site is None else site
         known = (site >= 0) & (site < self.sites)
         net, variables = self.clone(parent=None), self.variables
@@ -203,16 +179,20 @@ class COVIDNet(nn.Module):
 
         return lax.cond(jnp.all(known), lambda: as_if_at(0), average)
 
-    def once(self, image, train=False, site=None):
+    def once(self, image, train=False, site=None, group=None):
         """One pass, every row by the site that `site` says."""
-        x = self.trunk(image, train, site)
-        logits, features = self.head(x, train, site)
+        x = self.trunk(image, train, site, group)
+        logits, features = self.head(x, train, site, group)
         return logits, {'map': x, 'features': features, 'sites': jnp.ones(len(image), jnp.int32)}
 
-    def _site(self, site, batch):
-        if self.sites > 1 and site is None and not self.is_initializing():
-            raise ValueError(f'a network of {self.sites} sites needs the site of each row')
-        return jnp.zeros(batch, jnp.int32) if self.sites < 2 or site is None else site
+    def _norms(self, train, site, group, **fields):
+        by_site = partial(DomainBatchNorm, sites=self.sites)
+        norm = by_site if self.compute.norm is BatchNorm else self.compute.norm
+        return replace(self.compute, norm=norm).norms(train, site, group, **fields)
+
+    def _stride(self):
+        """Of the last map in the image."""
+        return 2 ** (len(self.stage_sizes) + 1)
 
 
 def _halve(x):

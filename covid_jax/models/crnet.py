@@ -20,9 +20,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from covid_jax import UserError
-from covid_jax.models.conv import Conv, avg_pool, max_pool
+from covid_jax.models.compute import Compute
 from covid_jax.models.heads import Classifier
-from covid_jax.models.norm import BatchNorm, as_volume
+from covid_jax.models.pool import avg_pool, max_pool
 
 
 def torch_name(modules, torchvision=False):
@@ -35,53 +35,48 @@ class CRNet(nn.Module):
     {'map' [batch, (1,) h, w, widths[-1]], 'features' [batch, widths[-1] (h // 2) (w // 2)]}.
 
     widths: channels of each block; size: height and width of the image, which the classifier is made for.
-    remat: compute each block again in the backward pass instead of keeping what is inside it.
+    compute.remat: of each block.
     """
 
     classes: int
     widths: tuple[int, ...] = (32, 64, 128)
     size: int = 224
-    remat: bool = False
-    mean: float = 0.0
-    std: float = 1.0
-    dtype: str = 'float32'
-    conv_form: str = 'native'
+    compute: Compute = Compute()
 
     def setup(self):
         self.classifier = Classifier(self.classes)
 
     @nn.compact
-    def trunk(self, image, train=False, site=None):
+    def trunk(self, image, train=False, site=None, group=None):
         """Map of the last block, in the compute dtype. UserError for an image of another size, or in colour."""
-        x = as_volume(image, self.mean, self.std, self.dtype)
+        x = self.compute.volume(image)
         wanted, given = (1, self.size, self.size, 1), x.shape[1:]
         if given != wanted:
             wanted, given = ('x'.join(map(str, shape)) for shape in (wanted, given))
             raise UserError(f'CRNet takes grey images of {self.size}x{self.size}: {wanted} (depth, height, width, channels) '
-                            f'and not {given}; set --config.prep.size=(1,{self.size},{self.size}) and '
-                            '--config.method.depth=1')
-        conv = partial(Conv, use_bias=True, dtype=self.dtype, form=self.conv_form)
-        norm = partial(BatchNorm, use_running_average=not train, dtype=self.dtype)
-        remat = nn.remat if self.remat else lambda f: f
+                            f'and not {given}; set --config.prep.size=(1,{self.size},{self.size})')
+        conv = self.compute.conv(use_bias=True)
+        norm = self.compute.norms(train, site, group)
+
+        def block(i, net, x):
+            x = conv(net.widths[i], (1, 7, 7), name=f'conv{i + 1}')(x)
+            x = nn.relu(norm(name='bn1')(x) if i == 0 else x)
+            return max_pool(x, (1, 3, 3), (1, 2, 2), [(0, 0)] * 3)
+
         for i in range(len(self.widths)):
-            x = remat(lambda net, x, i=i: net._block(x, i, conv, norm))(self, x)
+            x = self.compute.block(partial(block, i))(self, x)
         return x if image.ndim == 5 else x[:, 0]
 
-    def _block(self, x, i, conv, norm):
-        x = conv(self.widths[i], (1, 7, 7), name=f'conv{i + 1}')(x)
-        x = nn.relu(norm(name='bn1')(x) if i == 0 else x)
-        return max_pool(x, (1, 3, 3), (1, 2, 2), [(0, 0)] * 3)
-
-    def head(self, x, train=False, site=None):
+    def head(self, x, train=False, site=None, group=None):
         """Feature map -> logits [batch, classes], features [batch, dim] in torch's order, both float32."""
         x = x.astype(jnp.float32)
         pooled = avg_pool(x if x.ndim == 4 else x[:, 0], (2, 2), (2, 2), [(0, 0)] * 2)
         features = pooled.transpose(0, 3, 1, 2).reshape(len(x), -1)
         return self.classifier(features), features
 
-    def __call__(self, image, train=False, site=None):
-        x = self.trunk(image, train)
-        logits, features = self.head(x, train)
+    def __call__(self, image, train=False, site=None, group=None):
+        x = self.trunk(image, train, site, group)
+        logits, features = self.head(x, train, site, group)
         return logits, {'map': x, 'features': features}
 
 

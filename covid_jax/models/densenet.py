@@ -18,14 +18,15 @@ The files that torchvision publishes are older than its names: they say norm.1 a
 conv2, and so does `torch_name` for torchvision.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from covid_jax.models.conv import Conv, avg_pool, max_pool
+from covid_jax.models.compute import Compute
 from covid_jax.models.heads import Classifier
-from covid_jax.models.norm import BatchNorm, as_volume
+from covid_jax.models.pool import avg_pool, max_pool
 from covid_jax.models.resnet import POINT
 
 JOIN = 4  # layers after which the pieces become one
@@ -43,8 +44,8 @@ class DenseLayer(nn.Module):
 
     growth: int
     bottleneck: int
-    conv: nn.Module
-    norm: nn.Module
+    conv: Callable
+    norm: Callable
 
     @nn.compact
     def __call__(self, *pieces):
@@ -56,8 +57,8 @@ class DenseLayer(nn.Module):
 class Transition(nn.Module):
     """Pieces [batch, d, h, w, any] -> [batch, d, h // 2, w // 2, half of all channels]: 1x1 and a 2x2 average."""
 
-    conv: nn.Module
-    norm: nn.Module
+    conv: Callable
+    norm: Callable
 
     @nn.compact
     def __call__(self, *pieces):
@@ -72,7 +73,7 @@ class DenseNet(nn.Module):
     [batch, classes], {'map' [batch, (depth,) h, w, dim], normalised and through ReLU; 'features' [batch, dim], its mean}.
 
     stage_sizes: layers of each dense block; growth: channels that each adds (k); width: channels of the stem.
-    remat: compute the stem, each layer and each transition again in the backward pass instead of keeping what is inside.
+    compute.remat: of the stem, each layer and each transition.
     """
 
     stage_sizes: tuple[int, ...]
@@ -80,25 +81,25 @@ class DenseNet(nn.Module):
     growth: int = 32
     bottleneck: int = 4
     width: int = 64
-    remat: bool = False
-    mean: float | tuple[float, ...] = 0.0
-    std: float | tuple[float, ...] = 1.0
-    dtype: str = 'float32'
-    conv_form: str = 'native'
+    compute: Compute = Compute()
 
     def setup(self):
         self.classifier = Classifier(self.classes)
 
     @nn.compact
-    def trunk(self, image, train=False, site=None):
+    def trunk(self, image, train=False, site=None, group=None):
         """Last feature map, in the compute dtype. UserError for an image of which the pools would leave nothing."""
-        conv = partial(Conv, dtype=self.dtype, form=self.conv_form)
-        norm = partial(BatchNorm, use_running_average=not train, dtype=self.dtype)
-        remat = nn.remat if self.remat else lambda f: f
-        layer, transition = remat(DenseLayer), remat(Transition)
+        conv = self.compute.conv()
+        norm = self.compute.norms(train, site, group)
+        layer = self.compute.block(DenseLayer)
+        transition = self.compute.block(Transition)
+
+        def stem(net, x):
+            x = nn.relu(norm(name='norm0')(conv(net.width, (1, 7, 7), (1, 2, 2), name='conv0')(x)))
+            return max_pool(x, (1, 3, 3), (1, 2, 2), [(0, 0), (1, 1), (1, 1)])
+
         side = 2 ** (len(self.stage_sizes) + 1)
-        x = as_volume(image, self.mean, self.std, self.dtype, (1, side, side))
-        x = remat(lambda net, x: net._stem(x, conv, norm))(self, x)
+        x = self.compute.block(stem)(self, self.compute.volume(image, (1, side, side)))
         for i, size in enumerate(self.stage_sizes, 1):
             pieces = [x]
             for j in range(1, size + 1):
@@ -110,18 +111,14 @@ class DenseNet(nn.Module):
         x = jnp.concatenate(norm_relu(norm(name='norm5'), pieces), -1)
         return x if image.ndim == 5 else x[:, 0]
 
-    def _stem(self, x, conv, norm):
-        x = nn.relu(norm(name='norm0')(conv(self.width, (1, 7, 7), (1, 2, 2), name='conv0')(x)))
-        return max_pool(x, (1, 3, 3), (1, 2, 2), [(0, 0), (1, 1), (1, 1)])
-
-    def head(self, x, train=False, site=None):
+    def head(self, x, train=False, site=None, group=None):
         """Feature map -> logits [batch, classes], features [batch, dim], both float32."""
         features = jnp.mean(x.astype(jnp.float32), range(1, x.ndim - 1))
         return self.classifier(features), features
 
-    def __call__(self, image, train=False, site=None):
-        x = self.trunk(image, train)
-        logits, features = self.head(x, train)
+    def __call__(self, image, train=False, site=None, group=None):
+        x = self.trunk(image, train, site, group)
+        logits, features = self.head(x, train, site, group)
         return logits, {'map': x, 'features': features}
 
 

@@ -23,14 +23,15 @@ A block that does not expand (stage 0) has conv_dw, bn1, se, conv_pw, bn2. torch
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from covid_jax.models.conv import Conv, DepthwiseConv
+from covid_jax.models.compute import Compute
+from covid_jax.models.conv import DepthwiseConv
 from covid_jax.models.heads import Classifier
-from covid_jax.models.norm import BatchNorm, as_volume
 from covid_jax.models.resnet import POINT
 
 # kernel, stride, expansion, features, blocks: stages 2 to 8 of Table 1
@@ -42,7 +43,7 @@ class SqueezeExcite(nn.Module):
     """[batch, d, h, w, c] -> the same shape: each channel times a number in (0, 1) that knows the mean of all."""
 
     inner: int
-    conv: nn.Module
+    conv: Callable
 
     @nn.compact
     def __call__(self, x):
@@ -62,10 +63,10 @@ class MBConv(nn.Module):
     strides: tuple[int, int, int]
     expand: int
     drop: float
-    conv: nn.Module
-    depthwise: nn.Module
-    norm: nn.Module
-    dropout: nn.Module
+    conv: Callable
+    depthwise: Callable
+    norm: Callable
+    dropout: Callable
 
     @nn.compact
     def __call__(self, x):
@@ -90,7 +91,7 @@ class EfficientNet(nn.Module):
     taps: depth of the kernels that have a plane; None: as deep as wide. 1: nothing is strided in depth.
     dropout: of the features; drop_connect: of a block, times the share of the blocks that come before it.
     epsilon, momentum: of the normalisation, as timm and torchvision have them; TensorFlow's are 1e-3 and 0.99.
-    remat: compute the stem and each block again in the backward pass instead of keeping what is inside them.
+    compute.remat: of the stem and each block.
     """
 
     classes: int
@@ -104,28 +105,27 @@ class EfficientNet(nn.Module):
     drop_connect: float = 0.2
     epsilon: float = 1e-5
     momentum: float = 0.9
-    remat: bool = False
-    mean: float | tuple[float, ...] = 0.0
-    std: float | tuple[float, ...] = 1.0
-    dtype: str = 'float32'
-    conv_form: str = 'native'
+    compute: Compute = Compute()
 
     def setup(self):
         self.classifier = Classifier(self.classes)
         self.forget = nn.Dropout(self.dropout)
 
     @nn.compact
-    def trunk(self, image, train=False, site=None):
+    def trunk(self, image, train=False, site=None, group=None):
         """Last feature map, in the compute dtype."""
-        init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
-        conv = partial(Conv, dtype=self.dtype, form=self.conv_form, kernel_init=init)
-        depthwise = partial(DepthwiseConv, dtype=self.dtype, form=self.conv_form)
-        norm = partial(BatchNorm, use_running_average=not train, momentum=self.momentum, epsilon=self.epsilon,
-                       dtype=self.dtype)
+        conv = self.compute.conv(kernel_init=nn.initializers.variance_scaling(2.0, 'fan_out', 'normal'))
+        depthwise = self.compute.conv(DepthwiseConv)
+        norm = self.compute.norms(train, site, group, momentum=self.momentum, epsilon=self.epsilon)
         dropout = partial(nn.Dropout, deterministic=not train)
-        remat = nn.remat if self.remat else lambda f: f
-        x = remat(lambda net, x: net._stem(x, conv, norm))(self, as_volume(image, self.mean, self.std, self.dtype))
-        block, done = remat(MBConv), 0
+
+        def stem(net, x):
+            width = rounded(net.widen * net.stem_width)
+            return nn.swish(norm(name='bn1')(conv(width, net._kernel(3), net._strides(2), name='conv_stem')(x)))
+
+        x = self.compute.block(stem)(self, self.compute.volume(image))
+        block = self.compute.block(MBConv)
+        done = 0
         repeats = [math.ceil(self.deepen * stage[-1]) for stage in self.stages]
         for i, (k, stride, expand, features, _) in enumerate(self.stages):
             for j in range(repeats[i]):
@@ -135,24 +135,20 @@ class EfficientNet(nn.Module):
         x = nn.swish(norm(name='bn2')(conv(rounded(self.widen * self.head_width), POINT, name='conv_head')(x)))
         return x if image.ndim == 5 else x[:, 0]
 
-    def _stem(self, x, conv, norm):
-        width = rounded(self.widen * self.stem_width)
-        return nn.swish(norm(name='bn1')(conv(width, self._kernel(3), self._strides(2), name='conv_stem')(x)))
-
     def _kernel(self, k):
         return self.taps or k, k, k
 
     def _strides(self, s):
         return 1 if self.taps == 1 else s, s, s
 
-    def head(self, x, train=False, site=None):
+    def head(self, x, train=False, site=None, group=None):
         """Feature map -> logits [batch, classes], features [batch, dim], both float32; dropout comes after the features."""
         features = jnp.mean(x.astype(jnp.float32), tuple(range(1, x.ndim - 1)))
         return self.classifier(self.forget(features, deterministic=not train)), features
 
-    def __call__(self, image, train=False, site=None):
-        x = self.trunk(image, train)
-        logits, features = self.head(x, train)
+    def __call__(self, image, train=False, site=None, group=None):
+        x = self.trunk(image, train, site, group)
+        logits, features = self.head(x, train, site, group)
         return logits, {'map': x, 'features': features}
 
 

@@ -4,7 +4,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from covid_jax.models.norm import BatchNorm
+from covid_jax.models.compute import Compute
 
 
 class SliceGRU(nn.Module):
@@ -15,9 +15,11 @@ class SliceGRU(nn.Module):
 
     units: int = 128
     dropout: float = 0.2
+    compute: Compute = Compute()
 
     @nn.compact
-    def __call__(self, slices, train=False):
-        x = BatchNorm(use_running_average=not train, name='bn')(slices.astype(jnp.float32))
+    def __call__(self, slices, train=False, site=None, group=None):
+        norm = self.compute.norms(train, site, group, dtype='float32')
+        x = norm(name='bn')(slices.astype(jnp.float32))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.RNN(nn.GRUCell(self.units, dtype='float32', name='gru'), return_carry=True)(x)[0]

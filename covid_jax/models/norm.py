@@ -1,4 +1,13 @@
-"""Normalisation of images, and normalisation layers."""
+"""Normalisation layers. All are called alike: layer(*pieces, site=..., group=...), and take what they need.
+
+pieces: arrays [batch, ..., channels] whose channels stand side by side in the parameters (the groups of a convolution, never
+  joined). They come back normalised: one array for one, a list for more.
+site: int [batch], the site of each row.
+group: one-hot [batch, groups], the rows that are normalised together in training; None: all of them.
+
+What the rows of a set sum to is a product with a one-hot array, so that nothing is sliced out of a sharded batch, and the
+statistics are those of the global batch.
+"""
 
 import flax.linen as nn
 import jax
@@ -6,29 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from covid_jax import UserError
-
-
-def as_volume(image, mean, std, dtype, least=(1, 1, 1)):
-    """Images as every trunk takes them: (image - mean) / std in `dtype`, an image as a volume of one slice.
-
-    image: [batch, depth, height, width, channels] or without depth, in [0, 1]; mean, std: of all channels, or of each.
-    least: the smallest depth, height and width that the network's strides leave something of; UserError below it.
-    """
-    volume = image if image.ndim == 5 else image[:, None]
-    if any(n < m for n, m in zip(volume.shape[1:4], least, strict=True)):
-        wanted, given = ('x'.join(map(str, size)) for size in (least, volume.shape[1:4]))
-        raise UserError(f'this network takes no less than {wanted} (depth, height, width), not {given}: set '
-                        '--config.prep.size, and for a volume --config.method.depth')
-    mean, std = (jnp.asarray(m, jnp.promote_types(image.dtype, jnp.float32)) for m in (mean, std))
-    return ((volume - mean) / std).astype(dtype)
-
 
 class BatchNorm(nn.Module):
     """Batch normalisation over all axes but the last (Ioffe and Szegedy 2015); statistics in float32.
 
     Under jit with a sharded batch the statistics are those of the global batch, without an axis name. momentum 0.9 is
     torch's 0.1; the running variance is the biased one (torch keeps n / (n - 1) times it).
+
+    By `group`, each row is normalised in training with the statistics of its group, as if each group were a batch of its
+    own (MoCo normalises by device: He et al., "Momentum Contrast", 2020, section 3.3). The running statistics move by the
+    mean of those of the groups that have a row. A row of no group comes out as the bias's share of zeros: as zeros.
     """
 
     use_running_average: bool
@@ -37,39 +33,32 @@ class BatchNorm(nn.Module):
     dtype: str = 'float32'
 
     @nn.compact
-    def __call__(self, *pieces):
-        """pieces: arrays [..., channels] whose channels stand side by side in the parameters (the groups of a convolution,
-        never joined). Returns them normalised; one array for one."""
-        widths = [x.shape[-1] for x in pieces]
-        shape = (sum(widths),)
-        scale = self.param('scale', nn.initializers.ones, shape)
-        bias = self.param('bias', nn.initializers.zeros, shape)
-        running_mean = self.variable('batch_stats', 'mean', jnp.zeros, shape)
-        running_var = self.variable('batch_stats', 'var', jnp.ones, shape)
+    def __call__(self, *pieces, site=None, group=None):
+        scale, bias, running = _variables(self, (sum(x.shape[-1] for x in pieces),))
         if self.use_running_average:
-            mean, var = running_mean.value, running_var.value
+            group = None
+            mean, var = (kept.value for kept in running)
         else:
-            mean, var = (jnp.concatenate(m) for m in zip(*map(_moments, pieces), strict=True))
+            mean, var = _moments(pieces, group)
             if not self.is_initializing():
-                running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * mean
-                running_var.value = self.momentum * running_var.value + (1 - self.momentum) * var
+                for kept, new in zip(running, (mean, var), strict=True):
+                    if group is not None:
+                        new = jnp.mean(new, 0, where=_has_a_row(group))
+                    kept.value = self.momentum * kept.value + (1 - self.momentum) * new
         factor = scale * lax.rsqrt(var + self.epsilon)
-        shift = bias - mean * factor
-        ends = np.cumsum(widths)[:-1]
-        y = [(x * f + s).astype(self.dtype)
-             for x, f, s in zip(pieces, jnp.split(factor, ends), jnp.split(shift, ends), strict=True)]
-        return y[0] if len(y) == 1 else y
+        return _affine(pieces, factor, bias - mean * factor, self.dtype, group)
 
 
 class DomainBatchNorm(nn.Module):
     """Batch normalisation with statistics, scale and bias of each site apart: Chang et al., "Domain-Specific Batch
     Normalization" (2019), as contrastive cross-site learning has it (section III.B.1). All [sites, channels].
 
-    The batch may mix the sites in any order. What a site's rows sum to is a product with the one-hot sites, so nothing is
-    sliced out of a sharded batch, and the statistics are those of the global batch. A site without a row keeps its running
-    statistics, and its parameters have a zero gradient. A row whose site is none of them (negative, or `sites` and above)
-    counts in no statistics and comes out as zeros: what to do with such a row is the network's to say.
+    The batch may mix the sites in any order. A site without a row keeps its running statistics, and its parameters have a
+    zero gradient. A row whose site is none of them (negative, or `sites` and above) counts in no statistics and comes out
+    as zeros: what to do with such a row is the network's to say. One site is for all rows, whatever `site` says.
     momentum and the running variance are as in `BatchNorm`, which is the case of one site.
+
+    ValueError in training by group, and without `site` where there are several.
     """
 
     sites: int
@@ -79,43 +68,80 @@ class DomainBatchNorm(nn.Module):
     dtype: str = 'float32'
 
     @nn.compact
-    def __call__(self, x, site):
-        """x [batch, ..., channels], site int32 [batch] -> the shape of x."""
-        shape = (self.sites, x.shape[-1])
-        scale = self.param('scale', nn.initializers.ones, shape)
-        bias = self.param('bias', nn.initializers.zeros, shape)
-        running_mean = self.variable('batch_stats', 'mean', jnp.zeros, shape)
-        running_var = self.variable('batch_stats', 'var', jnp.ones, shape)
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        member = jax.nn.one_hot(site, self.sites, dtype=wide.dtype)  # [batch, sites]
-        rows = member.sum(0)[:, None]
-
-        def of_row(table):
-            """[sites, channels] -> what belongs to each row, to broadcast with x."""
-            return jnp.expand_dims(jnp.dot(member, table, precision='highest'), range(1, x.ndim - 1))
-
-        def by_site(x):
-            """Mean over each site's rows and their space, [sites, channels]; zero for a site without a row."""
-            return jnp.dot(member.T, jnp.mean(x, range(1, x.ndim - 1)), precision='highest') / jnp.maximum(rows, 1)
-
+    def __call__(self, *pieces, site=None, group=None):
+        scale, bias, running = _variables(self, (self.sites, sum(x.shape[-1] for x in pieces)))
+        if self.sites == 1 or (site is None and self.is_initializing()):
+            site = jnp.zeros(len(pieces[0]), jnp.int32)
+        if site is None:
+            raise ValueError(f'a normalisation of {self.sites} sites needs the site of each row')
+        member = jax.nn.one_hot(site, self.sites, dtype='float32')
         if self.use_running_average:
-            mean, var = running_mean.value, running_var.value
+            mean, var = (kept.value for kept in running)
+        elif group is not None:
+            raise ValueError('a normalisation by site has no groups: leave group as None')
         else:
-            mean = by_site(wide)
-            var = by_site(jnp.square(wide - of_row(mean)))
+            mean, var = _moments(pieces, member)
             if not self.is_initializing():
-                for running, new in ((running_mean, mean), (running_var, var)):
-                    moved = self.momentum * running.value + (1 - self.momentum) * new
-                    running.value = jnp.where(rows > 0, moved, running.value)
+                for kept, new in zip(running, (mean, var), strict=True):
+                    moved = self.momentum * kept.value + (1 - self.momentum) * new
+                    kept.value = jnp.where(_has_a_row(member), moved, kept.value)
         factor = scale * lax.rsqrt(var + self.epsilon)
-        return (x * of_row(factor) + of_row(bias - mean * factor)).astype(self.dtype)
+        return _affine(pieces, factor, bias - mean * factor, self.dtype, member)
 
 
-def _moments(x):
-    """[..., channels] -> mean, variance [channels], float32 (float64 for float64)."""
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+def _variables(module, shape):
+    """Scale, bias, and the running mean and variance."""
+    scale = module.param('scale', nn.initializers.ones, shape)
+    bias = module.param('bias', nn.initializers.zeros, shape)
+    mean = module.variable('batch_stats', 'mean', jnp.zeros, shape)
+    var = module.variable('batch_stats', 'var', jnp.ones, shape)
+    return scale, bias, (mean, var)
+
+
+def _moments(pieces, member=None):
+    """Mean and variance of the channels of all pieces, float32 (float64 for float64): [channels], or of the rows of each set
+    where `member` is one-hot [batch, sets]: [sets, channels], zeros for a set without a row."""
+    wide = [x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in pieces]
+    moments = [_of_all(x) if member is None else _of_each_set(x, member) for x in wide]
+    mean, var = (jnp.concatenate(m, -1) for m in zip(*moments, strict=True))
+    return mean, var
+
+
+def _of_all(x):
     axes = tuple(range(x.ndim - 1))
     mean = jnp.mean(x, axes)
     if x.size == len(x) * x.shape[-1]:  # one number a row: of rows that are alike one pass leaves only rounding
         return mean, jnp.mean(jnp.square(x - mean), axes)
     return mean, jnp.maximum(jnp.mean(x * x, axes) - mean * mean, 0)
+
+
+def _of_each_set(x, member):
+    """The variance of a set is the mean of its rows' own, and the variance of their means: rows are of one size."""
+    space = tuple(range(1, x.ndim - 1))
+    rows = jnp.maximum(member.sum(0), 1)[:, None]
+
+    def of_set(row):
+        return jnp.dot(member.T, row, precision='highest') / rows
+
+    row_mean = jnp.mean(x, space)
+    mean = of_set(row_mean)
+    apart = row_mean - jnp.dot(member, mean, precision='highest')
+    return mean, of_set(jnp.var(x, space) + jnp.square(apart))
+
+
+def _has_a_row(member):
+    return jnp.any(member > 0, 0)[:, None]
+
+
+def _affine(pieces, factor, shift, dtype, member):
+    """Each piece times its channels of `factor`, plus those of `shift`: [channels], or [sets, channels] by `member`."""
+    ends = np.cumsum([x.shape[-1] for x in pieces])[:-1]
+    tables = zip(jnp.split(factor, ends, -1), jnp.split(shift, ends, -1), strict=True)
+    y = []
+    for x, table in zip(pieces, tables, strict=True):
+        if member is not None:
+            space = range(1, x.ndim - 1)
+            table = [jnp.expand_dims(jnp.dot(member, t, precision='highest'), space) for t in table]
+        f, s = table
+        y.append((x * f + s).astype(dtype))
+    return y[0] if len(y) == 1 else y

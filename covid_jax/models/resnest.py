@@ -15,13 +15,14 @@ Names of timm's resnest50d (and the authors' resnest50), by rule; kernels [out, 
     fc.{weight,bias}                                classifier/Dense_0/{kernel,bias}            kernel transposed
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from covid_jax.models.conv import avg_pool
+from covid_jax.models.pool import avg_pool
 from covid_jax.models.resnet import HALVED, POINT, ResNet
 
 STEM = {'stem_conv0': 'conv1.0', 'stem_bn0': 'conv1.1', 'stem_conv1': 'conv1.3', 'stem_bn1': 'conv1.4',
@@ -42,8 +43,8 @@ class SplitAttention(nn.Module):
 
     features: int
     taps: int
-    conv: nn.Module
-    norm: nn.Module
+    conv: Callable
+    norm: Callable
 
     @nn.compact
     def __call__(self, x):
@@ -63,8 +64,8 @@ class SplitBottleneck(nn.Module):
     features: int
     strides: tuple[int, int, int]
     taps: int
-    conv: nn.Module
-    norm: nn.Module
+    conv: Callable
+    norm: Callable
 
     @nn.compact
     def __call__(self, x):

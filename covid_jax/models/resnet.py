@@ -24,10 +24,10 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from covid_jax.models.conv import Conv, max_pool
+from covid_jax.models.compute import Compute
 from covid_jax.models.gru import SliceGRU
 from covid_jax.models.heads import Classifier
-from covid_jax.models.norm import BatchNorm, as_volume
+from covid_jax.models.pool import max_pool
 
 POINT = (1, 1, 1)
 SHORTCUT = {'downsample_conv': 'downsample.0', 'downsample_bn': 'downsample.1'}
@@ -46,8 +46,8 @@ class BasicBlock(nn.Module):
     features: int
     strides: tuple[int, int, int]
     taps: int
-    conv: nn.Module
-    norm: nn.Module
+    conv: Callable
+    norm: Callable
     expansion = 1
 
     @nn.compact
@@ -64,8 +64,8 @@ class Bottleneck(nn.Module):
     features: int
     strides: tuple[int, int, int]
     taps: int
-    conv: nn.Module
-    norm: nn.Module
+    conv: Callable
+    norm: Callable
     expansion = 4
 
     @nn.compact
@@ -96,8 +96,9 @@ class ResNet(nn.Module):
     taps: depth of the kernels that have a plane; stem_taps: of the first one, where it differs.
     depth_strides: of the stem, its pool, and each stage; (): halved in stages 2 to 4, or nowhere with taps 1. An image is
       not strided in depth.
-    remat: compute the stem and each block again in the backward pass instead of keeping what is inside them.
-    summary: makes a module (slices' features [batch, d, dim], train) -> [batch, dim']; None: the mean over the map.
+    summary: makes a module (slices' features [batch, d, dim], train, site, group) -> [batch, dim'] of a `compute`; None: the
+      mean over the map.
+    compute.remat: of the stem and each block.
     """
 
     stage_sizes: tuple[int, ...]
@@ -111,28 +112,27 @@ class ResNet(nn.Module):
     taps: int = 3
     depth_strides: tuple[int, ...] = ()
     summary: Callable | None = None
-    remat: bool = False
-    mean: float | tuple[float, ...] = 0.0
-    std: float | tuple[float, ...] = 1.0
-    dtype: str = 'float32'
-    conv_form: str = 'native'
+    compute: Compute = Compute()
 
     def setup(self):
         self.classifier = Classifier(self.classes)
         if self.summary:
-            self.slices = self.summary()
+            self.slices = self.summary(compute=self.compute)
 
     @nn.compact
-    def trunk(self, image, train=False, site=None):
+    def trunk(self, image, train=False, site=None, group=None):
         """Last feature map, in the compute dtype."""
-        conv = partial(Conv, dtype=self.dtype, form=self.conv_form)
-        norm = partial(BatchNorm, use_running_average=not train, dtype=self.dtype)
+        conv = self.compute.conv()
+        norm = self.compute.norms(train, site, group)
         depth = (1,) * (2 + len(self.stage_sizes))
         if image.ndim == 5:
             depth = self.depth_strides or (HALVED if self.taps > 1 else depth)
-        remat = nn.remat if self.remat else lambda f: f
-        x = remat(lambda net, x: net._stem(x, conv, norm, depth))(self, as_volume(image, self.mean, self.std, self.dtype))
-        block = remat(self.block)
+
+        def stem(net, x):
+            return net._stem(x, conv, norm, depth)
+
+        x = self.compute.block(stem)(self, self.compute.volume(image))
+        block = self.compute.block(self.block)
         for i, size in enumerate(self.stage_sizes):
             plane = 1 if i == 0 else 2
             for j in range(size):
@@ -146,19 +146,19 @@ class ResNet(nn.Module):
         window = (3 if depth[1] > 1 else 1, 3, 3)
         return max_pool(x, window, (depth[1], 2, 2), [(k // 2, k // 2) for k in window])
 
-    def head(self, x, train=False, site=None):
+    def head(self, x, train=False, site=None, group=None):
         """Feature map -> logits [batch, classes], features [batch, dim], both float32."""
         x = x.astype(jnp.float32)
         if self.summary:
             slices = jnp.mean(x if x.ndim == 5 else x[:, None], (2, 3))
-            features = self.slices(slices, train)
+            features = self.slices(slices, train, site, group)
         else:
             features = jnp.mean(x, tuple(range(1, x.ndim - 1)))
         return self.classifier(features), features
 
-    def __call__(self, image, train=False, site=None):
-        x = self.trunk(image, train)
-        logits, features = self.head(x, train)
+    def __call__(self, image, train=False, site=None, group=None):
+        x = self.trunk(image, train, site, group)
+        logits, features = self.head(x, train, site, group)
         return logits, {'map': x, 'features': features}
 
 

@@ -23,10 +23,9 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from covid_jax import UserError
-from covid_jax.models.conv import Conv, adaptive_avg_pool, max_pool
-from covid_jax.models.heads import Classifier
-from covid_jax.models.norm import as_volume
+from covid_jax.models.compute import Compute
+from covid_jax.models.heads import Classifier, MapDense
+from covid_jax.models.pool import adaptive_avg_pool, max_pool
 
 PLANE = (7, 7)  # what the last map of an image is averaged to
 DENSE = {'fc1': ('pre_logits.fc1', 'classifier.0'), 'fc2': ('pre_logits.fc2', 'classifier.3'),
@@ -39,27 +38,6 @@ def torch_name(modules, torchvision=False):
     return DENSE[name][torchvision] if name in DENSE else name.replace('conv', 'features.')
 
 
-class MapDense(nn.Module):
-    """Dense layer over a whole map [batch, *space, channels] -> [batch, features], kernel [*space, channels, features] at
-    N(0, 0.01^2). UserError for a map of another size than the first; stride, of the map in the image, is for its text."""
-
-    features: int
-    stride: int
-
-    @nn.compact
-    def __call__(self, x):
-        shape = (*x.shape[1:], self.features)
-        if self.has_variable('params', 'kernel'):
-            started = self.get_variable('params', 'kernel').shape
-            if started != shape:
-                here, there = ('x'.join(str(n * self.stride) for n in s[:-2]) for s in (started, shape))
-                depth = started[1:] == shape[1:]
-                raise UserError(f'VGG in 3D takes scans of the size it was started on, {here}, and was given {there}: set '
-                                + (f'--config.method.depth={started[0] * self.stride}' if depth else '--config.prep.size'))
-        kernel = self.param('kernel', nn.initializers.normal(0.01), shape)
-        return jnp.tensordot(x, kernel, x.ndim - 1) + self.param('bias', nn.initializers.zeros, (self.features,))
-
-
 class VGG(nn.Module):
     """image in [0, 1], [batch, depth, height, width, channels] or without depth -> logits [batch, classes],
     {'map' [batch, (d,) h, w, 8 width], 'features' [batch, dense]}. An image has a map without depth.
@@ -67,7 +45,7 @@ class VGG(nn.Module):
     stage_sizes: convolutions before each pool; width: channels of the first stage, doubled up to eight times.
     dense: width of the two dense layers; dropout: rate after each, in training, from the key named 'dropout'.
     taps: depth of the kernels; 1 pools the plane alone, and the mean over slices is what the dense layers see.
-    remat: compute each stage again in the backward pass instead of keeping what is inside it.
+    compute.remat: of each stage.
     """
 
     stage_sizes: tuple[int, ...]
@@ -76,36 +54,33 @@ class VGG(nn.Module):
     dense: int = 4096
     dropout: float = 0.5
     taps: int = 3
-    remat: bool = False
-    mean: float | tuple[float, ...] = 0.0
-    std: float | tuple[float, ...] = 1.0
-    dtype: str = 'float32'
-    conv_form: str = 'native'
+    compute: Compute = Compute()
 
     def setup(self):
-        self.fc1 = MapDense(self.dense, 2 ** len(self.stage_sizes))
-        self.fc2 = nn.Dense(self.dense, kernel_init=nn.initializers.normal(0.01))
+        init = nn.initializers.normal(0.01)
+        self.fc1 = MapDense(self.dense, init, stride=2 ** len(self.stage_sizes))
+        self.fc2 = nn.Dense(self.dense, kernel_init=init)
         self.drop = nn.Dropout(self.dropout)
         self.classifier = Classifier(self.classes)
 
     @nn.compact
-    def trunk(self, image, train=False, site=None):
+    def trunk(self, image, train=False, site=None, group=None):
         """Last feature map, in the compute dtype. UserError for an image of which the pools would leave nothing."""
-        conv = partial(Conv, use_bias=True, dtype=self.dtype, form=self.conv_form)
+        conv = self.compute.conv(use_bias=True)
         window = (2 if self.taps > 1 and image.ndim == 5 else 1, 2, 2)
-        x = as_volume(image, self.mean, self.std, self.dtype, [n ** len(self.stage_sizes) for n in window])
-        remat = nn.remat if self.remat else lambda f: f
+
+        def stage(i, net, x):
+            first = sum(2 * size + 1 for size in net.stage_sizes[:i])  # in torch's list of layers
+            for j in range(net.stage_sizes[i]):
+                x = nn.relu(conv(net.width * min(2**i, 8), (net.taps, 3, 3), name=f'conv{first + 2 * j}')(x))
+            return max_pool(x, window, window, [(0, 0)] * 3)
+
+        x = self.compute.volume(image, [n ** len(self.stage_sizes) for n in window])
         for i in range(len(self.stage_sizes)):
-            x = remat(lambda net, x, i=i: net._stage(x, i, conv, window))(self, x)
+            x = self.compute.block(partial(stage, i))(self, x)
         return x if image.ndim == 5 else x[:, 0]
 
-    def _stage(self, x, i, conv, window):
-        first = sum(2 * size + 1 for size in self.stage_sizes[:i])  # in torch's list of layers
-        for j in range(self.stage_sizes[i]):
-            x = nn.relu(conv(self.width * min(2**i, 8), (self.taps, 3, 3), name=f'conv{first + 2 * j}')(x))
-        return max_pool(x, window, window, [(0, 0)] * 3)
-
-    def head(self, x, train=False, site=None):
+    def head(self, x, train=False, site=None, group=None):
         """Feature map -> logits [batch, classes], features [batch, dense], both float32."""
         x = x.astype(jnp.float32)
         if self.taps == 1:
@@ -114,9 +89,9 @@ class VGG(nn.Module):
         y = nn.relu(self.fc2(self.drop(features, not train)))
         return self.classifier(self.drop(y, not train)), features
 
-    def __call__(self, image, train=False, site=None):
-        x = self.trunk(image, train)
-        logits, features = self.head(x, train)
+    def __call__(self, image, train=False, site=None, group=None):
+        x = self.trunk(image, train, site, group)
+        logits, features = self.head(x, train, site, group)
         return logits, {'map': x, 'features': features}
 
 

@@ -1,4 +1,3 @@
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,29 +111,6 @@ def test_depthwise_gradients_of_rows_on_many_devices_meet_only_as_kernels(rng):
     text = gradient.lower(x, w).compile().as_text()
     assert text.count('all-reduce(') == 1 and 'f32[9,4]' in next(t for t in text.splitlines() if 'all-reduce(' in t)
     assert not any(name in text for name in ('all-gather', 'all-to-all', 'collective-permute'))
-
-
-POOLS = [((3, 3, 3), (2, 2, 2), ((1, 1),) * 3), ((1, 3, 3), (1, 2, 2), ((0, 0), (1, 1), (1, 1))),
-         ((2, 2, 2), (2, 2, 2), ((0, 1), (0, 0), (0, 1)))]
-
-
-@pytest.mark.parametrize('window,strides,padding', POOLS)
-def test_pools_equal_reduce_window_with_gradients(rng, window, strides, padding):
-    x = rng.permutation(2 * 5 * 8 * 7 * 3).reshape(2, 5, 8, 7, 3).astype('f')  # no ties
-    for ours, theirs in ((conv.max_pool, nn.max_pool), (conv.avg_pool, nn.avg_pool)):
-        y, back = jax.vjp(lambda x, f=ours: f(x, window, strides, padding), x)
-        expected, their_back = jax.vjp(lambda x, f=theirs: f(x, window, strides, padding), x)
-        np.testing.assert_allclose(y, expected, rtol=1e-5)
-        cotangent = rng.normal(size=y.shape).astype('f')
-        np.testing.assert_allclose(back(cotangent)[0], their_back(cotangent)[0], rtol=1e-4, atol=1e-5)
-
-
-def test_average_without_padding_in_the_count():
-    x = jnp.arange(1.0, 4.0).reshape(1, 1, 1, 3, 1)  # 1 2 | 3 and nothing: means 1.5 and 3
-    y = conv.avg_pool(x, (1, 1, 2), (1, 1, 2), ((0, 0), (0, 0), (0, 1)), count_include_pad=False)
-    np.testing.assert_allclose(y.ravel(), [1.5, 3.0])
-    y = conv.avg_pool(x, (1, 1, 2), (1, 1, 2), ((0, 0), (0, 0), (0, 1)))
-    np.testing.assert_allclose(y.ravel(), [1.5, 1.5])
 
 
 def test_form_by_platform():

@@ -8,11 +8,15 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from covid_jax import UserError
-from covid_jax.models import covidnet, network
-from covid_jax.models.conv import adaptive_avg_pool
-from covid_jax.models.covidnet import PEPX, torch_name
+from covid_jax.models import network
+from covid_jax.models.compute import Compute
+from covid_jax.models.conv import Conv, DepthwiseConv
+from covid_jax.models.covidnet import PEPX, TORCH, torch_name
+from covid_jax.models.heads import MapDense
 
 TINY = ('_COVIDNetTiny', '_COVIDNetRedesignTiny')
+CONV = partial(Conv, use_bias=True, **TORCH)
+DEPTHWISE = partial(DepthwiseConv, use_bias=True, **TORCH)
 SITE = np.array([0, 1, 1, 0, 1, 0, 0, 1], np.int32)
 
 
@@ -22,7 +26,7 @@ def tiny():
     rng, made = np.random.default_rng(0), {}
     image = rng.random((8, 16, 16, 3), np.float32)
     for name in TINY:
-        net = network(name)(classes=2, conv_form='planar')
+        net = network(name)(classes=2, compute=Compute(form='planar'))
         shapes = jax.eval_shape(partial(net.init, jax.random.key(0)), image)
         made[name] = net, jax.tree_util.tree_map_with_path(partial(drawn, rng), shapes), image
     return made
@@ -61,7 +65,7 @@ def test_published_numbers_of_parameters_and_shapes(name, fields, number, embedd
                                                         (1024, 2048, 2_370_816), (2048, 2048, 7_361_024)])
 def test_published_numbers_of_a_block(channels, features, number):
     x = jax.ShapeDtypeStruct((1, 1, 7, 7, channels), 'float32')
-    assert count(jax.eval_shape(PEPX(features, covidnet._Conv).init, jax.random.key(0), x)) == number
+    assert count(jax.eval_shape(PEPX(features, CONV, DEPTHWISE).init, jax.random.key(0), x)) == number
 
 
 def test_the_dense_layers_shrink_to_a_twelfth():
@@ -74,8 +78,8 @@ def test_the_dense_layers_shrink_to_a_twelfth():
 
 
 @pytest.mark.parametrize('module, x, fan_in', [
-    (covidnet._Conv(64, (1, 7, 7)), (1, 1, 8, 8, 3), 147), (covidnet._Conv(None, (1, 3, 3)), (1, 1, 4, 4, 96), 9),
-    (covidnet._Dense(50), (1, 4, 3, 16), 192)], ids=('stem', 'depthwise', 'dense'))
+    (CONV(64, (1, 7, 7)), (1, 1, 8, 8, 3), 147), (DEPTHWISE((1, 3, 3)), (1, 1, 4, 4, 96), 9),
+    (MapDense(50, **TORCH), (1, 4, 3, 16), 192)], ids=('stem', 'depthwise', 'dense'))
 def test_everything_starts_as_in_torch(module, x, fan_in):
     """U(-b, b), b = 1 / sqrt(fan in), biases too: a depthwise kernel sees 9 numbers, the first dense layer the whole map."""
     params = module.init(jax.random.key(0), jnp.zeros(x))['params']
@@ -85,23 +89,12 @@ def test_everything_starts_as_in_torch(module, x, fan_in):
     assert np.abs(bias).max() > 0.9 and abs(bias.std() - 1 / np.sqrt(3)) < 0.1
 
 
-@pytest.mark.parametrize('size', [1, 2, 4, 5, 7])
-def test_pooling_to_two_by_two(rng, size):
-    x = rng.normal(size=(2, size, 7, 3)).astype('f')
-    pooled = adaptive_avg_pool(x, (2, 2))
-    assert pooled.shape == (2, 2, 2, 3)
-    first = -(-size // 2)  # rows of either half
-    np.testing.assert_allclose(pooled[:, 1, 0], x[:, size - first:, :4].mean((1, 2)), rtol=1e-5, atol=1e-6)
-    if size == 7:
-        np.testing.assert_allclose(pooled, nn.avg_pool(x, (4, 4), (3, 3)), rtol=1e-5, atol=1e-6)
-
-
 def test_a_block_is_affine_and_its_middle_sees_each_channel_alone(rng):
     x, y = rng.normal(size=(2, 2, 1, 5, 5, 8)).astype('f')
-    block = PEPX(16, covidnet._Conv)
+    block = PEPX(16, CONV, DEPTHWISE)
     apply = partial(block.apply, jax.jit(block.init)(jax.random.key(0), x))
     np.testing.assert_allclose(apply(x) + apply(y), apply(x + y) + apply(0 * x), atol=1e-5)
-    middle = covidnet._Conv(None, (1, 3, 3))
+    middle = DEPTHWISE((1, 3, 3))
     weights = middle.init(jax.random.key(1), x)
     moved = middle.apply(weights, x) != middle.apply(weights, x.copy() + np.eye(8, dtype='f')[3])
     assert moved[..., 3].all() and not np.delete(moved, 3, -1).any()
@@ -111,7 +104,7 @@ def test_each_block_of_the_third_level_goes_down_once(rng):
     """The blocks of the third level are constants here, and c4 too: what the last block sees of each is its way through p41.
     The authors' code goes twice through p32 and not at all through p33."""
     image = rng.random((1, 64, 64, 3), np.float32)
-    net = network('COVIDNetRedesign')(classes=2, width=4, sites=0, stage_sizes=(1, 1, 6, 2), conv_form='planar')
+    net = network('COVIDNetRedesign')(classes=2, width=4, sites=0, stage_sizes=(1, 1, 6, 2), compute=Compute(form='planar'))
     shapes = jax.eval_shape(partial(net.init, jax.random.key(0)), image)['params']
     params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype('f') / 4, shapes)
     for constant in ([params[f'p3{j}']['conv5'] for j in range(1, 7)] + [params['c4']]):
@@ -197,7 +190,7 @@ def test_eight_devices_answer_as_one(tiny):
 
 
 def test_a_scan_of_slices_is_one_line():
-    with pytest.raises(UserError, match='takes single images, not 3 slices: set the first of --config.prep.size'):
+    with pytest.raises(UserError, match='takes single images, not 3 slices: set the first of --config.prep.size to 1$'):
         network('_COVIDNetTiny')(classes=2).init(jax.random.key(0), np.zeros((1, 3, 16, 16, 1), 'f'))
 
 

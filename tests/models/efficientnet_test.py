@@ -8,6 +8,7 @@ import pytest
 
 from covid_jax import UserError
 from covid_jax.models import network
+from covid_jax.models.compute import Compute
 from covid_jax.models.conv import Conv
 from covid_jax.models.efficientnet import SqueezeExcite, rounded, torch_name
 
@@ -16,7 +17,7 @@ RNGS = {'dropout': jax.random.key(1)}
 
 
 def tiny(**fields):
-    return network('_EfficientNetTiny')(classes=2, mean=0.35, std=0.3, **fields)
+    return network('_EfficientNetTiny')(classes=2, compute=Compute(mean=0.35, std=0.3), **fields)
 
 
 @pytest.fixture(scope='module')

@@ -2,6 +2,7 @@
 file."""
 
 import re
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 from zlib import crc32
@@ -13,6 +14,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from covid_jax.models import NETWORKS, network
+from covid_jax.models.compute import Compute
 
 RNGS = {'dropout': jax.random.key(1)}
 
@@ -79,6 +81,11 @@ def drawn(path, like):
     return rng.normal(0, np.prod(like.shape[:-1]) ** -0.5, like.shape).astype('f')
 
 
+def having(net, **fields):
+    """The network, computing in another way."""
+    return net.clone(compute=replace(net.compute, **fields))
+
+
 def variables_of(net, image):
     shapes = jax.eval_shape(partial(net.init, jax.random.key(0)), jax.ShapeDtypeStruct(image, 'float32'))
     return jax.tree_util.tree_map_with_path(drawn, shapes)
@@ -88,7 +95,7 @@ def variables_of(net, image):
 def case(request):
     """The case, its network, variables, images, their sites, and the network's compiled answer."""
     c = request.param
-    net = network(c.name, **c.fields)(classes=2, mean=0.45, std=0.3, conv_form='planar')
+    net = network(c.name, **c.fields)(classes=2, compute=Compute(mean=0.45, std=0.3, form='planar'))
     image = np.random.default_rng(0).random(c.image, np.float32)
     return c, net, variables_of(net, c.image), image, np.arange(len(image)) % 2, jax.jit(net.apply)
 
@@ -117,7 +124,7 @@ def test_shapes_and_one_compilation(case):
 def test_bfloat16_is_close(case):
     c, net, variables, image, site, apply = case
     exact = apply(variables, image, site=site)[1]['features']
-    logits, out = jax.jit(net.clone(dtype='bfloat16').apply)(variables, image, site=site)
+    logits, out = jax.jit(having(net, dtype='bfloat16').apply)(variables, image, site=site)
     assert out['map'].dtype == jnp.bfloat16 and logits.dtype == out['features'].dtype == np.float32
     np.testing.assert_allclose(out['features'], exact, rtol=0, atol=0.05 * np.abs(exact).max())
 
@@ -125,8 +132,8 @@ def test_bfloat16_is_close(case):
 def test_gradients_are_finite_reach_every_parameter_and_are_the_same_in_either_form_and_with_remat(case):
     c, net, variables, image, site, _ = case
     runs = []
-    for fields, again in (({'conv_form': 'planar'}, 0), ({'conv_form': 'native', 'remat': True}, c.again)):
-        form = net.clone(**fields)
+    for fields, again in (({'form': 'planar'}, 0), ({'form': 'native', 'remat': True}, c.again)):
+        form = having(net, **fields)
 
         def loss(params, form=form):
             (logits, out), state = form.apply({**variables, 'params': params}, image, True, site, mutable=['batch_stats'],
@@ -144,6 +151,36 @@ def test_gradients_are_finite_reach_every_parameter_and_are_the_same_in_either_f
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-3 * np.abs(a).max(), err_msg=name)  # sums cancel
 
 
+def test_by_groups_a_step_is_the_same_computed_again_and_on_eight_devices(case):
+    """Without rounding, of two rows in each of four groups."""
+    c, net, variables, *_ = case
+    image, group = np.random.default_rng(1).random((8, *c.image[1:])), np.array([2, 0, 3, 1, 1, 3, 0, 2])
+    if getattr(net, 'sites', 0):
+        with pytest.raises(ValueError, match='by site has no groups'):
+            net.apply(variables, image, True, group % 2, group, mutable=['batch_stats'])
+        return
+    runs = []
+    with jax.enable_x64():
+        variables = jax.tree.map(np.float64, variables)
+        for devices, remat in ((1, False), (8, True)):
+            rows, whole = shardings(devices)
+            grouped = having(net, dtype='float64', groups=4, remat=remat)
+
+            def loss(params, image, group, net=grouped):
+                (logits, out), state = net.apply({**variables, 'params': params}, image, True, None, group,
+                                                 mutable=['batch_stats'], rngs=RNGS)
+                return jnp.mean(out['features'] ** 2) + jnp.mean(out['map'] ** 3) + jnp.mean(logits[:, 0]), state
+
+            step = jax.jit(jax.grad(loss, has_aux=True), in_shardings=(whole, rows, rows), out_shardings=whole)
+            compiled = step.lower(variables['params'], image, group).compile()
+            runs.append(compiled(variables['params'], image, group))
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(runs[0]), jax.tree.leaves(runs[1]), strict=True):
+        name = '/'.join(str(getattr(key, 'key', key)) for key in path)
+        assert np.isfinite(a).all(), name
+        if not name.endswith(c.unfelt) or 'stats' in name:
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * np.abs(a).max(), err_msg=name)
+
+
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float64'])
 def test_a_training_step_on_any_number_of_devices_feeds_itself(case, dtype):
     """Two steps of plain SGD, the second from what the first returned: one compilation, parameters of the type that they
@@ -152,7 +189,7 @@ def test_a_training_step_on_any_number_of_devices_feeds_itself(case, dtype):
         c, net, variables, image, site, _ = case
         if dtype == 'float64':
             variables, image = jax.tree.map(np.float64, (variables, image))
-        one, four = (steps(net.clone(dtype=dtype), variables, image, site, devices) for devices in (1, 4))
+        one, four = (steps(having(net, dtype=dtype), variables, image, site, devices) for devices in (1, 4))
     if dtype == 'float64':
         for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(four), strict=True):
             name = '/'.join(str(getattr(key, 'key', key)) for key in path)
@@ -160,10 +197,15 @@ def test_a_training_step_on_any_number_of_devices_feeds_itself(case, dtype):
                 np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * np.abs(a).max(), err_msg=name)
 
 
+def shardings(devices):
+    """By rows, and replicated."""
+    mesh = Mesh(np.array(jax.devices()[:devices]), 'data')
+    return (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (('data',), ()))
+
+
 def steps(net, variables, image, site, devices):
     """The gradient of the first step, and the statistics after the second."""
-    mesh = Mesh(np.array(jax.devices()[:devices]), 'data')
-    rows, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (('data',), ()))
+    rows, whole = shardings(devices)
 
     def step(variables, image, site):
         def loss(params):
@@ -205,7 +247,7 @@ def test_full_size_runs(name, rng):
     image = rng.random((2, *(32 if n > 3 else n for n in size[1:])) if name != 'CRNet' else (2, *size[1:]), np.float32)
     if name.startswith('COVIDNet'):
         image = rng.random((2, 64, 64, 3), np.float32)
-    net = network(name)(classes=2, conv_form='planar')
+    net = network(name)(classes=2, compute=Compute(form='planar'))
     variables, site = variables_of(net, image.shape), np.arange(2)
     logits, out = jax.jit(net.apply)(variables, image, site=site)
     train = jax.jit(partial(net.apply, train=True, mutable=['batch_stats'], rngs=RNGS))

@@ -1,4 +1,7 @@
-"""Batch normalisation, and that by site against one batch normalisation for each site's rows; images as trunks take them."""
+"""Batch normalisation, and that by site against one batch normalisation for each site's rows;
+and by group against one for each group's rows."""
+
+import re
 
 import jax
 import jax.numpy as jnp
@@ -6,11 +9,11 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from covid_jax import UserError
-from covid_jax.models.norm import BatchNorm, DomainBatchNorm, as_volume
+from covid_jax.models.norm import BatchNorm, DomainBatchNorm
 
 SITE = np.array([2, 0, 0, 2, 2, 0, 2, 2], np.int32)  # of the three sites, site 1 has no row
 SEEN = np.array([0, 2])
+GROUP = np.array([3, 0, 0, 3, 1, 1, 3, 0])  # of five groups, groups 2 and 4 have no row
 
 
 def start(rng, sites, channels):
@@ -22,7 +25,7 @@ def start(rng, sites, channels):
 
 def train(variables, x, site, **fields):
     sites = len(variables['params']['scale'])
-    y, state = DomainBatchNorm(sites, False, **fields).apply(variables, x, site, mutable=['batch_stats'])
+    y, state = DomainBatchNorm(sites, False, **fields).apply(variables, x, site=site, mutable=['batch_stats'])
     return y, state['batch_stats']
 
 
@@ -37,7 +40,7 @@ def test_each_site_is_normalised_as_if_it_were_alone(rng, space):
     (p, s), axes = variables.values(), tuple(range(len(space) + 1))
     y, after = train(variables, x, SITE)
     assert y.shape == x.shape and y.dtype == np.float32
-    running = DomainBatchNorm(3, True).apply(variables, x, SITE)
+    running = DomainBatchNorm(3, True).apply(variables, x, site=SITE)
     for i in SEEN:
         rows = x[i == SITE].astype(np.float64)
         mean, var = rows.mean(axes), rows.var(axes)
@@ -50,7 +53,7 @@ def test_each_site_is_normalised_as_if_it_were_alone(rng, space):
 
 def test_running_statistics_of_two_numbers():
     """Site 0 sees 1 and 3 (mean 2, variance 1), site 1 sees 10 and 30 (mean 20, variance 100)."""
-    variables = DomainBatchNorm(2, False).init(jax.random.key(0), jnp.zeros((1, 1)), jnp.zeros(1, int))
+    variables = DomainBatchNorm(2, False).init(jax.random.key(0), jnp.zeros((1, 1)))
     x = np.array([[10.0], [1.0], [30.0], [3.0]], np.float32)
     y, after = train(variables, x, np.array([1, 0, 1, 0]))
     np.testing.assert_allclose(y[:, 0], [-1, -1, 1, 1], rtol=1e-4)
@@ -67,7 +70,7 @@ def test_a_site_without_a_row_stays_as_it_is(rng):
     weight = rng.normal(size=x.shape).astype('f')
 
     def loss(params):
-        y, state = DomainBatchNorm(3, False).apply({**variables, 'params': params}, x, SITE, mutable=['batch_stats'])
+        y, state = DomainBatchNorm(3, False).apply({**variables, 'params': params}, x, site=SITE, mutable=['batch_stats'])
         return jnp.sum(y * weight), state['batch_stats']
 
     gradient, after = jax.grad(loss, has_aux=True)(variables['params'])
@@ -95,7 +98,7 @@ def test_one_site_is_batch_normalisation(rng, dtype):
     variables = start(rng, 1, 4)
     plain = jax.tree.map(lambda t: t[0], variables)
     for running in (False, True):
-        y, after = DomainBatchNorm(1, running, dtype=dtype).apply(variables, x, 0 * SITE, mutable=['batch_stats'])
+        y, after = DomainBatchNorm(1, running, dtype=dtype).apply(variables, x, site=0 * SITE, mutable=['batch_stats'])
         expected, state = BatchNorm(running, dtype=dtype).apply(plain, x, mutable=['batch_stats'])
         assert y.dtype == dtype
         np.testing.assert_allclose(y.astype('f'), expected.astype('f'), atol=2e-5 if dtype == 'float32' else 0.03)
@@ -118,7 +121,7 @@ def test_one_device_equals_eight(rng):
 
     def step(variables, x, site):
         def loss(params):
-            y, state = DomainBatchNorm(3, False).apply({**variables, 'params': params}, x, site, mutable=['batch_stats'])
+            y, state = DomainBatchNorm(3, False).apply({**variables, 'params': params}, x, site=site, mutable=['batch_stats'])
             return jnp.sum(y * weight), (y, state)
         return jax.value_and_grad(loss, has_aux=True)(variables['params'])
 
@@ -138,11 +141,107 @@ def test_rows_that_are_alike_are_normalised_by_what_they_differ(rng):
     np.testing.assert_allclose(y, exact, rtol=0, atol=2e-3)
 
 
-def test_images_of_integers_are_normalised_in_float32():
-    image = np.full((1, 2, 2, 1), 3, np.uint8)
-    np.testing.assert_allclose(as_volume(image, 0.5, 0.25, 'float32'), np.full((1, 1, 2, 2, 1), 10), rtol=1e-6)
+@pytest.mark.parametrize('joined', [True, False])
+@pytest.mark.parametrize('space', [(), (5, 6), (2, 3, 4)], ids=str)
+def test_each_group_is_normalised_as_if_it_were_a_batch_of_its_own(rng, space, joined):
+    """Values, gradients, and the running statistics: the mean of what they would become by each group."""
+    x = (rng.normal(size=(8, *space, 5)) * (1 + GROUP.reshape(-1, *(1,) * (len(space) + 1))) + 3).astype('f')
+    weight = rng.normal(size=x.shape).astype('f')
+    variables = jax.tree.map(lambda t: t[0], start(rng, 1, 5))
+
+    def step(rows, **group):
+        def loss(params, x):
+            pieces = [x] if joined else jnp.split(x, [2], -1)
+            y, state = BatchNorm(False).apply({**variables, 'params': params}, *pieces, **group, mutable=['batch_stats'])
+            y = y if joined else jnp.concatenate(y, -1)
+            return jnp.sum(y * weight[rows]), (y, state['batch_stats'])
+
+        gradients, (y, state) = jax.grad(loss, (0, 1), has_aux=True)(variables['params'], x[rows])
+        return y, gradients[1], gradients[0], state
+
+    y, dx, *totals = step(np.full(8, True), group=jax.nn.one_hot(GROUP, 5))
+    apart = {i: step(i == GROUP) for i in (0, 1, 3)}
+    for i, (own, own_dx, *_) in apart.items():
+        np.testing.assert_allclose(y[i == GROUP], own, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(dx[i == GROUP], own_dx, rtol=1e-3, atol=1e-4)
+    for given, combine, place in zip(totals, (sum, lambda trees: np.mean(list(trees), 0)), (2, 3), strict=True):
+        for name, leaf in given.items():
+            np.testing.assert_allclose(leaf, combine([one[place][name] for one in apart.values()]), rtol=1e-4, atol=1e-4)
 
 
-def test_an_image_that_is_too_small_is_one_line():
-    with pytest.raises(UserError, match='no less than 1x32x32 .* not 1x40x16: set --config.prep.size'):
-        as_volume(np.zeros((1, 40, 16, 1), 'f'), 0.0, 1.0, 'float32', (1, 32, 32))
+def test_running_statistics_of_two_groups_of_two_numbers():
+    """Means 2 and 20, variances 1 and 100: the running ones move by 11 and 50.5, by another tenth with another momentum."""
+    x, group = np.array([[10.0], [1.0], [30.0], [3.0]], np.float32), jax.nn.one_hot(np.array([1, 0, 1, 0]), 2)
+    variables = BatchNorm(False).init(jax.random.key(0), x, group=group)
+    y, state = BatchNorm(False).apply(variables, x, group=group, mutable=['batch_stats'])
+    np.testing.assert_allclose(y[:, 0], [-1, -1, 1, 1], rtol=1e-4)
+    np.testing.assert_allclose(state['batch_stats']['mean'], [1.1], rtol=1e-6)
+    np.testing.assert_allclose(state['batch_stats']['var'], [0.9 + 5.05], rtol=1e-6)
+    evaluated = BatchNorm(True).apply(variables, x, group=group)
+    np.testing.assert_array_equal(evaluated, BatchNorm(True).apply(variables, x))
+
+
+def test_rows_permuted_with_their_groups_are_permuted_and_groups_alone_are_another_answer(rng):
+    x, order = rng.normal(size=(8, 4, 4, 3)).astype('f'), np.array([1, 0, 3, 2, 5, 7, 4, 6])
+    variables = BatchNorm(False).init(jax.random.key(0), x)
+
+    def run(x, group):
+        return BatchNorm(False).apply(variables, x, group=jax.nn.one_hot(group, 5), mutable=['batch_stats'])[0]
+
+    y = run(x, GROUP)
+    np.testing.assert_allclose(run(x[order], GROUP[order]), y[order], rtol=1e-5, atol=1e-6)
+    assert np.abs(run(x, GROUP[order]) - y).max() > 0.01
+
+
+def test_one_group_of_all_rows_is_batch_normalisation_in_bfloat16_too(rng):
+    for dtype, atol in (('float32', 2e-5), ('bfloat16', 0.03)):
+        x = jnp.asarray(3 + 2 * rng.normal(size=(8, 3, 5, 6, 4)), dtype)
+        variables = BatchNorm(False).init(jax.random.key(0), x)
+        (y, after), (expected, state) = (BatchNorm(False, dtype=dtype).apply(variables, x, group=group, mutable=['batch_stats'])
+                                         for group in (np.ones((8, 1), 'f'), None))
+        assert y.dtype == dtype
+        np.testing.assert_allclose(y.astype('f'), expected.astype('f'), atol=atol)
+        for name, leaf in after['batch_stats'].items():
+            assert leaf.dtype == np.float32
+            np.testing.assert_allclose(leaf, state['batch_stats'][name], rtol=1e-5)
+
+
+def test_groups_on_eight_devices_meet_as_statistics_alone(rng):
+    """One row a device; what is reduced over devices is [groups, channels] at most."""
+    x, weight = rng.normal(size=(2, 8, 6, 6, 3)).astype('f')
+    variables = BatchNorm(False).init(jax.random.key(0), x)
+
+    def step(variables, x, group):
+        def loss(params, x):
+            member = jax.nn.one_hot(group, 5)
+            y, state = BatchNorm(False).apply({**variables, 'params': params}, x, group=member, mutable=['batch_stats'])
+            return jnp.sum(y * weight), state
+        return jax.value_and_grad(loss, (0, 1), has_aux=True)(variables['params'], x)
+
+    mesh = Mesh(np.array(jax.devices()), 'data')
+    rows, same = (NamedSharding(mesh, PartitionSpec(*axis)) for axis in (['data'], []))
+    out = (((same, same), (same, rows)))
+    many = jax.jit(step, in_shardings=(same, rows, rows), out_shardings=out)
+    for a, b in zip(*(jax.tree.leaves(f(variables, x, GROUP)) for f in (jax.jit(step), many)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(a).max())
+    text = many.lower(variables, x, GROUP).compile().as_text()
+    assert not any(name in text for name in ('all-gather', 'all-to-all', 'collective-permute'))
+    reduced = [line.split(' all-reduce(')[0] for line in text.splitlines() if ' all-reduce(' in line]
+    sizes = [np.prod([int(n) for n in dims.split(',') if n]) for line in reduced for dims in re.findall(r'f32\[([\d,]*)\]', line)]
+    assert sizes and max(sizes) <= 5 * 3
+
+
+def test_by_site_too_pieces_are_normalised_as_the_whole(rng):
+    x, variables = rng.normal(size=(8, 4, 4, 5)).astype('f'), start(rng, 3, 5)
+    expected, after = train(variables, x, SITE)
+    pieces, state = DomainBatchNorm(3, False).apply(variables, *jnp.split(x, [2], -1), site=SITE, mutable=['batch_stats'])
+    np.testing.assert_allclose(jnp.concatenate(pieces, -1), expected, rtol=1e-5, atol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), state['batch_stats'], after)
+
+
+def test_what_a_normalisation_by_site_cannot_do_is_said(rng):
+    x, variables = rng.normal(size=(8, 3)).astype('f'), start(rng, 3, 3)
+    with pytest.raises(ValueError, match='3 sites needs the site of each row'):
+        DomainBatchNorm(3, True).apply(variables, x)
+    with pytest.raises(ValueError, match='by site has no groups'):
+        DomainBatchNorm(3, False).apply(variables, x, site=SITE, group=np.ones((8, 1)), mutable=['batch_stats'])

@@ -12,6 +12,7 @@ import pytest
 from parity import rule
 
 from covid_jax.models import network, pretrained
+from covid_jax.models.compute import Compute
 
 
 class Case(NamedTuple):
@@ -85,7 +86,7 @@ def case(request, pytestconfig):
     with np.load(pytestconfig.rootpath / 'tests' / 'parity' / f'{name}.npz', allow_pickle=False) as file:
         theirs = dict(file)
     image = np.moveaxis(rule.image(name), 1, -1)
-    net = network(case.ours)(classes=theirs['eval/logits'].shape[-1], conv_form='planar', **case.fields)
+    net = network(case.ours)(classes=theirs['eval/logits'].shape[-1], compute=Compute(form='planar'), **case.fields)
     shapes = jax.eval_shape(partial(net.init, jax.random.key(0)), image)
     torch_name = next(f[0] for start, f in pretrained.FAMILIES.items() if case.ours.startswith(start))
     variables = loaded(name, case.ours, shapes, torch_name, image.ndim == 4)

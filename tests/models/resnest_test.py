@@ -5,13 +5,14 @@ import pytest
 
 from covid_jax import UserError
 from covid_jax.models import network
+from covid_jax.models.compute import Compute
 from covid_jax.models.conv import Conv
 from covid_jax.models.norm import BatchNorm
 from covid_jax.models.resnest import SplitAttention
 
 
 def tiny(**kwargs):
-    return network('_ResNeStTiny')(classes=2, mean=0.35, std=0.3, **kwargs)
+    return network('_ResNeStTiny')(classes=2, compute=Compute(mean=0.35, std=0.3), **kwargs)
 
 
 @pytest.fixture(scope='module')

@@ -8,6 +8,7 @@ import pytest
 
 from covid_jax import UserError
 from covid_jax.models import network
+from covid_jax.models.compute import Compute
 from covid_jax.models.gru import SliceGRU
 from covid_jax.models.norm import BatchNorm
 from covid_jax.models.resnet import BasicBlock
@@ -92,7 +93,7 @@ def test_an_image_is_a_volume_of_one_slice_and_the_per_slice_form_sees_each_alon
 
 def test_gradients_of_basic_blocks_are_finite_and_reach_every_parameter(rng):
     image = rng.random((4, 3, 24, 24, 1), np.float32)
-    net = network('_ResNetTiny')(classes=2, conv_form='planar', block=BasicBlock, stem_width=8)
+    net = network('_ResNetTiny')(classes=2, compute=Compute(form='planar'), block=BasicBlock, stem_width=8)
     variables = net.init(jax.random.key(0), image)
 
     def loss(params):
@@ -152,7 +153,7 @@ def test_batch_norm_equals_flax_whether_joined_or_in_pieces(rng, dtype):
 def test_each_colour_has_its_own_mean(rng):
     image = rng.random((1, 24, 24, 3), np.float32)
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.5)
-    plain, own = network('_ResNetTiny')(classes=2), network('_ResNetTiny')(classes=2, mean=mean, std=std)
+    plain, own = network('_ResNetTiny')(classes=2), network('_ResNetTiny')(classes=2, compute=Compute(mean, std))
     variables = plain.init(jax.random.key(0), image)
     expected = plain.apply(variables, (image - np.float32(mean)) / np.float32(std))[1]['map']
     np.testing.assert_allclose(own.apply(variables, image)[1]['map'], expected, rtol=1e-4, atol=1e-5)

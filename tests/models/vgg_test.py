@@ -8,12 +8,13 @@ from scipy.signal import correlate
 
 from covid_jax import UserError
 from covid_jax.models import network
-from covid_jax.models.conv import adaptive_avg_pool
+from covid_jax.models.compute import Compute
+from covid_jax.models.pool import adaptive_avg_pool
 from covid_jax.models.vgg import torch_name
 
 
-def tiny(**fields):
-    return network('_VGGTiny')(classes=2, mean=0.35, std=0.3, **fields)
+def tiny(form='native', **fields):
+    return network('_VGGTiny')(classes=2, compute=Compute(mean=0.35, std=0.3, form=form), **fields)
 
 
 def start(net, image):
@@ -86,7 +87,7 @@ def test_3d_equals_scipy_and_torchs_order_of_flattening(rng):
     hidden = np.maximum(features @ params['fc2']['kernel'] + params['fc2']['bias'], 0)
     logits = hidden @ params['classifier']['Dense_0']['kernel'] + params['classifier']['Dense_0']['bias']
     for form in ('native', 'planar'):
-        ours, out = jax.jit(tiny(conv_form=form).apply)({'params': params}, x)
+        ours, out = jax.jit(tiny(form).apply)({'params': params}, x)
         assert out['map'].shape == (2, 1, 2, 3, 8)
         np.testing.assert_allclose(out['features'], features, rtol=1e-4, atol=1e-4 * features.max())
         np.testing.assert_allclose(ours, logits, rtol=1e-4, atol=1e-4 * np.abs(logits).max())
@@ -137,7 +138,7 @@ def test_another_size_than_the_first_is_one_line(rng):
         run(variables, scan[:, :, :, :16])
     with pytest.raises(UserError, match=line):
         net.apply(variables, np.zeros((1, 2, 4, 4, 8), 'f'), method='head')
-    with pytest.raises(UserError, match='8x16x20, and was given 4x16x20: set --config.method.depth=8'):
+    with pytest.raises(UserError, match='8x16x20, and was given 4x16x20: set --config.views.depth=8'):
         run(variables, scan[:, :4])
 
 

@@ -1,0 +1,69 @@
+"""How a network computes, apart from what it is: one field of every family, and what its trunk takes from it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from covid_jax import UserError
+from covid_jax.models.conv import Conv
+from covid_jax.models.norm import BatchNorm
+
+
+@dataclass(frozen=True)
+class Compute:
+    """mean, std: images in [0, 1] become (image - mean) / std, of all channels or of each.
+    dtype: of what is computed; parameters, statistics and heads are float32.
+    form: of convolutions, see conv.py.
+    remat: compute blocks again in the backward pass instead of keeping what is inside them.
+    norm: makes the layers of normalisation (norm.py), as norm(use_running_average=, dtype=, name=).
+    groups: how many groups of rows `group` tells apart.
+    """
+
+    mean: float | tuple[float, ...] = 0.0
+    std: float | tuple[float, ...] = 1.0
+    dtype: str = 'float32'
+    form: str = 'native'
+    remat: bool = False
+    norm: Callable = BatchNorm
+    groups: int = 1
+
+    def volume(self, image, least=(1, 1, 1)):
+        """Images as trunks take them: see `as_volume`."""
+        return as_volume(image, self.mean, self.std, self.dtype, least)
+
+    def conv(self, layer=Conv, **fields):
+        """The convolution `layer` without what is of one place alone."""
+        return partial(layer, dtype=self.dtype, form=self.form, **fields)
+
+    def norms(self, train, site=None, group=None, **fields):
+        """Normalisation of these rows: norm(name='bn1')(x). A layer and its call know the rows' sites and groups.
+
+        site: int [batch] or None; group: int [batch] in 0 .. groups - 1, or None: all rows are one group. Both are closed
+        over, under remat too. fields: of the layer, and others than the network's own.
+        """
+        layer = partial(partial(self.norm, use_running_average=not train, dtype=self.dtype), **fields)
+        member = None if group is None else jax.nn.one_hot(group, self.groups, dtype='float32')
+        return lambda name: partial(layer(name=name), site=site, group=member)
+
+    def block(self, make):
+        """A module, or a function of the network and arrays, that is computed again where `remat` says so."""
+        return nn.remat(make) if self.remat else make
+
+
+def as_volume(image, mean, std, dtype, least=(1, 1, 1)):
+    """Images as every trunk takes them: (image - mean) / std in `dtype`, an image as a volume of one slice.
+
+    image: [batch, depth, height, width, channels] or without depth, in [0, 1]; mean, std: of all channels, or of each.
+    least: the smallest depth, height and width that the network's strides leave something of; UserError below it.
+    """
+    volume = image if image.ndim == 5 else image[:, None]
+    if any(n < m for n, m in zip(volume.shape[1:4], least, strict=True)):
+        wanted, given = ('x'.join(map(str, size)) for size in (least, volume.shape[1:4]))
+        raise UserError(f'this network takes no less than {wanted} (depth, height, width), not {given}: set '
+                        '--config.prep.size, and for a volume --config.views.depth')
+    mean, std = (jnp.asarray(m, jnp.promote_types(image.dtype, jnp.float32)) for m in (mean, std))
+    return ((volume - mean) / std).astype(dtype)
