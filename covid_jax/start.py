@@ -57,6 +57,7 @@ def begin(config, folder, devices=None) -> Run:
     another run, the network, a file of weights that is not there.
     """
     check_ranges(config)
+    optim.check(config.train)
     config = methods.resolve(config)
     prep = pipeline.prep_of(config)
     mesh = make_mesh(devices)

@@ -14,8 +14,9 @@ from jax.experimental import multihost_utils
 
 from covid_jax import UserError, evaluate, start
 from covid_jax.data import lineage, pipeline
+from covid_jax.data import order as orders
 from covid_jax.predictions import write_features
-from covid_jax.runtime import checkpoint, workdir
+from covid_jax.runtime import checkpoint, optim, workdir
 from covid_jax.runtime.interrupt import Interrupted, requests
 from covid_jax.runtime.mesh import put, replicated
 from covid_jax.runtime.state import jit_step
@@ -30,7 +31,7 @@ class Session(NamedTuple):
 
     run: start.Run
     dataset: pipeline.Dataset
-    order: pipeline.Order
+    order: orders.Order
     total: int
     eval_every: int
     key: jax.Array
@@ -56,8 +57,8 @@ def train_and_evaluate(run, survey, before=(), say=print):
         lineage.refuse(leaks, survey.exams)
     dataset = pipeline.prepare(survey, config.data.store or folder / 'store', config.data.workers, say)
     announce(run, dataset, say)
-    order = pipeline.order(dataset, config.train.order, config.train.batch, config.seed)
-    total = max(1, round(config.train.epochs * order.epoch))
+    order = orders.make(dataset, config.train.order, config.train.batch, config.seed)
+    total = optim.total_steps(config.train, order.epoch)
     key = jax.jit(partial(jax.random.key, config.seed), out_shardings=replicated(run.mesh))()
     state, tx = start.initial_state(run, order.epoch, jax.random.fold_in(key, 0), say)
     latest = checkpoint.latest_step(folder / 'checkpoints')
@@ -100,7 +101,7 @@ def loop(session, step, state, asked):
     done = int(state.step)
     writer = Writer(run.folder, done) if first else None
     save_seconds = stopwatch(run.folder)
-    began = done
+    compiled = done + 1  # the step after which time counts
     rows = []
     augment_key = jax.random.fold_in(session.key, 1)
     train = pipeline.train_batches(session.dataset, session.order, config.train.batch, done, *hosts)
@@ -109,11 +110,8 @@ def loop(session, step, state, asked):
             state, scalars = step(state, put(run.mesh, batch), augment_key)
             rows.append({'step': done, **scalars})
             done += 1
-            if done == began + 1:  # the time to go is counted from here: compilation is over
-                jax.block_until_ready(state)
-                tell(done, '')
             evaluating = done % session.eval_every == 0 or done == session.total
-            logging = evaluating or done % config.train.log_every == 0
+            logging = evaluating or done % config.train.log_every == 0 or done == compiled
             stop = asked() if hosts[1] == 1 else logging and agreed(asked())
             score = None
             if logging or stop:

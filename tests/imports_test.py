@@ -8,8 +8,9 @@ import pytest
 import covid_jax
 
 PACKAGE = Path(covid_jax.__file__).parent
-ROWS = [{'metrics', 'data', 'augment', 'models', 'losses', 'ranking', 'runtime', 'config'}, {'methods'},
-        {'evaluate', 'report'}, {'train', 'rank', 'predict', 'compare', 'ensemble'}, {'plan'}, {'experiment'}, {'main', 'cli'}]
+ROWS = [{'metrics', 'augment', 'models', 'losses', 'ranking', 'runtime', 'config', 'phantom'}, {'data'}, {'predictions'},
+        {'methods'}, {'evaluate', 'report'}, {'start'}, {'train', 'rank', 'predict', 'compare', 'ensemble', 'plan'},
+        {'experiment'}, {'main', 'cli'}]
 # report is drawn from by evaluate; methods read the class names of data; both commands have the same flags.
 WITHIN = {('evaluate', 'report'), ('cli', 'main')}
 RANK = {name: i for i, row in enumerate(ROWS) for name in row}

@@ -310,6 +310,7 @@ from pathlib import Path
 import numpy as np
 import jax
 from covid_jax.config import base
+from covid_jax.data import order as orders
 from covid_jax.data import pipeline
 if __name__ == '__main__':
     port, hosts, host, start, count, out = sys.argv[1], *map(int, sys.argv[2:6]), sys.argv[6]
@@ -321,7 +322,7 @@ if __name__ == '__main__':
     c.prep.size = (4, 8, 8)
     store = Path(out).parent / 'store'
     d = pipeline.prepare(pipeline.survey(c, store), store, 1)
-    order = pipeline.order(d, 'shuffle', 8, 0)
+    order = orders.make(d, 'shuffle', 8, 0)
     with pipeline.train_batches(d, order, 8, start, jax.process_index(), jax.process_count()) as batches:
         steps = [next(batches) for _ in range(count)]
     np.savez(out, **{k: np.stack([s[k] for s in steps]) for k in steps[0]})

@@ -55,14 +55,6 @@ class Dataset(NamedTuple):
         return np.array([i for i, e in enumerate(self.exams) if e.split == split], int)
 
 
-class Order(NamedTuple):
-    """positions: positions[step] are those in Dataset.exams that the step learns from, int [batch], for any step;
-    epoch: how many steps it has."""
-
-    positions: grain.MapDataset
-    epoch: float
-
-
 def check(config):
     """UserError for what is wrong with the config's data and prep and can be known before anything is listed."""
     check_classes(tuple(config.data.classes))
@@ -167,72 +159,6 @@ def _tell(survey, broken, say):
 def _digest(exams, hashes, prep):
     rows = sorted((e.id, e.patient, e.site, e.label, e.split, h) for e, h in zip(exams, hashes, strict=True))
     return hashlib.sha256(json.dumps([prep.hash, rows]).encode()).hexdigest()[:16]
-
-
-def order(dataset, kind, batch, seed):
-    """The Order in which the exams of train are learnt from, `batch` a step.
-
-    kind: shuffle:  all of them in a new order each time, batches not minding where one time ends.
-          by_site:  as many of each site in every batch, the rows of the sites taking turns, sites in their numbers' order.
-                    Each site is shuffled on its own, a smaller one read again; an epoch is one pass over the largest.
-          balanced: of rarer classes exams are repeated until all classes are as frequent as the most frequent. In an epoch
-                    exams of that one come once, the others as often as each other, but for one time more or less.
-    UserError for another kind, and where train does not allow it.
-    """
-    if kind not in ORDERS:
-        raise UserError(f'--config.train.order={kind} must be one of {", ".join(ORDERS)}')
-    return ORDERS[kind](dataset, batch, seed)
-
-
-def _shuffle(dataset, batch, seed):
-    members = dataset.of_split('train')
-    positions = grain.MapDataset.source(members).seed(seed).shuffle().repeat().batch(batch, drop_remainder=True)
-    return Order(positions, len(members) / batch)
-
-
-def _by_site(dataset, batch, seed):
-    members = dataset.of_split('train')
-    numbers = np.unique(dataset.site[members])
-    names = ', '.join(dataset.sites[i] for i in numbers)
-    if len(numbers) < 2:
-        raise UserError(f'--config.train.order=by_site needs two sites to learn from, and there is {names} alone')
-    if batch % len(numbers):
-        raise UserError(f'--config.train.batch={batch} does not divide over {len(numbers)} sites ({names}), as '
-                        f'--config.train.order=by_site needs it: take a multiple of {len(numbers)}')
-    sites = [members[dataset.site[members] == i] for i in numbers]
-    positions = grain.MapDataset.mix(_streams(sites, seed)).batch(batch, drop_remainder=True)
-    return Order(positions, max(map(len, sites)) * len(sites) / batch)
-
-
-def _balanced(dataset, batch, seed):
-    members = dataset.of_split('train')
-    label = dataset.label[members]
-    if (label < 0).any():
-        raise UserError(f'--config.train.order=balanced: {(label < 0).sum()} exams to learn from have no label: take '
-                        '--config.data.use=labelled')
-    classes = [members[label == i] for i in np.unique(label)]
-    if len(classes) < 2:
-        raise UserError('--config.train.order=balanced needs two classes to learn from, and there is one alone')
-    most = max(map(len, classes))
-    epoch = most * len(classes)
-    streams = _streams(classes, seed)
-    passes = [-(-most // len(some)) * len(some) for some in classes]  # draws of an epoch, the last pass not cut short
-
-    def drawn(i, slot):
-        which, turn = divmod(slot, most)
-        return streams[which][i // epoch * passes[which] + turn]
-
-    slots = grain.MapDataset.range(epoch).seed(seed).shuffle().repeat()
-    return Order(slots.map_with_index(drawn).batch(batch, drop_remainder=True), epoch / batch)
-
-
-ORDERS = {'shuffle': _shuffle, 'by_site': _by_site, 'balanced': _balanced}
-
-
-def _streams(groups, seed):
-    """Each group endlessly, shuffled anew at every pass and on its own."""
-    seeds = np.random.SeedSequence(seed).generate_state(len(groups))  # of one seed, groups of one size had one order
-    return [grain.MapDataset.source(group).shuffle(int(s)).repeat() for group, s in zip(groups, seeds, strict=True)]
 
 
 def train_batches(dataset, order, batch, start=0, host=0, hosts=1):

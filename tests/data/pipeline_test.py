@@ -7,6 +7,7 @@ import pytest
 
 from covid_jax import UserError
 from covid_jax.config import base
+from covid_jax.data import order as orders
 from covid_jax.data import pipeline
 from covid_jax.data.exams import Exam
 
@@ -29,7 +30,7 @@ OF_KIND = {'shuffle': dataset(), 'by_site': dataset(48, site=SITES), 'balanced':
 def rows(hosts, start, count, batch=8, seed=3, kind='shuffle'):
     """The concatenation of the hosts' rows of `count` batches."""
     data = OF_KIND[kind]
-    order = pipeline.order(data, kind, batch, seed)
+    order = orders.make(data, kind, batch, seed)
     with ExitStack() as stack:
         feeds = [stack.enter_context(pipeline.train_batches(data, order, batch, start, h, hosts)) for h in range(hosts)]
         steps = [[next(f) for f in feeds] for _ in range(count)]
@@ -61,7 +62,7 @@ def test_the_rows_of_shuffle_are_those_of_ever():
     """Recorded when there was no other order: a run that goes on, goes on with its own rows."""
     assert [b['image'][:, 0, 0, 0, 0].tolist() for b in rows(1, 0, 4)] == [
         [13, 11, 8, 10, 12, 14, 16, 5], [7, 17, 15, 9, 6, 9, 16, 14], [10, 8, 7, 12, 13, 15, 5, 6], [17, 11, 5, 17, 10, 8, 7, 16]]
-    assert pipeline.order(dataset(), 'shuffle', 8, 3).epoch == 13 / 8
+    assert orders.make(dataset(), 'shuffle', 8, 3).epoch == 13 / 8
 
 
 def test_every_scan_once_an_epoch_in_a_new_order():
@@ -86,7 +87,7 @@ def test_another_seed_is_another_order():
 
 def drawn(data, kind, batch, count, seed=0):
     """Positions of `count` batches, one after the other, and the epoch's length."""
-    order = pipeline.order(data, kind, batch, seed)
+    order = orders.make(data, kind, batch, seed)
     return np.concatenate([order.positions[i] for i in range(count)]), order.epoch
 
 
@@ -137,7 +138,7 @@ def test_balanced_repeats_the_rarer_classes():
 ])
 def test_an_order_that_cannot_be_is_refused(data, kind, batch, words):
     with pytest.raises(UserError, match=words) as error:
-        pipeline.order(data, kind, batch, 0)
+        orders.make(data, kind, batch, 0)
     assert '\n' not in str(error.value)
 
 
