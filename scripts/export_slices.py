@@ -18,7 +18,7 @@ from covid_jax.data.published import covid_ct_md
 
 def main(volumes, out):
     for exam in covid_ct_md(volumes, print):
-        scan = decode(exam.paths[0])
+        scan = decode(exam.path)
         grey = prepare(scan, Prep((-1000.0, 400.0), scan.voxels.shape))[..., 0]
         folder = Path(out, 'test' if exam.patient == 'cap002' else 'train', exam.label, exam.patient)
         folder.mkdir(parents=True)
