@@ -12,7 +12,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from covid_jax import UserError
-from covid_jax.data.phantom import LABELS, _anatomy, address, from_address, phantom
+from covid_jax.phantom import address, from_address
+from covid_jax.phantom.anatomy import anatomy as _anatomy
+from covid_jax.phantom.ct import LABELS, phantom
 
 
 @pytest.fixture(scope='module')
