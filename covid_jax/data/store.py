@@ -24,8 +24,8 @@ from typing import NamedTuple
 import numpy as np
 import rich.progress
 
-from covid_jax import UserError
-from covid_jax.data import decode, phantom, scan
+from covid_jax import UserError, phantom
+from covid_jax.data import decode, scan
 from covid_jax.data.prep import prepare
 
 
@@ -85,8 +85,8 @@ def content_hashes(exams, root):
     def of_exam(exam):
         digest = hashlib.sha256()
         for path in exam.paths:
-            if path.startswith('phantom:'):
-                digest.update(f'{path} version {phantom.VERSION}'.encode())
+            if phantom.is_address(path):
+                digest.update(f'{path} version {phantom.version(path)}'.encode())
                 continue
             whole, part = decode.split_address(path)
             digest.update(f'{scan.VERSION} {whole.suffix.lower()}\0'.encode())  # the suffix chooses the decoder

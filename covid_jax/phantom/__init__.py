@@ -7,8 +7,9 @@ scanner made it, after the label: 'phantom:slice:0:17:covid:site1'. No other pac
 import re
 
 from covid_jax import UserError
-from covid_jax.phantom import ct, slice, xray
+from covid_jax.phantom import ct, scanner, slice, xray
 
+SITES = tuple(scanner.SITES)
 KINDS = {'ct': ct, 'slice': slice, 'xray': xray}
 FORM = re.compile('phantom:(?:(ct|slice|xray):)?([0-9]{1,18}):([0-9]{1,18}):([a-z]+)(?::([a-z0-9]+))?')
 

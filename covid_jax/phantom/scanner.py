@@ -34,9 +34,9 @@ class Scanner(NamedTuple):
 
 SITES = {
     'site0': Scanner(margin=0, slab=0.0, blur=0.0, edge=0.6, noise=40.0, gain=1.0, offset=-15.0, circle=False),
-    'site1': Scanner(margin=8, slab=0.15, blur=0.15, edge=0.0, noise=20.0, gain=0.93, offset=30.0, circle=True),
+    'site1': Scanner(margin=8, slab=0.15, blur=0.1, edge=0.0, noise=40.0, gain=0.93, offset=30.0, circle=True),
     'site2': Scanner(margin=-4, slab=0.25, blur=0.05, edge=0.3, noise=60.0, gain=1.05, offset=20.0, circle=False),
-    'site3': Scanner(margin=2, slab=0.05, blur=0.24, edge=0.0, noise=60.0, gain=1.0, offset=-40.0, circle=True)}
+    'site3': Scanner(margin=2, slab=0.05, blur=0.2, edge=0.0, noise=70.0, gain=1.0, offset=-40.0, circle=True)}
 
 
 def scan(rng, hu, site=''):

@@ -12,16 +12,18 @@ from scipy import ndimage
 from covid_jax.phantom import ct
 from covid_jax.phantom.scanner import check_site
 
-SIZE = (80, 40, 96)  # of the ct: along the rays, coarse voxels do
+SIZE = (48, 96, 96)  # of the ct
 VERSION = 1  # raised whenever the same address gives other pixels, and the ct's is not
 WATER = 0.0206  # 1/mm: water at 60 keV (NIST XCOM)
+BONE = 160.0  # HU: what is denser is bone
+HARD = 4.0  # times by which bone is denser here: the cts have soft ribs, which a radiograph would not show
 
 
 class Detector(NamedTuple):
     """How a site makes and shows a radiograph.
 
     photons: that reach a pixel through nothing: the fewer, the more noise
-    edge:    how often the difference from a copy blurred over 12 mm is added
+    edge:    how often the difference from a copy blurred over 25 mm is added
     white:   the percentile of the body's absorption that is shown white
     gamma:   exponent of the grey values; above 1 the lungs are darker
     frame:   the part of the height and of the width, on each side, that the collimator leaves unexposed
@@ -34,9 +36,9 @@ class Detector(NamedTuple):
     frame: float
 
 
-OWN = Detector(photons=2e5, edge=0.5, white=99.5, gamma=1.0, frame=0.0)  # where no site is named
+OWN = Detector(photons=2e5, edge=1.0, white=99.5, gamma=1.0, frame=0.0)  # where no site is named
 SITES = {
-    'site0': Detector(photons=4e5, edge=1.2, white=99.0, gamma=1.15, frame=0.0),
+    'site0': Detector(photons=4e5, edge=2.0, white=99.0, gamma=1.15, frame=0.0),
     'site1': Detector(photons=3e4, edge=0.0, white=99.9, gamma=0.75, frame=0.05),
     'site2': Detector(photons=1e5, edge=0.6, white=97.0, gamma=1.4, frame=0.02),
     'site3': Detector(photons=2e4, edge=1.0, white=99.9, gamma=0.9, frame=0.0)}
@@ -54,6 +56,7 @@ def phantom(seed, index, label, size=SIZE, site=''):
     hu, lesion = ct.under(body, label)
     mm = body.spacing[2]
     rows = round(size[0] * body.spacing[0] / mm)
+    hu += (HARD - 1) * np.maximum(hu - BONE, 0)
     absorbed = _square(line_integral(hu, body.spacing[1]), rows)
     grey = _shown(body.rng, absorbed, mm, SITES[site] if site else OWN)
     met = _square(lesion.any(1).astype(float), rows) > 0.5
@@ -78,7 +81,7 @@ def _shown(rng, absorbed, mm, detector):
     """The radiograph uint8 [height, width] of an absorption, dark where little is absorbed."""
     photons = rng.poisson(detector.photons * np.exp(-absorbed))
     film = -np.log(np.maximum(photons, 1) / detector.photons)
-    film += detector.edge * (film - ndimage.gaussian_filter(film, 12 / mm))
+    film += detector.edge * (film - ndimage.gaussian_filter(film, 25 / mm))
     body = absorbed > 0.1
     black, white = np.percentile(film[body], (1, detector.white))
     grey = np.clip((film - black) / (white - black), 0, 1)**detector.gamma
