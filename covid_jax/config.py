@@ -32,7 +32,16 @@ def base():
         'split_seed': 0,
         'store': '',  # where prepared scans are kept; '': in the run's folder
         'workers': 0,  # preparing processes; 0: one a core
-        'phantom': {'seed': 0, 'train': 360, 'val': 60, 'test': 120},
+        'phantom': {
+            'seed': 0,
+            'train': 360,
+            'val': 60,
+            'test': 120,
+            'kind': 'ct',  # ct | slice (axial, of a ct) | xray (posterior-anterior, of a ct)
+            'sites': 1,  # with a scanner each, 4 at most; 1: every phantom has its own
+            'covid': 0.5,  # share of each split; the rest is normal and pneumonia
+            'unlabelled': 0.0,  # share of the training phantoms whose label is not told
+        },
     }
     c.prep = {
         'window': (-1000.0, 400.0),  # Hounsfield units that become 0 and 255

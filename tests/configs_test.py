@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from covid_jax import UserError, experiment, methods, start
+from covid_jax import UserError, experiment, start
 from covid_jax.models import network
 from covid_jax.runtime import optim, state
 

@@ -36,9 +36,9 @@ def test_imports_run_one_way(path):
         assert RANK[there] < RANK[here] or (here, there) in WITHIN, f'{here} imports {there}'
 
 
-@pytest.mark.parametrize('path', [p for p in FILES if p.relative_to(PACKAGE).parts[0] in ('metrics', 'data')],
+@pytest.mark.parametrize('path', [p for p in FILES if p.relative_to(PACKAGE).parts[0] in ('metrics', 'data', 'phantom')],
                          ids=lambda p: p.relative_to(PACKAGE).as_posix())
-def test_data_and_metrics_are_free_of_jax(path):
+def test_data_metrics_and_phantoms_are_free_of_jax(path):
     names = [getattr(n, 'module', None) or a.name for n in ast.walk(ast.parse(path.read_text()))
              if isinstance(n, ast.Import | ast.ImportFrom) for a in n.names]
     assert not [n for n in names if n.split('.')[0] in ('jax', 'flax', 'torch', 'tensorflow')]

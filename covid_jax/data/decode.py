@@ -3,7 +3,7 @@
 A path is an array (.npz, .npy), an image (.png, .jpg, .tif), a volume (.nii, .nii.gz, .mha, .mhd), a DICOM file, a
 folder of slices as images or of DICOM files at any depth, or a .zip of any of these, unpacked for as long as it is read.
 'PATH::series=UID' is one series of DICOM files that hold several, 'PATH::slice=N' the N-th slice (from 0) of a volume.
-'phantom:...' is an address, see phantom.py. Every failure is a UserError of one line that names the file.
+'phantom:...' is the address of a phantom, see covid_jax/phantom. Every failure is a UserError of one line that names the file.
 """
 
 import re
@@ -13,8 +13,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from covid_jax import UserError
-from covid_jax.data import arrays, dicom, images, metaimage, phantom, volumes
+from covid_jax import UserError, phantom
+from covid_jax.data import arrays, dicom, images, metaimage, volumes
 from covid_jax.data.scan import BYTES, FILES, Scan, blame, hidden, natural
 
 ARRAYS = ('.npz', '.npy')
@@ -30,9 +30,8 @@ def decode(address, scratch=None):
     scratch: the folder in which a .zip is unpacked, None for the system's temporary one. What is unpacked is deleted when
     it is read, but not where this process is killed meanwhile: it may hold names of patients.
     """
-    if str(address).startswith('phantom:'):
-        hu, spacing, _ = phantom.from_address(str(address))
-        return Scan(hu, True, spacing)
+    if phantom.is_address(str(address)):
+        return Scan(*phantom.from_address(str(address)))
     path, part = split_address(address)
     with blame(path):
         scan = _decode(path, part.get('series', ''), scratch)

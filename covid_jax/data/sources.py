@@ -13,26 +13,15 @@ from itertools import chain
 from pathlib import Path
 
 from covid_jax import UserError
-from covid_jax.data import decode, phantom, published, published_images
+from covid_jax.data import decode, published, published_images
 from covid_jax.data.exams import Exam
 from covid_jax.data.listing import first, lines, plain, visible
+from covid_jax.data.phantoms import phantoms
 from covid_jax.data.scan import blame
 
 SPLITS = ('train', 'val', 'test')
-PHANTOM_LABELS = ('covid', 'normal', 'covid', 'pneumonia')
 COLUMNS = ('path', 'label', 'id', 'patient', 'site', 'split')
 LAYOUT = f'expected <class>/<scan> or {{train,val,test}}/<class>/<scan>, where a scan is {decode.EXPECTED}'
-
-
-def phantoms(seed, train, val, test):
-    """So many phantoms per split: half covid, a quarter normal, a quarter pneumonia. Each split has its own seed."""
-    exams = []
-    for offset, (split, count) in enumerate(zip(SPLITS, (train, val, test), strict=True)):
-        for index in range(count):
-            label = PHANTOM_LABELS[index % len(PHANTOM_LABELS)]
-            name = f'phantom-{3 * seed + offset}-{index}'
-            exams.append(Exam(name, name, 'phantom', label, split, phantom.address(3 * seed + offset, index, label)))
-    return exams
 
 
 def folder(root, say=print):
@@ -239,10 +228,7 @@ def _left_out(exams, path, say):
 
 def _one_source(name, root, data, say):
     if name == 'phantom':
-        if root:
-            raise UserError(f'the phantom is made, not read: --config.data.root={root} needs --config.data.source, for example '
-                            'folder or manifest')
-        return phantoms(data.phantom.seed, data.phantom.train, data.phantom.val, data.phantom.test)
+        return phantoms(**data.phantom)
     return SOURCES[name](Path(root), say)
 
 

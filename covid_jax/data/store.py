@@ -24,8 +24,8 @@ from typing import NamedTuple
 import numpy as np
 import rich.progress
 
-from covid_jax import UserError
-from covid_jax.data import decode, phantom, scan
+from covid_jax import UserError, phantom
+from covid_jax.data import decode, scan
 from covid_jax.data.prep import prepare
 
 
@@ -84,16 +84,16 @@ def content_hashes(exams, root):
 
     def of_exam(exam):
         digest = hashlib.sha256()
-        for path in [exam.path]:
-            if path.startswith('phantom:'):
-                digest.update(f'{path} version {phantom.VERSION}'.encode())
-                continue
-            whole, part = decode.split_address(path)
-            digest.update(f'{scan.VERSION} {whole.suffix.lower()}\0'.encode())  # the suffix chooses the decoder
-            for file in decode.files_of(path):
-                name = '' if file == whole else os.path.relpath(file, whole)
-                digest.update(f'{name}\0{of_file(file)}\0'.encode())
-            digest.update(json.dumps(part).encode() if part else b'')
+        path = exam.path
+        if phantom.is_address(path):
+            digest.update(f'{path} version {phantom.version(path)}'.encode())
+            return digest.hexdigest()
+        whole, part = decode.split_address(path)
+        digest.update(f'{scan.VERSION} {whole.suffix.lower()}\0'.encode())  # the suffix chooses the decoder
+        for file in decode.files_of(path):
+            name = '' if file == whole else os.path.relpath(file, whole)
+            digest.update(f'{name}\0{of_file(file)}\0'.encode())
+        digest.update(json.dumps(part).encode() if part else b'')
         return digest.hexdigest()
 
     with ThreadPoolExecutor(8) as pool:

@@ -11,8 +11,16 @@ from covid_jax import UserError
 from covid_jax.augment.mixup import mix, partner_views
 from covid_jax.losses.classification import cross_entropy
 from covid_jax.losses.contrastive import supcon
-from covid_jax.methods.method import (Method, build_network, dropout_key, init_network, predictor, see, to_float,
-                                      training_view)
+from covid_jax.methods.method import (
+    Method,
+    build_network,
+    dropout_key,
+    init_network,
+    predictor,
+    see,
+    to_float,
+    training_view,
+)
 from covid_jax.models.heads import Projector
 
 DEFAULTS = {

@@ -5,8 +5,16 @@ import jax
 import jax.numpy as jnp
 
 from covid_jax.losses.classification import cross_entropy
-from covid_jax.methods.method import (Method, build_network, dropout_key, init_network, predictor, see, to_float,
-                                      training_view)
+from covid_jax.methods.method import (
+    Method,
+    build_network,
+    dropout_key,
+    init_network,
+    predictor,
+    see,
+    to_float,
+    training_view,
+)
 
 DEFAULTS = {
     'frozen': False,  # train the classifier alone; the rest stays as it started, and normalises by its running statistics

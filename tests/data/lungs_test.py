@@ -10,8 +10,8 @@ from volumes import peak
 
 from covid_jax.data.arrays import decode_npz
 from covid_jax.data.lungs import box, guess_spacing, lung_mask
-from covid_jax.data.phantom import LABELS, lungs, phantom
 from covid_jax.data.scan import Scan
+from covid_jax.phantom.ct import LABELS, lungs, phantom
 
 SEED = 901  # nothing was tuned on these
 VOLUMES = Path(__file__).parents[2] / '../shared/data/COVID-CT-MD/volumes'

@@ -8,9 +8,10 @@ from scipy import ndimage
 
 from covid_jax import UserError
 from covid_jax.data.decode import decode
-from covid_jax.data.phantom import address, lungs
 from covid_jax.data.prep import Prep, prepare
 from covid_jax.data.scan import Scan
+from covid_jax.phantom import address
+from covid_jax.phantom.ct import lungs
 
 PREP = Prep((-1000.0, 400.0), (8, 24, 20))
 

@@ -11,6 +11,7 @@ import pytest
 from dicoms import series
 
 from covid_jax import UserError
+from covid_jax.config import base
 from covid_jax.data import sources
 from covid_jax.data.exams import class_index
 
@@ -28,25 +29,6 @@ def refused(call, *args):
         call(*args)
     assert len(str(caught.value).splitlines()) == 1
     return str(caught.value)
-
-
-class TestPhantoms:
-
-    def test_half_is_covid_and_splits_share_no_phantom(self):
-        exams = sources.phantoms(5, train=16, val=8, test=8)
-        assert Counter((exam.split, exam.label) for exam in exams) == {
-            ('train', 'covid'): 8, ('train', 'normal'): 4, ('train', 'pneumonia'): 4,
-            ('val', 'covid'): 4, ('val', 'normal'): 2, ('val', 'pneumonia'): 2,
-            ('test', 'covid'): 4, ('test', 'normal'): 2, ('test', 'pneumonia'): 2}
-        assert len({exam.id for exam in exams}) == len({exam.patient for exam in exams}) == 32
-        assert [exam.path for exam in exams if exam.split == 'val'][1] == 'phantom:16:1:normal'
-
-    def test_no_seed_trains_on_the_test_phantoms_of_another(self):
-        def bodies(seed, split):
-            return {exam.path.rsplit(':', 1)[0] for exam in sources.phantoms(seed, 4, 4, 4) if exam.split == split}
-        train = set.union(*(bodies(seed, 'train') for seed in range(20)))
-        test = set.union(*(bodies(seed, 'test') for seed in range(20)))
-        assert len(train) == len(test) == 80 and not train & test
 
 
 class TestFolder:
@@ -139,7 +121,7 @@ class TestManifest:
 
 
 def data(source, root, **more):
-    counts = SimpleNamespace(seed=0, train=4, val=2, test=2)
+    counts = {'seed': 0, 'train': 4, 'val': 2, 'test': 2}
     return SimpleNamespace(**{'source': source, 'root': str(root), 'exclude': '', 'include': '', 'phantom': counts} | more)
 
 
@@ -190,6 +172,10 @@ class TestPartsOf:
         kept = exams_of(data(name, tmp_path, exclude=str(path)), notes.append)
         assert {exam.id for exam in kept} == set(good) and len(bad) == count
         assert f'; 0 of {count} ids are not in the data' in notes[-1]
+
+    def test_every_field_of_the_phantom_is_the_config_s(self):
+        exams = exams_of(data('phantom', '', phantom={**base().data.phantom, 'train': 8, 'kind': 'xray', 'sites': 2, 'unlabelled': 1}))
+        assert exams[0].paths == ('phantom:xray:0:0:covid:site0',) and exams[0].label == '' and len(exams) == 8 + 60 + 120
 
     def test_phantom_labels_are_declared_by_binary_and_ternary_classes(self):
         for exam in sources.phantoms(0, 4, 0, 0):

@@ -13,8 +13,8 @@ from covid_jax import UserError
 from covid_jax.data import store
 from covid_jax.data.decode import decode
 from covid_jax.data.exams import Exam
-from covid_jax.data.phantom import address
 from covid_jax.data.prep import Prep, prepare
+from covid_jax.phantom import address
 
 PREP = Prep((-1000.0, 400.0), (6, 12, 12))
 
@@ -155,7 +155,7 @@ from covid_jax.data import store
 from covid_jax.data.exams import Exam
 from covid_jax.data.prep import Prep
 if __name__ == '__main__':
-    from covid_jax.data.phantom import address
+    from covid_jax.phantom import address
     exams = [Exam(f'e{i}', f'p{i}', '', 'covid', 'train', address(0, i, 'covid')) for i in range(12)]
     root = Path(sys.argv[1])
     store.build(exams, store.content_hashes(exams, root), Prep((-1000.0, 400.0), (6, 12, 12)), root, workers=1)
