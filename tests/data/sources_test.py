@@ -175,7 +175,7 @@ class TestPartsOf:
 
     def test_every_field_of_the_phantom_is_the_config_s(self):
         exams = exams_of(data('phantom', '', phantom={**base().data.phantom, 'train': 8, 'kind': 'xray', 'sites': 2, 'unlabelled': 1}))
-        assert exams[0].paths == ('phantom:xray:0:0:covid:site0',) and exams[0].label == '' and len(exams) == 8 + 60 + 120
+        assert exams[0].path == 'phantom:xray:0:0:covid:site0' and exams[0].label == '' and len(exams) == 8 + 60 + 120
 
     def test_phantom_labels_are_declared_by_binary_and_ternary_classes(self):
         for exam in sources.phantoms(0, 4, 0, 0):
