@@ -162,7 +162,7 @@ def prepare_trainings(todo, folder, say):
     runs = {part.folder: start.begin(part.config, folder / part.folder) for part in trained}
     traced, surveys, learnt, ready = set(), {}, {}, {}
     for run in runs.values():
-        if (shape := _fingerprint(run, without=('seed', 'fold', 'init_from', 'data', 'train.lr'))) not in traced:
+        if (shape := _traced_fields(run)) not in traced:
             start.trace(run)
             traced.add(shape)
     for name, run in runs.items():
@@ -171,12 +171,7 @@ def prepare_trainings(todo, folder, say):
         if data not in surveys:
             surveys[data] = pipeline.survey(c, c.data.store, run.method.labelled, say)
         survey = surveys[data]
-        source = os.path.normpath(c.init_from) if c.init_from else ''
-        before = []
-        if source in learnt:
-            before = lineage.inherited(learnt[source], source)
-        elif source:
-            before = lineage.inherited(lineage.read(source), source)
+        before = _before(run, learnt)
         if not c.allow_leak:
             lineage.refuse(lineage.leaks(survey.exams, survey.hashes, before), survey.exams)
         learnt[os.path.normpath(run.folder)] = [*lineage.own(survey.exams, survey.hashes), *before]
@@ -184,10 +179,23 @@ def prepare_trainings(todo, folder, say):
     return ready
 
 
-def _fingerprint(run, without):
-    fields = workdir.fields(run.config)
-    return json.dumps({name: value for name, value in fields.items()
-                       if not any(name == skip or name.startswith(f'{skip}.') for skip in without)})
+def _before(run, learnt):
+    """What the runs before this one learnt from: of a run that has begun as it knew it then, else of its source, which may be
+    yet to be trained, with its rows in `learnt`."""
+    source = start.source_run(run.config)
+    if not source:
+        return []
+    if os.path.normpath(source) in learnt:
+        return lineage.inherited(learnt[os.path.normpath(source)], source)
+    if Path(run.folder, 'exams.csv').exists():
+        return [row for row in lineage.read(run.folder) if row.run]
+    return lineage.inherited(lineage.read(source), source)
+
+
+def _traced_fields(run):
+    """All fields on which it depends whether a step can be traced."""
+    sections = 'method', run.config.method, 'model', 'views', 'prep', 'train.batch', 'train.patience', 'eval', 'data.classes'
+    return json.dumps({name: value for name, value in workdir.fields(run.config).items() if name.startswith(sections)})
 
 
 def write_results(folder, part, metrics):

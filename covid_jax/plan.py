@@ -88,7 +88,7 @@ def make(run):
                    'code': memory.generated_code_size_in_bytes}
     plan.flops, plan.bytes_accessed = cost.get('flops'), cost.get('bytes accessed')
     plan.moved = collectives(compiled.as_text())
-    view = math.prod(config.prep.size[1:]) * (config.views.depth or config.prep.size[0])
+    view = math.prod(config.prep.size[1:]) * min(config.views.depth or config.prep.size[0], config.prep.size[0])
     sizes = {x.size for x in params}
     plan.volumes = [m for m in plan.moved if math.prod(m[2]) >= view and math.prod(m[2]) not in sizes]
     return plan

@@ -144,7 +144,7 @@ def trace(run):
         raise UserError(f'--config.eval.select={config.eval.select} must be one of {", ".join(known)}')
     if config.train.patience and config.eval.select == 'last':
         raise UserError('--config.train.patience needs a score to wait for: set --config.eval.select to another than last')
-    if _from_file(config) and not Path(run.folder, 'checkpoints').exists():
+    if _from_file(config) and checkpoint.latest_step(run.folder / 'checkpoints') is None:
         _weights(config, params, state)
 
 
@@ -174,9 +174,10 @@ def check_sites(config, exams, say):
     if unseen := sorted({e.site for e in exams if e.split} - {*trained}):
         say(f'no scan of {", ".join(unseen)} is trained on: there the answer is the average of the answers at '
             f'{", ".join(trained)}')
-    theirs = (workdir.read(config.init_from) or {}).get('sites') if config.init_from else None
+    source = source_run(config)
+    theirs = (workdir.read(source) or {}).get('sites') if source else None
     if theirs and theirs[:normalised] != trained:
-        raise UserError(f'{config.init_from} normalises by the sites {", ".join(theirs[:normalised])}, this run by '
+        raise UserError(f'{source} normalises by the sites {", ".join(theirs[:normalised])}, this run by '
                         f'{", ".join(trained)}: a site would get the statistics of another')
 
 
@@ -189,15 +190,15 @@ def initial_state(run, steps_per_epoch, key, say=print):
     init = jax.jit(lambda k, start=None: method.init(k, batch, start), out_shardings=where)
     params, state = init(key)
     tx = optim.make(config.train, steps_per_epoch, method.frozen(params))
-    source = config.init_from or config.model.pretrained
-    if source and not Path(run.folder, 'checkpoints').exists():
-        start = _of_file(run, params, state, say) if _from_file(config) else _of_run(config, source, params, state, say)
-        params, state = init(key, start)
+    if (config.init_from or config.model.pretrained) and checkpoint.latest_step(run.folder / 'checkpoints') is None:
+        params, state = init(key, (_of_file if _from_file(config) else _of_run)(run, params, state, say))
     return jax.jit(partial(create, tx=tx), out_shardings=where)(params, state), tx
 
 
-def _of_run(config, source, params, state, say):
-    """(params, collections of the network) with what agrees in name and shape with the run in the folder `source`."""
+def _of_run(run, params, state, say):
+    """(params, collections of the network) with what agrees in name and shape with the run that this one starts from."""
+    config = run.config
+    source = source_run(config)
     theirs = workdir.read(source) or {}
     _, saved = checkpoint.read(source)
     mine = {'params': params, 'state': {'network': state['network']}}
@@ -244,6 +245,11 @@ def _weights(config, params, state):
     variables = {'params': params['network']} | {k: x for k, x in state['network'].items() if k == 'batch_stats'}
     tensors = pretrained.load(config.model.pretrained, name)
     return variables, *pretrained.convert(variables, tensors, name, config.model.inflate)
+
+
+def source_run(config):
+    """The folder of the run that the config starts from; '' where it starts from a file of weights, or afresh."""
+    return '' if _from_file(config) else config.init_from or config.model.pretrained
 
 
 def _from_file(config):

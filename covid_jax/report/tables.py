@@ -20,7 +20,7 @@ def show(results, folder):
     split = shown_split(answered)
     if len(answered) > 1 and split:
         _show_stages(console, answered, split)
-    if split and results.keys() and list(results)[-1] in answered:
+    if split and all(last.values()):
         for group in next(iter(last.values()))[split]:
             _show_group(console, last, split, group)
     elif not answered:
@@ -75,8 +75,10 @@ def _title(parts, split, group):
     chosen = ' (it chose the checkpoint)' if split == 'val' else ''
     metrics = next(iter(parts.values()))[split]
     positive = metrics['all']['auc']['positive']
+    sites = [name for name in metrics if name.startswith('site ')]
+    alone = f', of {sites[0].removeprefix("site ")} alone' if group == 'all' and len(sites) == 1 else ''
     several = f', {len(parts)} runs' if len(parts) > 1 else ''
-    return f'{split}{WORDS.get(group, f", {group}")}{chosen}, positive class {positive}{several}'
+    return f'{split}{WORDS.get(group, f", {group}")}{alone}{chosen}, positive class {positive}{several}'
 
 
 def _cells(entries):
@@ -87,4 +89,6 @@ def _cells(entries):
         return (f'{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}',
                 f'{np.median(values):.3f}, {min(values):.3f} to {max(values):.3f}')
     e = entries[0]
+    if isinstance(e['value'], int):
+        return str(e['value']), ''
     return f'{e["value"]:.3f}', '' if e.get('low') is None else f'{e["low"]:.3f} to {e["high"]:.3f}'
