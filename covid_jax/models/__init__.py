@@ -1,5 +1,5 @@
 """The networks by name. Every one: net.apply(variables, image, train, site, group) -> logits,
-{'map', 'features'}, and 'sites' where it normalises by site. How it computes is its field `compute` (compute.py)."""
+{'map', 'features'}, and 'sites' where it normalises by site. Its field `compute` says how it computes (compute.py)."""
 
 import difflib
 from functools import partial

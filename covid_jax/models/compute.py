@@ -36,21 +36,21 @@ class Compute:
         return as_volume(image, self.mean, self.std, self.dtype, least)
 
     def conv(self, layer=Conv, **fields):
-        """The convolution `layer` without what is of one place alone."""
+        """Makes convolutions of this dtype and form, with `fields`: conv(features, kernel_size, name='conv1')(x)."""
         return partial(layer, dtype=self.dtype, form=self.form, **fields)
 
     def norms(self, train, site=None, group=None, **fields):
-        """Normalisation of these rows: norm(name='bn1')(x). A layer and its call know the rows' sites and groups.
+        """Makes normalisations of these rows, with `fields`: norm(name='bn1')(x).
 
-        site: int [batch] or None; group: int [batch] in 0 .. groups - 1, or None: all rows are one group. Both are closed
-        over, under remat too. fields: of the layer, and others than the network's own.
+        site: int [batch] or None. group: int [batch] from 0 to groups - 1, or None: all rows are one group. Evaluation is
+        the same whatever the groups.
         """
-        layer = partial(partial(self.norm, use_running_average=not train, dtype=self.dtype), **fields)
+        layer = partial(self.norm, use_running_average=not train, **{'dtype': self.dtype} | fields)
         member = None if group is None else jax.nn.one_hot(group, self.groups, dtype='float32')
         return lambda name: partial(layer(name=name), site=site, group=member)
 
     def block(self, make):
-        """A module, or a function of the network and arrays, that is computed again where `remat` says so."""
+        """The class of a module, or a function of the network and arrays: computed again in the backward pass if `remat`."""
         return nn.remat(make) if self.remat else make
 
 

@@ -92,8 +92,10 @@ class COVIDNet(nn.Module):
     pooled: the embedding is the last block pooled to 2 x 2, not the whole sum of the last level.
     head_norm: normalise by site between the dense layers too (the authors' code; the paper does not).
     stage_sizes: PEPX blocks of each level; width: channels of the stem, which all others follow.
-    compute.remat: of the stem and each block. compute.norm: in place of the normalisation by site where it is another than
-      BatchNorm.
+    compute.remat: of the stem and each block.
+    compute.norm: stands in for the normalisation by site where it is another than BatchNorm.
+
+    `group` does nothing without sites; with them, normalisation by site is a ValueError by group.
 
     Where sites > 1, training, `trunk` and `head` ask for the site of each row. Evaluation answers for any row: of a known
     site, by that site alone; of another (negative, or `sites` and above; all rows where site is None), by the average of the
@@ -199,7 +201,7 @@ def _halve(x):
     return max_pool(x, (1, 2, 2), (1, 2, 2), ((0, 0),) * 3)
 
 
-def torch_name(modules, torchvision=False):
+def torch_name(modules, library='timm'):
     """['p11', 'conv2'] -> 'p11.1': what scripts/parity_covidnet.py calls our module."""
     block, *rest = [m for m in modules if m != 'hidden']
     return f'{block}.{int(rest[0][-1]) - 1}' if rest else block

@@ -25,7 +25,7 @@ from covid_jax.models.heads import Classifier
 from covid_jax.models.pool import avg_pool, max_pool
 
 
-def torch_name(modules, torchvision=False):
+def torch_name(modules, library='timm'):
     """['classifier', 'Dense_0'] -> 'fc': what scripts/parity_crnet.py calls our module."""
     return 'fc' if modules[0] == 'classifier' else modules[0]
 

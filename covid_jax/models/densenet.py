@@ -122,13 +122,13 @@ class DenseNet(nn.Module):
         return logits, {'map': x, 'features': features}
 
 
-def torch_name(modules, torchvision=False):
+def torch_name(modules, library='timm'):
     """['denseblock1_denselayer2', 'conv1'] -> 'features.denseblock1.denselayer2.conv1', the name in timm and torchvision, or
     'features.denseblock1.denselayer2.conv.1', the name in torchvision's files."""
     first, *inner = modules
     if first == 'classifier':
         return 'classifier'
-    if torchvision and first.startswith('denseblock'):
+    if library == 'torchvision' and first.startswith('denseblock'):
         inner = [f'{m[:-1]}.{m[-1]}' for m in inner]
     return '.'.join(['features', first.replace('_', '.'), *inner])
 

@@ -158,7 +158,7 @@ def rounded(width, to=8):
     return near + to if near < 0.9 * width else near
 
 
-def torch_name(modules, torchvision=False):
+def torch_name(modules, library='timm'):
     """The dotted name in timm, or in torchvision's efficientnet_b0, b1 and b4, of one of our modules.
 
     modules: the path below 'params', without the leaf: ['blocks1_0', 'se', 'conv_reduce'] -> 'blocks.1.0.se.conv_reduce',
@@ -166,11 +166,11 @@ def torch_name(modules, torchvision=False):
     """
     first, *inner = modules
     if first == 'classifier':
-        return 'classifier.1' if torchvision else 'classifier'
+        return 'classifier.1' if library == 'torchvision' else 'classifier'
     if not first.startswith('blocks'):
-        return TORCHVISION[first] if torchvision else first
+        return TORCHVISION[first] if library == 'torchvision' else first
     stage, j = first.removeprefix('blocks').split('_')
-    if not torchvision:
+    if library == 'timm':
         return '.'.join(['blocks', stage, j, *inner])
     parts = PLAIN if stage == '0' else EXPANDED
     return f'features.{int(stage) + 1}.{j}.block.{parts[inner[-1]]}'

@@ -24,7 +24,7 @@ class BatchNorm(nn.Module):
 
     By `group`, each row is normalised in training with the statistics of its group, as if each group were a batch of its
     own (MoCo normalises by device: He et al., "Momentum Contrast", 2020, section 3.3). The running statistics move by the
-    mean of those of the groups that have a row. A row of no group comes out as the bias's share of zeros: as zeros.
+    mean of those of the groups that have a row. A row of no group comes out as zeros.
     """
 
     use_running_average: bool

@@ -81,19 +81,21 @@ def convert(variables, tensors, network, inflate='mean'):
     if inflate not in ('mean', 'centre'):
         raise UserError(f'--config.model.inflate={inflate} must be mean or centre')
 
-    def name(path, torchvision):
+    def name(path, library):
         *modules, leaf = (k.key for k in path[1:])
-        return f'{torch_name(modules, torchvision)}.{LEAVES[leaf]}'
+        return f'{torch_name(modules, library)}.{LEAVES[leaf]}'
 
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(variables)]
-    torchvision = max((False, True), key=lambda kind: len(tensors.keys() & {name(path, kind) for path in paths}))
-    report, misfits, used = [], [], {name(path, torchvision) for path in paths}
-    head = torch_name(['classifier'], torchvision)
+    names = {library: {name(path, library) for path in paths} for library in ('timm', 'torchvision')}
+    library = max(names, key=lambda library: len(tensors.keys() & names[library]))
+    report, misfits = [], []
+    head = torch_name(['classifier'], library)
     afresh = _classifier_afresh(variables['params'], tensors.get(f'{head}.weight'))
 
     def pick(path, x):
         *modules, leaf = (k.key for k in path[1:])
-        ours, theirs = '/'.join((*modules, leaf)), name(path, torchvision)
+        ours = '/'.join((*modules, leaf))
+        theirs = name(path, library)
         try:
             if modules[0] in OURS:
                 value, action = x, 'initialised afresh (no part of a 2D network)'
@@ -109,7 +111,7 @@ def convert(variables, tensors, network, inflate='mean'):
 
     new = jax.tree_util.tree_map_with_path(pick, variables)
     misfits += [f'{theirs} {tensor.shape} is unused' for theirs, tensor in tensors.items()
-                if theirs not in used and not theirs.endswith('.num_batches_tracked')]
+                if theirs not in names[library] and not theirs.endswith('.num_batches_tracked')]
     if misfits:
         more = f'; and {len(misfits) - 5} more' if len(misfits) > 5 else ''
         raise UserError(f'--config.model.pretrained is not of {network}: {"; ".join(misfits[:5])}{more}')

@@ -30,7 +30,7 @@ STEM = {'stem_conv0': 'conv1.0', 'stem_bn0': 'conv1.1', 'stem_conv1': 'conv1.3',
 SHORTCUT = {'downsample_conv': 'downsample.1', 'downsample_bn': 'downsample.2'}
 
 
-def torch_name(modules, torchvision=False):
+def torch_name(modules, library='timm'):
     """['layer1_0', 'conv2', 'fc1'] -> 'layer1.0.conv2.fc1': what timm and the authors call our module."""
     first, *inner = modules
     if first == 'classifier':

@@ -34,7 +34,7 @@ SHORTCUT = {'downsample_conv': 'downsample.0', 'downsample_bn': 'downsample.1'}
 HALVED = (1, 1, 1, 2, 2, 2)
 
 
-def torch_name(modules, torchvision=False):
+def torch_name(modules, library='timm'):
     """['layer1_0', 'downsample_bn'] -> 'layer1.0.downsample.1': what timm and torchvision call our module."""
     first, *inner = modules
     return 'fc' if first == 'classifier' else '.'.join([first.replace('_', '.'), *(SHORTCUT.get(m, m) for m in inner)])
@@ -127,9 +127,13 @@ class ResNet(nn.Module):
         depth = (1,) * (2 + len(self.stage_sizes))
         if image.ndim == 5:
             depth = self.depth_strides or (HALVED if self.taps > 1 else depth)
+        taps = self.taps if self.stem_taps is None else self.stem_taps
 
         def stem(net, x):
-            return net._stem(x, conv, norm, depth)
+            kernel = (taps, net.stem_plane, net.stem_plane)
+            x = net.stem(x, conv, norm, kernel, net.stem_width, (depth[0], 2, 2))
+            window = (3 if depth[1] > 1 else 1, 3, 3)
+            return max_pool(x, window, (depth[1], 2, 2), [(k // 2, k // 2) for k in window])
 
         x = self.compute.block(stem)(self, self.compute.volume(image))
         block = self.compute.block(self.block)
@@ -139,12 +143,6 @@ class ResNet(nn.Module):
                 strides = (depth[2 + i], plane, plane) if j == 0 else POINT
                 x = block(self.width * 2**i, strides, self.taps, conv, norm, name=f'layer{i + 1}_{j}')(x)
         return x if image.ndim == 5 else x[:, 0]
-
-    def _stem(self, x, conv, norm, depth):
-        taps = self.taps if self.stem_taps is None else self.stem_taps
-        x = self.stem(x, conv, norm, (taps, self.stem_plane, self.stem_plane), self.stem_width, (depth[0], 2, 2))
-        window = (3 if depth[1] > 1 else 1, 3, 3)
-        return max_pool(x, window, (depth[1], 2, 2), [(k // 2, k // 2) for k in window])
 
     def head(self, x, train=False, site=None, group=None):
         """Feature map -> logits [batch, classes], features [batch, dim], both float32."""

@@ -28,14 +28,14 @@ from covid_jax.models.heads import Classifier, MapDense
 from covid_jax.models.pool import adaptive_avg_pool, max_pool
 
 PLANE = (7, 7)  # what the last map of an image is averaged to
-DENSE = {'fc1': ('pre_logits.fc1', 'classifier.0'), 'fc2': ('pre_logits.fc2', 'classifier.3'),
-         'classifier': ('head.fc', 'classifier.6')}
+DENSE = {'timm': {'fc1': 'pre_logits.fc1', 'fc2': 'pre_logits.fc2', 'classifier': 'head.fc'},
+         'torchvision': {'fc1': 'classifier.0', 'fc2': 'classifier.3', 'classifier': 'classifier.6'}}
 
 
-def torch_name(modules, torchvision=False):
+def torch_name(modules, library='timm'):
     """['conv5'] -> 'features.5': what timm, or torchvision, calls our module."""
     name = modules[0]
-    return DENSE[name][torchvision] if name in DENSE else name.replace('conv', 'features.')
+    return DENSE[library].get(name, name.replace('conv', 'features.'))
 
 
 class VGG(nn.Module):

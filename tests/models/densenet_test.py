@@ -69,7 +69,7 @@ def test_every_module_has_its_name_in_torch():
     for path, x in jax.tree_util.tree_leaves_with_path(params):
         *modules, leaf = [p.key for p in path]
         old = re.sub(r'(denselayer\d+\.(norm|conv))(\d)', r'\1.\3', torch_name(modules))
-        assert torch_name(modules, torchvision=True) == old
+        assert torch_name(modules, 'torchvision') == old
         if leaf != 'bias':
             order = {5: (4, 3, 1, 2), 2: (1, 0), 1: (0,)}[x.ndim]
             ours[torch_name(modules)] = tuple(x.shape[axis] for axis in order)

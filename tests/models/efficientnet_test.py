@@ -42,21 +42,21 @@ def test_published_numbers_of_parameters_and_both_libraries_names_and_shapes(nam
     """The digests are those of the sorted lines 'name (shape)' of timm 1.0.31's and torchvision 0.28's state_dict."""
     variables = shapes(name, (1, 64, 64, 3), classes=1000, taps=1)
     assert sum(x.size for x in jax.tree.leaves(variables['params'])) == count
-    for torchvision, digest in ((False, theirs), (True, torchvisions)):
+    for library, digest in (('timm', theirs), ('torchvision', torchvisions)):
         lines = []
         for path, x in jax.tree_util.tree_leaves_with_path(variables):
             *modules, leaf = (k.key for k in path[1:])
             shape = (*x.shape[:2:-1], *x.shape[1:3]) if x.ndim == 5 else x.shape[::-1]
-            lines.append(f'{torch_name(modules, torchvision)}.{LEAVES[leaf]} {shape}')
+            lines.append(f'{torch_name(modules, library)}.{LEAVES[leaf]} {shape}')
         assert sha256('\n'.join(sorted(lines)).encode()).hexdigest()[:16] == digest
 
 
 def test_names():
-    assert torch_name(['conv_stem']) == 'conv_stem' and torch_name(['conv_stem'], True) == 'features.0.0'
-    assert torch_name(['blocks0_1', 'conv_pw'], True) == 'features.1.1.block.2.0'
+    assert torch_name(['conv_stem']) == 'conv_stem' and torch_name(['conv_stem'], 'torchvision') == 'features.0.0'
+    assert torch_name(['blocks0_1', 'conv_pw'], 'torchvision') == 'features.1.1.block.2.0'
     assert torch_name(['blocks1_0', 'se', 'conv_reduce']) == 'blocks.1.0.se.conv_reduce'
-    assert torch_name(['blocks1_0', 'se', 'conv_reduce'], True) == 'features.2.0.block.2.fc1'
-    assert torch_name(['classifier', 'Dense_0'], True) == 'classifier.1'
+    assert torch_name(['blocks1_0', 'se', 'conv_reduce'], 'torchvision') == 'features.2.0.block.2.fc1'
+    assert torch_name(['classifier', 'Dense_0'], 'torchvision') == 'classifier.1'
 
 
 def test_b4_is_the_table_of_cmt_cnn_in_two_and_three_dimensions():

@@ -157,7 +157,7 @@ def test_by_groups_a_step_is_the_same_computed_again_and_on_eight_devices(case):
     image, group = np.random.default_rng(1).random((8, *c.image[1:])), np.array([2, 0, 3, 1, 1, 3, 0, 2])
     if getattr(net, 'sites', 0):
         with pytest.raises(ValueError, match='by site has no groups'):
-            net.apply(variables, image, True, group % 2, group, mutable=['batch_stats'])
+            net.apply(variables, np.float32(image), True, group % 2, group, mutable=['batch_stats'])
         return
     runs = []
     with jax.enable_x64():
@@ -178,7 +178,7 @@ def test_by_groups_a_step_is_the_same_computed_again_and_on_eight_devices(case):
         name = '/'.join(str(getattr(key, 'key', key)) for key in path)
         assert np.isfinite(a).all(), name
         if not name.endswith(c.unfelt) or 'stats' in name:
-            np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * np.abs(a).max(), err_msg=name)
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * np.abs(a).max(), err_msg=name)  # heads are float32
 
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float64'])

@@ -51,7 +51,7 @@ def test_names_of_torchs_modules():
     places = 0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34
     convs = {f'features.{k}' for k in places}
     assert {torch_name([module]) for module in shapes['params']} == {*convs, 'pre_logits.fc1', 'pre_logits.fc2', 'head.fc'}
-    theirs = {torch_name([module], torchvision=True) for module in shapes['params']}
+    theirs = {torch_name([module], 'torchvision') for module in shapes['params']}
     assert theirs == {*convs, 'classifier.0', 'classifier.3', 'classifier.6'}
     assert torch_name(['classifier', 'Dense_0']) == 'head.fc'
 
