@@ -56,25 +56,59 @@ def test_a_stage_starts_from_an_earlier_one(tmp_path, capsys):
     assert f"started from {tmp_path / 'first'}; freshly initialised: log_sigma, network/classifier/" in out
 
 
+def folders(c):
+    return [str(part.folder) for part in experiment.parts(c, 'w')]
+
+
+def test_a_stage_of_one_fold_and_seed_is_done_once_and_found_by_all():
+    """By its own folds=1, seeds=1, or one of the two; without them it has as many as the rest."""
+    c = small_config()
+    with c.unlocked():
+        c.folds, c.seeds = 2, 2
+        config.set_stages(c, {'once': {'folds': 1, 'seeds': 1}, 'folded': {'seeds': 1, 'init_from': 'once'},
+                              'all': {'init_from': 'folded'}})
+    assert folders(c) == ['once', 'folded/fold0', 'folded/fold1', 'all/fold0/seed0', 'all/fold0/seed1', 'all/fold1/seed0',
+                          'all/fold1/seed1']
+    sources = {str(part.folder): part.config.init_from for part in experiment.parts(c, 'w')}
+    assert sources['folded/fold1'] == 'w/once' and sources['all/fold1/seed0'] == 'w/folded/fold1'
+    c.folds = 1
+    assert folders(c) == ['once', 'folded/fold0', 'all/fold0/seed0', 'all/fold0/seed1']
+    c.folds, c.seeds = 1, 1
+    assert folders(c) == ['once', 'folded', 'all']
+    c.once.folds = 3
+    with pytest.raises(UserError, match='--config.once.folds=3 must be 1 or as --config.folds, 1'):
+        experiment.parts(c, 'w')
+
+
+def test_a_stage_names_what_comes_before_it():
+    c = small_config()
+    with c.unlocked():
+        config.set_stages(c, {'one': {'init_from': 'two'}, 'two': {}})
+    with pytest.raises(UserError, match="stage 'one' names 'two', which does not come before it"):
+        experiment.parts(c, 'w')
+
+
+def test_a_kind_that_is_none():
+    c = small_config()
+    c.kind = 'rnak'
+    with pytest.raises(UserError, match='--config.kind=rnak must be one of train, ensemble'):
+        experiment.parts(c, 'w')
+
+
+def test_a_stage_may_not_be_called_like_a_field():
+    c = small_config()
+    with c.unlocked():
+        c.stages = ('model',)
+    with pytest.raises(UserError, match="'model': the config has a field of that name"):
+        experiment.parts(c, 'w')
+
+
 def test_a_stage_without_overrides():
     c = small_config()
     with c.unlocked():
         c.stages = ('luna',)
     with pytest.raises(UserError, match='luna'):
         experiment.parts(c, '.')
-
-
-@pytest.mark.parametrize('arg,expected', [('', ('model4', 'small')), ('model1', ('model1', 'small')),
-                                          ('size=full', ('model4', 'full')), ('model1,size=full', ('model1', 'full'))])
-def test_rows(arg, expected):
-    name, values = config.row(arg, ('model4', 'model1'), size=('small', 'full'))
-    assert (name, values['size']) == expected
-
-
-@pytest.mark.parametrize('arg', ['model9', 'model1,size=huge', 'model1,szie=full', 'model1,full', ','])
-def test_rows_that_are_none(arg):
-    with pytest.raises(UserError):
-        config.row(arg, ('model4', 'model1'), size=('small', 'full'))
 
 
 def test_the_batch_of_a_run_is_kept_on_other_devices(tmp_path):
@@ -176,8 +210,6 @@ def test_a_stage_that_overrides_what_is_not_there(tmp_path):
         c.luna = ConfigDict({'train': {'epoch': 3}})
     with pytest.raises(UserError, match='luna.*epoch'):
         experiment.parts(c, tmp_path)
-    with pytest.raises(KeyError, match='epoch'):
-        config.stage(c, {'train': {'epoch': 3}})
 
 
 @pytest.mark.parametrize('field, value, message', [('model.pretrained', 'nowhere.pth', 'nowhere.pth'),

@@ -51,13 +51,31 @@ def test_another_network_is_one_line(tmp_path):
             checkpoint.restore(m, 1, other)
 
 
-def test_init_from_takes_what_agrees_in_name_and_shape(tmp_path):
+def test_a_start_takes_what_agrees_in_name_and_shape(tmp_path):
     with checkpoint.manager(tmp_path / 'checkpoints') as m:
         checkpoint.save(m, train_state(2.0, 1), 0.5)
-    started, kept = checkpoint.initial_params(tmp_path, {'w': jnp.zeros((4, 2)), 'b': jnp.zeros(3), 'new': jnp.zeros(1)})
-    assert (started['w'] == 2).all() and (started['b'] == 0).all() and kept == ["['b']", "['new']"]
-    with pytest.raises(UserError, match='init_from'):
-        checkpoint.initial_params(tmp_path / 'nowhere', {})
+        checkpoint.save(m, train_state(3.0, 2), 0.4)
+    step, saved = checkpoint.read(tmp_path)
+    assert step == 1 and (saved['state']['mean'] == 2).all()  # the best, not the last
+    like = {'w': jnp.zeros((4, 2)), 'b': jnp.zeros(3), 'new': {'b': jnp.zeros(2)}}
+    started, kept = checkpoint.put(saved['params'], like)
+    assert (started['w'] == 2).all() and (started['b'] == 0).all() and kept == ['b', 'new/b']
+    started, kept = checkpoint.put(saved['params'], {'w': jnp.zeros((4, 2)), 'b': jnp.zeros(2)}, skip=('w',))
+    assert (started['w'] == 0).all() and (started['b'] == 2).all() and kept == ['w']
+    with pytest.raises(UserError, match='holds no checkpoints'):
+        checkpoint.read(tmp_path / 'nowhere')
+
+
+def test_how_long_the_best_score_stands(tmp_path):
+    """An equal score is kept as the best, and is no better one; nor is what a restart finds."""
+    waited = []
+    for step, score in ((1, 0.6), (2, 0.9), (3, 0.9), (4, 0.7), (5, None), (6, 0.91)):
+        with checkpoint.manager(tmp_path) as m:  # a fresh manager each time, as after a restart
+            checkpoint.save(m, train_state(float(step), step), score)
+            waited.append(checkpoint.since_better(m, step))
+    assert waited == [0, 0, 1, 2, 3, 0]
+    with checkpoint.manager(tmp_path / 'none') as m:
+        assert checkpoint.since_better(m, 7) == 0
 
 
 def test_the_first_step_that_is_not_finite_is_remembered():
@@ -67,7 +85,7 @@ def test_the_first_step_that_is_not_finite_is_remembered():
         return params['w'] ** 2 * jnp.where(step == 2, jnp.nan, 1.0), (extra, {})
 
     tx = optax.sgd(1e-3)
-    step = jax.jit(state.train_step(Method(None, loss, None), tx))
+    step = jax.jit(state.train_step(Method(None, None, loss, None), tx))
     train = state.create({'w': jnp.float32(1.0)}, {}, tx)
     seen = []
     for _ in range(5):
@@ -80,6 +98,6 @@ def test_a_gradient_that_is_not_finite_counts_though_the_loss_is():
     from covid_jax.methods.method import Method
 
     tx = optax.sgd(1e-3)
-    step = state.train_step(Method(None, lambda p, s, b, k, n: (jnp.sqrt(p['w']), (s, {})), None), tx)
+    step = state.train_step(Method(None, None, lambda p, s, b, k, n: (jnp.sqrt(p['w']), (s, {})), None), tx)
     train, scalars = step(state.create({'w': jnp.float32(0.0)}, {}, tx), {}, jax.random.key(0))
     assert np.isfinite(scalars['loss']) and int(train.bad) == 0
