@@ -190,7 +190,7 @@ def test_eight_devices_answer_as_one(tiny):
 
 
 def test_a_scan_of_slices_is_one_line():
-    with pytest.raises(UserError, match='takes single images, not 3 slices: set the first of --config.prep.size to 1$'):
+    with pytest.raises(UserError, match='takes single images, not 3 slices: set the first of --config.prep.size to 1'):
         network('_COVIDNetTiny')(classes=2).init(jax.random.key(0), np.zeros((1, 3, 16, 16, 1), 'f'))
 
 

@@ -66,7 +66,7 @@ def test_an_image_is_a_volume_of_one_slice(started):
     ((256, 256, 1), '1x256x256x1'), ((224, 224, 3), '1x224x224x3'), ((2, 224, 224, 1), '2x224x224x1')])
 def test_another_image_is_one_line_that_names_the_size(shape, given):
     net = network('CRNet')(classes=2)
-    line = rf'grey images of 224x224: 1x224x224x1 .* not {given}; set --config.prep.size=\(1,224,224\)$'
+    line = rf'grey images of 224x224: 1x224x224x1 .* not {given}; set --config.prep.size=\(1,224,224\)'
     with pytest.raises(UserError, match=line):
         jax.eval_shape(partial(net.init, jax.random.key(0)), np.zeros((1, *shape), 'f'))
 

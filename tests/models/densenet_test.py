@@ -8,6 +8,7 @@ import pytest
 
 from covid_jax import UserError
 from covid_jax.models import network
+from covid_jax.models.compute import Compute
 from covid_jax.models.conv import Conv
 from covid_jax.models.densenet import DenseLayer, Transition, torch_name
 from covid_jax.models.norm import BatchNorm
@@ -134,4 +135,5 @@ def test_it_has_no_third_dimension():
 @pytest.mark.parametrize('form', ['planar', 'native'])
 def test_an_image_that_pools_to_nothing_is_one_line(form):
     with pytest.raises(UserError, match='no less than 1x32x32 .*, not 1x16x32'):
-        jax.eval_shape(network('DenseNet121')(classes=2, conv_form=form).init, jax.random.key(0), np.zeros((1, 16, 32, 1), 'f'))
+        net = network('DenseNet121')(classes=2, compute=Compute(form=form))
+        jax.eval_shape(net.init, jax.random.key(0), np.zeros((1, 16, 32, 1), 'f'))
