@@ -20,7 +20,6 @@ def show_plans():
     from covid_jax import experiment, plan, start
 
     config, workdir = CONFIG.value, Path(WORKDIR.value or default_workdir())
-    start.check_ranges(config)
     if config.ensemble.runs:
         raise UserError('--config.ensemble.runs averages finished runs, which takes no training step')
     shown = set()
@@ -31,7 +30,7 @@ def show_plans():
         if part.stage:
             print(f'== {part.stage}', flush=True)
         devices = plan.slice_devices(TOPOLOGY.value) if TOPOLOGY.value else None
-        plan.show(plan.make(start.begin(part.config, workdir / part.folder, devices)))
+        plan.show(plan.make(start.build(part.config, workdir / part.folder, devices)))
 
 
 COMMANDS = {'plan': show_plans}

@@ -11,7 +11,7 @@ def base():
     c.seed = 0  # of initial weights, order, augmentation
     c.seeds = 1  # how many, from `seed` up
     c.folds = 1  # over 1: cross-validation, each patient in test once
-    c.fold = 0  # which of the folds: every part of a run has its own
+    c.fold = 0  # which of the folds: set by the run, in each of its parts
     c.stages = ()  # names of overrides, run in turn
     c.kind = 'train'  # what a part does: train | ensemble
     c.ensemble = {'runs': ''}  # finished runs, or earlier stages, with commas: nothing is trained, they are averaged
@@ -88,7 +88,9 @@ def base():
     c.eval = {
         'batch': 0,  # scans; 0: as in training
         'tta': 0,  # random views of each test scan that are averaged; 0: the scan itself
-        'select': 'auto',  # whose best checkpoint is kept: a metric or a scalar of the loss, of the val split | loss | last
+        # what chooses the checkpoint that is kept: a metric of the val split, or a scalar that the method names | loss: the
+        # lowest there | last: none; auto: macro_f1, or loss where the method does not classify
+        'select': 'auto',
         'resamples': 1000,  # of the bootstrap
         'features': False,  # leave features.npz
     }
@@ -116,6 +118,23 @@ def row(arg, rows, **choices):
     return name or rows[0], values
 
 
+def get(config, name):
+    """The field of a dotted name, as 'train.lr'."""
+    for part in name.split('.'):
+        config = config[part]
+    return config
+
+
+def put(config, name, value):
+    """Sets the field of a dotted name; sections that are not there are made."""
+    *sections, last = name.split('.')
+    for section in sections:
+        if section not in config:
+            config[section] = ml_collections.ConfigDict()
+        config = config[section]
+    config[last] = value
+
+
 def set_stages(config, stages):
     """Gives the config its stages, {name: overrides}, to be run in this order. UserError for a name that is a section."""
     if taken := sorted(stages.keys() & config.keys()):
@@ -129,7 +148,8 @@ def stage(config, overrides):
     """A stage of the config, for config[name]: each field follows the config's own, but for the overrides, a nested dict.
 
     Both are fields that can be set from the command line: --config.FIELD for all stages that follow it, and
-    --config.STAGE.FIELD for one. A stage of another method has that method's section in place of the config's.
+    --config.STAGE.FIELD for one. A stage of another method has that method's section in place of the config's, with the
+    fields that the overrides spell out.
     """
     method = overrides.get('method', config.method)
     if method == config.method:

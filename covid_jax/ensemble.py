@@ -39,11 +39,12 @@ def average(config, folder):
     runs = config.ensemble.runs.split(',')
     names = class_names(config.data.classes)
     mine = workdir.fields(config, FIELDS)
-    workdir.check(mine, folder, {})
+    older = {'kind': 'ensemble'}  # what a folder of a version without kinds is
+    workdir.check(mine, folder, older)
     members = [_read(run, names) for run in runs]
     mean = mean_of(members, runs)
     digest = hashlib.sha256(repr(mean.exams).encode()).hexdigest()[:16]
-    workdir.check(mine, folder, {}, digest)
+    workdir.check(mine, folder, older, digest)
     workdir.keep(mine, folder, dataset=digest)
     lineage.write(folder, [row for run in runs if Path(run, 'exams.csv').exists()
                            for row in lineage.inherited(lineage.read(run), run)])

@@ -1,38 +1,38 @@
 """A split -> Predictions -> metrics with intervals, and the files that hold them."""
 
-import csv
 import json
-import os
 from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from covid_jax import predictions as tables
+from covid_jax import predictions as answers
 from covid_jax.data import pipeline
 from covid_jax.data.exams import class_names
 from covid_jax.metrics.classification import classification_metrics, confusion, decide, frozen_threshold
 from covid_jax.metrics.intervals import with_intervals
 from covid_jax.predictions import Predictions
 from covid_jax.report import plots
+from covid_jax.runtime.files import write, write_csv
 from covid_jax.runtime.mesh import put, replicated
-from covid_jax.runtime.workdir import write
 
 POSITIVE = 1  # COVID, in binary and in ternary tasks
 OF_POSITIVE = ('sensitivity', 'specificity', 'precision', 'auc', 'average_precision', 'threshold')
 
 
-def predictor(method, mesh):
+def predictor(method, mesh, features=False):
     """Compiled (params, state, batch, key or None) -> {name: [batch, ...]} on every host: what method.predict answers, with
-    'probability' [batch, classes] in place of its logits."""
+    'probability' [batch, classes] in place of its logits, and without its features where they are not asked for."""
 
     @partial(jax.jit, out_shardings=replicated(mesh))
     def answer(params, state, batch, key=None):
-        answers = method.predict(params, state, batch, key)
-        if 'logits' in answers:
-            answers['probability'] = jax.nn.softmax(answers.pop('logits'))
-        return answers
+        found = method.predict(params, state, batch, key)
+        if 'logits' in found:
+            found['probability'] = jax.nn.softmax(found.pop('logits'))
+        if not features:
+            del found['features']
+        return found
 
     return answer
 
@@ -57,9 +57,9 @@ def collect(run, predict, state, dataset, splits, key=None) -> Predictions:
     config = run.config
     passes = 0 if key is None else config.eval.tta
     present = [split for split in splits if len(dataset.of_split(split))]
-    answers = [predict_split(predict, state, dataset, split, config.eval.batch, run.mesh, key, passes) for split in present]
+    parts = [predict_split(predict, state, dataset, split, config.eval.batch, run.mesh, key, passes) for split in present]
     rows = np.concatenate([dataset.of_split(split) for split in present]) if present else np.zeros(0, int)
-    whole = jax.tree.map(lambda *parts: np.concatenate(parts), *answers) if present else {}
+    whole = jax.tree.map(lambda *some: np.concatenate(some), *parts) if present else {}
     return Predictions(class_names(config.data.classes), [dataset.exams[i] for i in rows], dataset.label[rows],
                        whole.pop('probability', None), whole.pop('features', None), whole)
 
@@ -126,13 +126,13 @@ def write_report(folder, predictions, resamples=0, seed=0, broken=(), note=''):
     folder = Path(folder)
     p = predictions
     metrics = all_metrics(p, resamples, seed)
-    tables.write(folder / 'predictions.csv', p)
+    answers.write(folder / 'predictions.csv', p)
     grouped, torn = groups(p)
     if 'patients' in grouped:
         if torn:
             print(f'{len(torn)} patients have images of different labels and are not in the metrics by patient: '
                   f'{", ".join(torn[:5])}{", ..." if len(torn) > 5 else ""}', flush=True)
-        tables.write(folder / 'predictions_patients.csv', grouped['patients'], without=('id',))
+        answers.write(folder / 'predictions_patients.csv', grouped['patients'], without=('id',))
     write(folder / 'metrics.json', json.dumps(metrics, indent=1))
     write_submission(folder / 'submission', p, broken)
     curves = {}
@@ -157,7 +157,7 @@ def curve(predictions):
 def write_quarantine(folder, broken):
     """quarantine.csv, where exams could not be prepared: {exam id: reason}."""
     if broken:
-        _write_csv(Path(folder) / 'quarantine.csv', [('id', 'reason'), *broken.items()])
+        write_csv(Path(folder) / 'quarantine.csv', [('id', 'reason'), *broken.items()])
 
 
 def write_submission(folder, predictions, broken=()):
@@ -175,11 +175,4 @@ def write_submission(folder, predictions, broken=()):
           + (f'; {len(broken)} scans that could not be prepared are in neither, see quarantine.csv' if broken else ''),
           flush=True)
     for name, row in rows.items():
-        _write_csv(folder / f'{name}.csv', [[x.rpartition('/')[2] if unique else x for x in row]])
-
-
-def _write_csv(path, rows):
-    temporary = Path(path).with_suffix('.tmp')
-    with open(temporary, 'w', newline='') as f:
-        csv.writer(f).writerows(rows)
-    os.replace(temporary, path)
+        write_csv(folder / f'{name}.csv', [[x.rpartition('/')[2] if unique else x for x in row]])

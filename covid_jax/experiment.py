@@ -9,11 +9,11 @@ from typing import NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from covid_jax import UserError, ensemble, start
+from covid_jax import UserError, ensemble, start, warm
 from covid_jax import config as configs
 from covid_jax.data import lineage, pipeline
 from covid_jax.report import tables
-from covid_jax.runtime import workdir
+from covid_jax.runtime import files, workdir
 from covid_jax.train import train_and_evaluate
 
 REFERENCES = ('init_from', 'ensemble.runs')  # fields that name earlier stages, or folders of runs, with commas between several
@@ -31,14 +31,19 @@ class Part(NamedTuple):
 
 class Kind(NamedTuple):
     """check(config): UserError for what can be known before anything is done. run(part, folder, ready, say) -> metrics; ready:
-    of a training, as `prepare_trainings` has it."""
+    of a training, its Run and the survey of its data."""
 
     check: Callable
     run: Callable
 
 
+def _train(part, folder, ready, say):
+    begun, survey = ready
+    return train_and_evaluate(begun, survey, _before(begun), say)
+
+
 KINDS = {
-    'train': Kind(pipeline.check, lambda part, folder, ready, say: train_and_evaluate(*ready, say)),
+    'train': Kind(pipeline.check, _train),
     'ensemble': Kind(ensemble.check, lambda part, folder, ready, say: ensemble.average(part.config, folder)),
 }
 
@@ -51,7 +56,7 @@ def run(config, folder):
     """
     folder = Path(folder)
     say = sayer()
-    start.check_ranges(config)
+    start.check_fields(config)
     todo = parts(config, folder)
     for part in todo:  # all of them, before the first trains
         KINDS[part.config.kind].check(part.config)
@@ -75,6 +80,8 @@ def parts(config, folder):
     A stage with folds=1 or seeds=1 of its own, among others of several, is done once and found by all that name it. UserError
     for a stage that is not there, or is called like a field, and for a kind that is none.
     """
+    if config.fold:
+        raise UserError(f'--config.fold={config.fold} is for a run to set in its parts: set --config.folds')
     folder = Path(folder)
     stages = ('',) if config.ensemble.runs else config.stages or ('',)
     todo = []
@@ -85,7 +92,7 @@ def parts(config, folder):
                 raise UserError(f'--config.{stage}.{name}={c[name]} must be 1 or as --config.{name}, {config[name]}')
         for fold in range(c.folds):
             for seed in range(c.seed, c.seed + c.seeds):
-                todo.append(part_config(config, folder, stage, fold, seed))
+                todo.append(part_of(config, folder, stage, fold, seed))
     return todo
 
 
@@ -94,8 +101,8 @@ def stage_config(config, stage):
     c = config.copy_and_resolve_references()
     if stage and stage not in c:
         raise UserError(f'config.stages names {stage!r}, which has no overrides: add config.{stage} = {{...}}')
-    if stage in configs.base():
-        raise UserError(f'a stage may not be called {stage!r}: the config has a field of that name')
+    if stage in configs.base() or stage == 'store':
+        raise UserError(f'a stage may not be called {stage!r}: a field or a folder of that name is there')
     overrides = c[stage].to_dict() if stage else {}
     with c.unlocked():
         for name in config.stages:
@@ -115,18 +122,18 @@ def stage_config(config, stage):
     return c
 
 
-def part_config(config, folder, stage, fold, seed):
+def part_of(config, folder, stage, fold, seed):
     """The Part of a stage, a fold and a seed: earlier stages that it names become folders."""
     c = stage_config(config, stage)
     here = part_folder(config, c, stage, fold, seed)
+    for name in REFERENCES:
+        runs = [run.strip() for run in configs.get(c, name).split(',')]
+        found = [_earlier(config, folder, c, stage, run, fold, seed) if stage and run in config.stages else run for run in runs]
+        if name == 'ensemble.runs' and not stage:  # of finished runs, the parts of the same fold and seed
+            found = [str(Path(run, here)) if run else '' for run in found]
+        configs.put(c, name, ','.join(found))
     c.update({'stages': (), 'seeds': 1, 'seed': seed, 'fold': fold})
     c.data.store = c.data.store or str(folder / 'store')
-    for name in REFERENCES:
-        *sections, last = name.split('.')
-        at = c
-        for section in sections:
-            at = at[section]
-        at[last] = ','.join(_earlier(config, folder, run.strip(), stage, fold, seed) for run in at[last].split(','))
     return Part(stage, fold, seed, here, c)
 
 
@@ -142,29 +149,39 @@ def part_folder(config, c, stage, fold, seed):
     return Path(*names)
 
 
-def _earlier(config, folder, run, stage, fold, seed):
-    """The folder of the run that a part names: that of an earlier stage, of the same fold and seed where it has several."""
-    if run not in config.stages:
-        return run
+def _earlier(config, folder, c, stage, run, fold, seed):
+    """The folder of the earlier stage `run` that a part of the stage names: of the same fold and seed, or its only one."""
     if config.stages.index(run) >= config.stages.index(stage):
         raise UserError(f'stage {stage!r} names {run!r}, which does not come before it')
-    c = stage_config(config, run)
-    return str(folder / part_folder(config, c, run, fold, seed if c.seeds > 1 else c.seed))
+    named = stage_config(config, run)
+    for name in ('folds', 'seeds'):
+        if named[name] > c[name]:
+            raise UserError(f'stage {stage!r} has one of {name} and names {run!r}, which has {named[name]}: which of them is '
+                            'meant?')
+    theirs = named.seed + (seed - c.seed if named.seeds > 1 else 0)
+    return str(folder / part_folder(config, named, run, fold, theirs))
 
 
 def prepare_trainings(todo, folder, say):
-    """{folder of a part: (its Run, the survey of its data, what the runs before it learnt from)} of all that is trained.
+    """{folder of a part: (its Run, the survey of its data)} of all that is trained.
 
-    UserError for what is wrong with any of them, before the first trains: the cheapest check of all comes before the next of
-    any. Runs of equal shapes are traced once, equal data are surveyed once.
+    UserError for what is wrong with any of them, before a scan is prepared: the configs first, then what they start from, the
+    networks, and last the data. Runs of equal shapes are traced once, equal data are surveyed once.
     """
-    trained = [part for part in todo if part.config.kind == 'train']
-    runs = {part.folder: start.begin(part.config, folder / part.folder) for part in trained}
-    traced, surveys, learnt, ready = set(), {}, {}, {}
+    runs = {part.folder: start.begin(part.config, folder / part.folder) for part in todo if part.config.kind == 'train'}
+    planned = {os.path.normpath(run.folder) for run in runs.values()}
+    for run in runs.values():
+        source = warm.source_run(run.config)
+        if source and os.path.normpath(source) not in planned and not warm.begun(run.folder) and not warm.begun(source):
+            raise UserError(f'{source} is to be started from and holds no checkpoint: give the folder of a finished run')
+    traced = set()
     for run in runs.values():
         if (shape := _traced_fields(run)) not in traced:
             start.trace(run)
             traced.add(shape)
+    surveys = {}
+    learnt = {}
+    ready = {}
     for name, run in runs.items():
         c = run.config
         data = json.dumps([c.data.to_json(), c.prep.to_json(), c.folds, c.fold, run.method.labelled])
@@ -172,36 +189,43 @@ def prepare_trainings(todo, folder, say):
             surveys[data] = pipeline.survey(c, c.data.store, run.method.labelled, say)
         survey = surveys[data]
         before = _before(run, learnt)
-        if not c.allow_leak:
-            lineage.refuse(lineage.leaks(survey.exams, survey.hashes, before), survey.exams)
+        start.check_survey(run, survey, before, say)
         learnt[os.path.normpath(run.folder)] = [*lineage.own(survey.exams, survey.hashes), *before]
-        ready[name] = run, survey, before
+        ready[name] = run, survey
     return ready
 
 
-def _before(run, learnt):
-    """What the runs before this one learnt from: of a run that has begun as it knew it then, else of its source, which may be
-    yet to be trained, with its rows in `learnt`."""
-    source = start.source_run(run.config)
+def _before(run, planned=None):
+    """What the runs before this one learnt from, as exams.csv has it: its own, once it has begun, or that of the run that it
+    starts from. planned: {folder: rows} of runs that may be yet to be trained."""
+    source = warm.source_run(run.config)
     if not source:
         return []
-    if os.path.normpath(source) in learnt:
-        return lineage.inherited(learnt[os.path.normpath(source)], source)
-    if Path(run.folder, 'exams.csv').exists():
+    if warm.begun(run.folder):
         return [row for row in lineage.read(run.folder) if row.run]
-    return lineage.inherited(lineage.read(source), source)
+    if Path(source, 'exams.csv').exists():
+        return lineage.inherited(lineage.read(source), source)
+    if planned and os.path.normpath(source) in planned:
+        return lineage.inherited(planned[os.path.normpath(source)], source)
+    if run.config.allow_leak:
+        return []
+    raise UserError(f'{source} holds no exams.csv, so nobody knows what it learnt from: set --config.allow_leak=True to start '
+                    'from it all the same')
 
 
 def _traced_fields(run):
-    """All fields on which it depends whether a step can be traced."""
-    sections = 'method', run.config.method, 'model', 'views', 'prep', 'train.batch', 'train.patience', 'eval', 'data.classes'
-    return json.dumps({name: value for name, value in workdir.fields(run.config).items() if name.startswith(sections)})
+    """All on which it depends whether a step can be traced, and a file of weights is read."""
+    sections = 'method', run.config.method, 'model', 'views', 'prep', 'train.batch', 'eval', 'data.classes', 'init_skip'
+    fields = {name: value for name, value in workdir.fields(run.config).items() if name.startswith(sections)}
+    return json.dumps([fields, warm.from_file(run.config) and not warm.begun(run.folder)])
 
 
 def write_results(folder, part, metrics):
-    """results.json: what a part was, and its metrics."""
+    """results.json: what a part was, and its metrics; and seconds.json of a part that trains nothing."""
     result = {'kind': part.config.kind, 'stage': part.stage, 'fold': part.fold, 'seed': part.seed, 'metrics': metrics}
-    workdir.write(Path(folder) / 'results.json', json.dumps(result, indent=1))
+    files.write(folder / 'results.json', json.dumps(result, indent=1))
+    if not (folder / 'seconds.json').exists():
+        files.write(folder / 'seconds.json', json.dumps({'training': 0.0}) + '\n')
 
 
 def sayer():

@@ -74,7 +74,7 @@ def check_config(argv):
         raise UserError(f'{file} is no config file: it has no get_config') from None
     known = list(_fields(config))
     own = {stage: set(_fields(config[stage], own=True)) for stage in config.stages}
-    trained = [stage for stage in own if 'ensemble.runs' not in own[stage]]
+    trained = [stage for stage in own if config[stage].get('kind') == 'train']
     for name in names[1:]:
         field = name.removeprefix('config.')
         if not name.startswith('config.'):

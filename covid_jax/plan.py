@@ -18,9 +18,9 @@ from clu import parameter_overview
 from jax.experimental import topologies
 
 from covid_jax import UserError
+from covid_jax.methods.method import abstract_batch
 from covid_jax.runtime import optim
 from covid_jax.runtime.state import create, jit_step
-from covid_jax.start import abstract_batch
 
 GIB = 2**30
 HBM = {'TPU v4': 32, 'TPU v5 lite': 16, 'TPU v5': 95, 'TPU v5p': 95, 'TPU v6 lite': 32}  # GiB a device, by device_kind
@@ -64,7 +64,7 @@ class Plan:
 
 
 def make(run):
-    """The Plan of a run's step, as start.begin has it: on this host's devices, or on those of a TPU slice that is not there."""
+    """The Plan of a run's step, as start.build has it: on this host's devices, or on those of a TPU slice that is not there."""
     config, method, mesh = run.config, run.method, run.mesh
     device = mesh.devices.flat[0]
     train, step = abstract_step(config, method, mesh)

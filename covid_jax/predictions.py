@@ -2,8 +2,10 @@
 ranks answers reads it."""
 
 import csv
-import os
+import io
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +13,7 @@ import numpy as np
 from covid_jax import UserError
 from covid_jax.data.exams import Exam
 from covid_jax.data.scan import blame
+from covid_jax.runtime import files
 
 FIELDS = ('id', 'patient', 'site', 'split', 'label')
 
@@ -29,7 +32,7 @@ class Predictions(NamedTuple):
     label: np.ndarray
     probability: np.ndarray | None = None
     features: np.ndarray | None = None
-    columns: dict[str, np.ndarray] = {}
+    columns: Mapping[str, np.ndarray] = MappingProxyType({})
 
     def at(self, rows) -> 'Predictions':
         """The rows at these positions, in this order."""
@@ -96,25 +99,20 @@ def write(path: str | Path, predictions: Predictions, without: tuple[str, ...] =
     p = predictions
     columns = [*header(p.names), *p.columns]
     kept = [i for i, name in enumerate(columns) if name not in without]
-    temporary = Path(path).with_suffix('.tmp')
-    with open(temporary, 'w', newline='') as f:
-        out = csv.writer(f)
-        out.writerow([columns[i] for i in kept])
-        for i, exam in enumerate(p.exams):
-            label = p.names[p.label[i]] if p.label[i] >= 0 else ''
-            more = (f'{column[i]:g}' for column in p.columns.values())
-            row = [exam.id, exam.patient, exam.site, exam.split, label, *(f'{x:.6f}' for x in p.probability[i]), *more]
-            out.writerow([row[i] for i in kept])
-    os.replace(temporary, path)
+    rows = [columns]
+    for i, exam in enumerate(p.exams):
+        label = p.names[p.label[i]] if p.label[i] >= 0 else ''
+        more = (f'{column[i]:g}' for column in p.columns.values())
+        rows.append([exam.id, exam.patient, exam.site, exam.split, label, *(f'{x:.6f}' for x in p.probability[i]), *more])
+    files.write_csv(path, ([row[i] for i in kept] for row in rows))
 
 
 def write_features(path: str | Path, predictions: Predictions) -> None:
-    """Writes features.npz: id, split [n] as text, and features float32 [n, dim]."""
-    temporary = Path(path).with_suffix('.tmp')
-    with open(temporary, 'wb') as f:
-        np.savez(f, id=np.array([e.id for e in predictions.exams]), split=np.array([e.split for e in predictions.exams]),
-                 features=predictions.features)
-    os.replace(temporary, path)
+    """Writes features.npz: id, split [n] as text, features float32 [n, dim], and the further columns."""
+    content = io.BytesIO()
+    np.savez(content, id=np.array([e.id for e in predictions.exams]), split=np.array([e.split for e in predictions.exams]),
+             features=predictions.features, **predictions.columns)
+    files.write(path, content.getvalue())
 
 
 def read(path: str | Path, names: tuple[str, ...]) -> Predictions:

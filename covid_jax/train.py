@@ -12,17 +12,15 @@ import orbax.checkpoint as ocp
 from clu import parameter_overview
 from jax.experimental import multihost_utils
 
-from covid_jax import UserError, evaluate, start
+from covid_jax import UserError, evaluate, start, warm
 from covid_jax.data import lineage, pipeline
 from covid_jax.data import order as orders
 from covid_jax.predictions import write_features
-from covid_jax.runtime import checkpoint, optim, workdir
+from covid_jax.runtime import checkpoint, files, optim, workdir
 from covid_jax.runtime.interrupt import Interrupted, requests
 from covid_jax.runtime.mesh import put, replicated
 from covid_jax.runtime.state import jit_step
 from covid_jax.runtime.writers import Writer, progress, stopwatch
-
-LOWEST = ('loss',)  # scores of which the lowest is the best
 
 
 class Session(NamedTuple):
@@ -43,38 +41,33 @@ class Session(NamedTuple):
 def train_and_evaluate(run, survey, before=(), say=print):
     """Trains one network and evaluates it; goes on where an earlier call with the same folder was stopped.
 
-    run: as from start.begin. survey: of its data, as from pipeline.survey. before: what the runs before it learnt from, as
-    from lineage.inherited. say: is called with each line that a user should know. Returns {split: {group: {metric: {value,
+    run: as from start.begin. survey: of its data, as from pipeline.survey, which start.check_survey passes. before: what the
+    runs before it learnt from, as from lineage.inherited. say: is called with each line that a user should know. Returns {split: {group: {metric: {value,
     low, high, n}}}}, empty where the method does not classify; None on all hosts but the first.
     """
     config, folder = run.config, run.folder
     first = jax.process_index() == 0
-    mine = workdir.fields(config)
-    workdir.check(mine, folder, start.defaults(config.method), survey.digest)
-    start.check_sites(config, survey.exams, say)
-    leaks = lineage.leaks(survey.exams, survey.hashes, before)
-    if not config.allow_leak:
-        lineage.refuse(leaks, survey.exams)
     dataset = pipeline.prepare(survey, config.data.store or folder / 'store', config.data.workers, say)
+    start.check_sites(config, dataset.exams, say)  # again: a site may have lost all its scans
     announce(run, dataset, say)
     order = orders.make(dataset, config.train.order, config.train.batch, config.seed)
     total = optim.total_steps(config.train, order.epoch)
     key = jax.jit(partial(jax.random.key, config.seed), out_shardings=replicated(run.mesh))()
-    state, tx = start.initial_state(run, order.epoch, jax.random.fold_in(key, 0), say)
+    state, tx = warm.initial_state(run, order.epoch, jax.random.fold_in(key, 0), say)
     latest = checkpoint.latest_step(folder / 'checkpoints')
 
     with checkpoint.manager(folder / 'checkpoints') as checkpoints:
         if latest is not None:
             state = checkpoint.restore(checkpoints, latest, state)
         if first:  # after the start: one that fails must not claim the folder
-            workdir.keep(mine, folder, dataset=survey.digest, sites=list(dataset.sites), versions=start.versions())
+            workdir.keep(workdir.fields(config), folder, dataset=survey.digest, sites=list(dataset.sites), versions=start.versions())
             evaluate.write_quarantine(folder, dataset.broken)
             lineage.write(folder, [*lineage.own(dataset.exams, dataset.hashes), *before])
             overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
-            workdir.write(folder / 'network.txt', overview + '\n')
+            files.write(folder / 'network.txt', overview + '\n')
         eval_every = max(1, round(config.train.eval_every * order.epoch))
         loss = jax.jit(run.method.loss, out_shardings=replicated(run.mesh))
-        predict = evaluate.predictor(run.method, run.mesh)
+        predict = evaluate.predictor(run.method, run.mesh, config.eval.features)
         session = Session(run, dataset, order, total, eval_every, key, loss, predict, checkpoints)
         if int(state.step) < total and not exhausted(session, int(state.step)):
             with requests() as asked:
@@ -83,7 +76,7 @@ def train_and_evaluate(run, survey, before=(), say=print):
         best = checkpoints.best_step()
         if best is not None and best != int(state.step):
             state = checkpoint.restore(checkpoints, best, state)
-    return report(session, state, leaks)
+    return report(session, state, lineage.leaks(dataset.exams, dataset.hashes, before))
 
 
 def announce(run, dataset, say):
@@ -91,6 +84,8 @@ def announce(run, dataset, say):
     for name, why in (('val', 'the last checkpoint is evaluated, no threshold is frozen'), ('test', 'no test metrics')):
         if not len(dataset.of_split(name)) and run.method.labelled:
             say(f'no {name} split: {why}')
+    if run.config.train.patience and not len(dataset.of_split('val')):
+        say('no val split: --config.train.patience has nothing to wait for')
 
 
 def loop(session, step, state, asked):
@@ -159,8 +154,8 @@ def agreed(number):
 def validate(session, state):
     """The score of a checkpoint by config.eval.select, higher is better, or None; and the validation split's scalars.
 
-    Selected is a metric of the validation split (macro F1 by default, where the method classifies), or a scalar that the loss
-    gives there: the lowest 'loss' (the default of other methods), the highest of any other.
+    Selected is a metric of the validation split (macro F1 by default, where the method classifies), the lowest 'loss' there
+    (the default of other methods), or the highest of a scalar of the loss that the method names in `scores`.
     """
     run, dataset = session.run, session.dataset
     if not len(dataset.of_split('val')):
@@ -176,22 +171,29 @@ def validate(session, state):
     if select != 'last' and select not in metrics:
         values |= val_losses(session, state)
     score = values.get(select)
-    if select in LOWEST:
+    if select == 'loss' and score is not None:
         score = -score
     return score, {f'val/{name}': jnp.float32(value) for name, value in values.items()}
 
 
 def val_losses(session, state):
     """{scalar: mean} of the loss over whole batches of the validation split, the same views each time; a split of less than a
-    batch fills one with repeats."""
-    batch = session.run.config.train.batch
-    whole = max(1, len(session.dataset.of_split('val')) // batch)
+    batch fills one with repeats. Exams that the loss cannot judge are left out: of a site that is not trained on, and without
+    a label where it reads labels. Empty where none is left."""
+    run, dataset = session.run, session.dataset
+    trained = {e.site for e in dataset.exams if e.split == 'train'}
+    judged = dataset._replace(exams=[e if e.site in trained and (e.label or not run.method.labelled) else e._replace(split='')
+                                     for e in dataset.exams])
+    n, batch = len(judged.of_split('val')), run.config.train.batch
+    if not n:
+        return {}
+    whole = max(1, n // batch)
     key = jax.random.fold_in(session.key, 3)
     found = []
     hosts = jax.process_index(), jax.process_count()
-    with pipeline.eval_batches(session.dataset, 'val', batch, *hosts) as batches:
+    with pipeline.eval_batches(judged, 'val', batch, *hosts) as batches:
         for b in itertools.islice(batches, whole):
-            value, (_, scalars) = session.loss(state.params, state.state, put(session.run.mesh, b), key, state.step)
+            value, (_, scalars) = session.loss(state.params, state.state, put(run.mesh, b), key, state.step)
             found.append({'loss': value, **scalars})
     return jax.tree.map(lambda *x: float(np.mean(x)), *jax.device_get(found))
 
@@ -204,13 +206,14 @@ def report(session, state, leaks):
     answers = evaluate.collect(run, session.predict, state, session.dataset, splits, key)
     if jax.process_index() > 0:
         return None
+    note = ''
+    if leaks:
+        seen = np.array([e.id in leaks for e in answers.exams], np.float32)
+        answers = answers._replace(columns={**answers.columns, 'seen': seen})
+        note = f'{len(leaks)} exams are of patients that {next(iter(leaks.values()))} learnt from'
     if config.eval.features:
         write_features(run.folder / 'features.npz', answers)
     evaluated = answers.at([i for i, e in enumerate(answers.exams) if e.split != 'train'])
     if evaluated.probability is None or not evaluated.exams:
         return {}
-    note = ''
-    if leaks:
-        evaluated.columns['seen'] = np.array([e.id in leaks for e in evaluated.exams], np.float32)
-        note = f'{len(leaks)} exams are of patients that {next(iter(leaks.values()))} learnt from'
     return evaluate.write_report(run.folder, evaluated, config.eval.resamples, config.seed, session.dataset.broken, note)

@@ -7,6 +7,8 @@ import jax
 import pytest
 
 from covid_jax import UserError, experiment, start
+from covid_jax.methods import cmc
+from covid_jax.methods.method import abstract_batch
 from covid_jax.models import network
 from covid_jax.runtime import optim, state
 
@@ -31,7 +33,7 @@ def test_every_row_builds_and_its_step_is_traced(file, row):
         start.trace(run)
         c, method = run.config, run.method
         tx = optim.make(c.train, 10)
-        batch, key = start.abstract_batch(c, c.train.batch), jax.random.key(0)
+        batch, key = abstract_batch(c, c.train.batch), jax.random.key(0)
         train = jax.eval_shape(lambda k, b, m=method, t=tx: state.create(*m.init(k, b), t), key, batch)
         after, scalars = jax.eval_shape(state.train_step(method, tx), train, batch, key)
         assert jax.tree.structure(after) == jax.tree.structure(train) and scalars['loss'].shape == ()
@@ -41,7 +43,7 @@ def test_every_row_builds_and_its_step_is_traced(file, row):
 
 def parameters(config):
     run = start.begin(config, '/nowhere')
-    params = jax.eval_shape(run.method.init, jax.random.key(0), start.abstract_batch(config, 1))[0]
+    params = jax.eval_shape(run.method.init, jax.random.key(0), abstract_batch(config, 1))[0]
     return sum(x.size for x in jax.tree.leaves(params))
 
 
@@ -93,13 +95,18 @@ def test_a_field_reaches_every_stage_or_one():
     assert [part.train.batch for part in parts.values()] == [0, 16, 0]
 
 
+def test_the_section_of_the_method_is_what_the_method_declares():
+    """configs/cmc.py writes the fields out, so that they are flags before jax is imported."""
+    assert CMC['get_config']('model4').cmc.to_dict() == cmc.DEFAULTS
+
+
 def test_the_default_is_model4_small():
     c = CMC['get_config']()
     assert c.to_json() == CMC['get_config']('model4,size=small').to_json()
     assert c.method == 'cmc' and c.cmc.classification and c.cmc.contrastive and c.cmc.mixup == 0.5
     assert c.data.source == 'phantom' and c.prep.size == (24, 48, 48) and c.eval.tta == 3
     assert (c.train.epochs, c.train.lr, c.train.lr_steps) == (12, 6e-4, (0.8, 0.95))
-    assert start.begin(c, '/nowhere', jax.devices()[:1]).config.train.batch == 8
+    assert start.build(c, '/nowhere', jax.devices()[:1]).config.train.batch == 8
     assert start.begin(c, '/nowhere').config.train.batch == 16
 
 

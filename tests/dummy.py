@@ -40,7 +40,7 @@ def make(config, mesh):
         _, out = net.apply({'params': params['network'], **state['network']}, to_float(batch['image']), site=batch['site'])
         return {'features': out['features']}
 
-    return Method(net, init, loss, predict, labelled=False)
+    return Method(net, init, loss, predict, labelled=False, scores=('nearest',))
 
 
 def two_stages(folds=1, seeds=1):

@@ -43,7 +43,7 @@ STATE = types.SimpleNamespace(params={}, state={})
 def test_every_exam_is_predicted_in_order_whatever_the_batch(devices):
     mesh = make_mesh(jax.devices()[:devices])
     d = dataset([0, 1] * 5 + [1], ['test'] * 11)
-    answers = evaluate.predict_split(evaluate.predictor(METHOD, mesh), STATE, d, 'test', 8, mesh)
+    answers = evaluate.predict_split(evaluate.predictor(METHOD, mesh, features=True), STATE, d, 'test', 8, mesh)
     x = np.arange(11) / 10
     np.testing.assert_allclose(answers['probability'][:, 1], 1 / (1 + np.exp(-x)), rtol=1e-5)
     np.testing.assert_allclose(answers['features'][:, 0], x, rtol=1e-5)
@@ -162,7 +162,7 @@ def test_sites_are_shown_apart(tmp_path):
 
 def test_what_was_seen_before_is_said(tmp_path):
     p = table([0, 1, 0, 1], ['test'] * 4, [0.1, 0.9, 0.2, 0.8])
-    p.columns['seen'] = np.array([1, 0, 1, 0], np.float32)
+    p = p._replace(columns={'seen': np.array([1, 0, 1, 0], np.float32)})
     metrics = evaluate.write_report(tmp_path, p)
     entry = metrics['test']['all']['seen_before']
     assert (entry['value'], entry['n']) == (2, 4) and 'no test of new patients' in entry['reason']

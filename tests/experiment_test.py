@@ -88,6 +88,26 @@ def test_a_stage_names_what_comes_before_it():
         experiment.parts(c, 'w')
 
 
+def test_one_cannot_start_from_several():
+    c = small_config()
+    with c.unlocked():
+        config.set_stages(c, {'many': {}, 'once': {'folds': 1, 'init_from': 'many'}})
+        c.folds = 3
+    with pytest.raises(UserError, match="'once' has one of folds and names 'many', which has 3"):
+        experiment.parts(c, 'w')
+    c.fold = 2
+    with pytest.raises(UserError, match='--config.fold=2 is for a run to set'):
+        experiment.parts(c, 'w')
+
+
+def test_a_source_that_is_none_is_said_before_anything_is_read(tmp_path):
+    c = small_config()
+    c.init_from = str(tmp_path / 'nowhere')
+    with pytest.raises(UserError, match='nowhere is to be started from and holds no checkpoint'):
+        experiment.run(c, tmp_path / 'run')
+    assert not [*tmp_path.iterdir()]
+
+
 def test_a_kind_that_is_none():
     c = small_config()
     c.kind = 'rnak'
@@ -99,7 +119,7 @@ def test_a_stage_may_not_be_called_like_a_field():
     c = small_config()
     with c.unlocked():
         c.stages = ('model',)
-    with pytest.raises(UserError, match="'model': the config has a field of that name"):
+    with pytest.raises(UserError, match="'model': the config has a field or a folder of that name"):
         experiment.parts(c, 'w')
 
 
@@ -115,12 +135,12 @@ def test_the_batch_of_a_run_is_kept_on_other_devices(tmp_path):
     c = small_config()
     with c.unlocked():
         c.train.batch = 0
-    first = start.begin(c, tmp_path, jax.devices()[:1]).config
+    first = start.build(c, tmp_path, jax.devices()[:1]).config
     assert first.train.batch == 8 and c.train.batch == 0
     workdir.keep(workdir.fields(first), tmp_path, dataset='digest')
-    assert start.begin(c, tmp_path, jax.devices()[:2]).config.train.batch == 8
+    assert start.build(c, tmp_path, jax.devices()[:2]).config.train.batch == 8
     with pytest.raises(UserError, match='multiple of 3'):
-        start.begin(c, tmp_path, jax.devices()[:3])
+        start.build(c, tmp_path, jax.devices()[:3])
 
 
 def model5():
@@ -160,7 +180,8 @@ def test_model5_is_the_mean_of_three_stages(ensemble):
     assert len({stage[name][2] for stage in stages}) == 3
     assert {p.name for p in (workdir / 'model5').iterdir()} == {
         'config.json', 'metrics.json', 'predictions.csv', 'roc.png', 'confusion_val.png', 'confusion_test.png',
-        'roc_runs_val.png', 'roc_runs_test.png', 'exams.csv', 'results.json'}
+        'roc_runs_val.png', 'roc_runs_test.png', 'exams.csv', 'results.json',
+        'seconds.json'}
     assert list(results) == ['model5'] and results['model5']['test']['all']['accuracy']['n'] == 8
     assert len(list((workdir / 'store').glob('*/table.json'))) == 1  # prepared once
     lines = [line.split()[1] for line in printed.splitlines() if line.startswith('\u2502')]

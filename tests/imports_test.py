@@ -9,7 +9,7 @@ import covid_jax
 
 PACKAGE = Path(covid_jax.__file__).parent
 ROWS = [{'metrics', 'augment', 'models', 'losses', 'ranking', 'runtime', 'config', 'phantom'}, {'data'}, {'predictions'},
-        {'methods'}, {'evaluate', 'report'}, {'start'}, {'train', 'rank', 'predict', 'compare', 'ensemble', 'plan'},
+        {'methods'}, {'evaluate', 'report', 'warm'}, {'start'}, {'train', 'rank', 'predict', 'compare', 'ensemble', 'plan'},
         {'experiment'}, {'main', 'cli'}]
 # report is drawn from by evaluate; methods read the class names of data; both commands have the same flags.
 WITHIN = {('evaluate', 'report'), ('cli', 'main')}

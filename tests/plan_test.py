@@ -41,7 +41,7 @@ def tiny_config(batch):
 def tiny(tmp_path_factory):
     """The plan of two scans a device."""
     config = tiny_config(16)
-    return config, plan.make(start.begin(config, tmp_path_factory.mktemp('none') / 'run'))
+    return config, plan.make(start.build(config, tmp_path_factory.mktemp('none') / 'run'))
 
 
 def test_parameters_and_state(tiny):
@@ -70,7 +70,7 @@ def test_the_program_of_this_host(tiny):
 
 def test_half_the_scans(tiny, tmp_path):
     """Half the activations and FLOPs, but mixup then pairs scans of two devices, and their views travel."""
-    p, half = tiny[1], plan.make(start.begin(tiny_config(8), tmp_path))
+    p, half = tiny[1], plan.make(start.build(tiny_config(8), tmp_path))
     assert half.activations == pytest.approx(p.activations / 2, rel=0.01)  # but for the similarities of all pairs
     assert half.activations > 2 * 4 * 6 * 8 * 8 * 4  # a stem's output of both views
     assert half.flops == pytest.approx(p.flops / 2, rel=0.2) and half.parameters == p.parameters
@@ -90,7 +90,7 @@ def test_scans_that_travel_are_said_loudly(tmp_path, monkeypatch, capsys):
         return method._replace(loss=loss)
 
     monkeypatch.setattr(methods, 'make', shuffling)
-    p = plan.make(start.begin(small_config('baseline,size=small'), tmp_path))
+    p = plan.make(start.build(small_config('baseline,size=small'), tmp_path))
     assert p.volumes
     plan.show(p)
     assert 'WARNING' in capsys.readouterr().out
@@ -147,7 +147,7 @@ def test_a_shape_that_the_tpu_compiler_refuses():
 
 @needs_libtpu
 def test_the_program_of_a_slice(tiny, tmp_path):
-    p = plan.make(tiny[0], tmp_path, 'v5e:2x4')
+    p = plan.make(start.build(tiny[0], tmp_path, plan.slice_devices('v5e:2x4')))
     assert p.device == 'TPU v5 lite' and p.devices == 8
     assert p.parameters == tiny[1].parameters and p.state == tiny[1].state
     assert p.memory['arguments'] > sum(p.state.values()) and p.total < p.hbm == 16 * 2**30
@@ -160,8 +160,8 @@ def test_the_program_of_a_slice(tiny, tmp_path):
 def test_what_does_not_fit_is_an_answer(tmp_path, capsys):
     config = small_config()
     with config.unlocked():
-        config.prep.size, config.method.depth = (256, 1024, 1024), 256
-    p = plan.make(config, tmp_path, 'v5e:2x4')
+        config.prep.size, config.views.depth = (256, 1024, 1024), 256
+    p = plan.make(start.build(config, tmp_path, plan.slice_devices('v5e:2x4')))
     assert p.memory == {} and p.refusal
     plan.show(p)
     assert 'does not fit the 16.00 GiB' in capsys.readouterr().out

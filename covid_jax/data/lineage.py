@@ -1,6 +1,6 @@
 """What a run learnt from, and what the runs that it started from did: exams.csv, and whether a test is still one.
 
-An exam is known again by its content, or by its site and patient, whatever the data set that it comes from.
+An exam is known again by its content or its patient, whatever the data set that it comes from.
 """
 
 import csv
@@ -11,8 +11,10 @@ from typing import NamedTuple
 from covid_jax import UserError
 from covid_jax.data.exams import Exam
 from covid_jax.data.scan import blame
+from covid_jax.runtime.files import write_csv
 
 COLUMNS = ('id', 'patient', 'site', 'split', 'label', 'hash', 'run')
+NAMELESS = 'default'  # the site of exams whose source names none
 LEARNT = {'train': ('val', 'test'), 'val': ('test',)}  # a split of an earlier run -> ours that may not hold the same patients
 
 
@@ -37,15 +39,29 @@ def inherited(table: list[Row], source: str) -> list[Row]:
 
 def leaks(exams: list[Exam], hashes: list[str], before: list[Row]) -> dict[str, str]:
     """{exam id: folder of the run} of the exams in val and test that an earlier run learnt from, or, for those in test, chose
-    its checkpoint on. before: as from `inherited`."""
-    by_hash, by_patient = {}, {}
+    its checkpoint on. before: as from `inherited`.
+
+    Scans of equal content are one scan. Patients are one person where they have one name at one site; a site without a name
+    of its own, or with another name, is the same one where both runs have a scan of it.
+    """
+    site_of = {}
+    for exam, digest in zip(exams, hashes, strict=True):
+        site_of.setdefault(digest, set()).add(exam.site)
+    same = {(row.exam.site, site) for row in before for site in site_of.get(row.hash, ())}
+    same |= {(row.exam.site, row.exam.site) for row in before if row.exam.site != NAMELESS}
+    known = {}  # (split, hash) or (split, site, name as it is, name less a source's) -> run
     for row in before:
-        for split in LEARNT.get(row.exam.split, ()):
-            by_hash.setdefault((split, row.hash), row.run)
-            by_patient.setdefault((split, *_person(row.exam)), row.run)
+        patient = row.exam.patient
+        for split in LEARNT[row.exam.split]:
+            known.setdefault((split, row.hash), row.run)
+            for site in (ours for theirs, ours in same if theirs == row.exam.site):
+                for names in ((patient, ''), ('', _alone(patient))):
+                    known.setdefault((split, site, *names), row.run)
     found = {}
     for exam, digest in zip(exams, hashes, strict=True):
-        seen = by_hash.get((exam.split, digest), by_patient.get((exam.split, *_person(exam))))
+        patient, place = exam.patient, (exam.split, exam.site)
+        keys = (exam.split, digest), (*place, patient, ''), (*place, '', patient), (*place, _alone(patient), '')
+        seen = next((known[key] for key in keys if key in known), None)
         if seen is not None:
             found[exam.id] = seen
     return found
@@ -64,14 +80,11 @@ def refuse(found: dict[str, str], exams: list[Exam]) -> None:
 
 def write(folder: str | Path, table: list[Row]) -> None:
     """Writes folder/exams.csv, runs relative to the folder."""
-    temporary = Path(folder) / 'exams.tmp'
-    with open(temporary, 'w', newline='') as f:
-        out = csv.writer(f)
-        out.writerow(COLUMNS)
-        for exam, digest, run in table:
-            run = os.path.relpath(run, folder) if run else ''
-            out.writerow([exam.id, exam.patient, exam.site, exam.split, exam.label, digest, run])
-    os.replace(temporary, Path(folder) / 'exams.csv')
+    rows = [COLUMNS]
+    for exam, digest, run in table:
+        run = os.path.relpath(run, folder) if run else ''
+        rows.append([exam.id, exam.patient, exam.site, exam.split, exam.label, digest, run])
+    write_csv(Path(folder) / 'exams.csv', rows)
 
 
 def read(folder: str | Path) -> list[Row]:
@@ -90,6 +103,6 @@ def read(folder: str | Path) -> list[Row]:
     return found
 
 
-def _person(exam):
-    """Site and patient; in a mix of sources the name of the site stands before the patient's, which alone it does not."""
-    return exam.site, exam.patient.removeprefix(f'{exam.site}/')
+def _alone(patient):
+    """A patient's name without that of the source, which in a mix of sources stands before it."""
+    return patient.partition('/')[2] or patient

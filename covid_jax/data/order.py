@@ -26,9 +26,26 @@ def make(dataset, kind, batch, seed):
                     exams of that one come once, the others as often as each other, but for one time more or less.
     UserError for another kind, and where train does not allow it.
     """
+    members = dataset.of_split('train')
+    check(kind, batch, [dataset.exams[i].site for i in members], dataset.label[members])
+    return ORDERS[kind](dataset, batch, seed)
+
+
+def check(kind, batch, sites, labels):
+    """UserError for another kind, and where train does not allow it: its exams' sites, and their labels, -1 for none."""
     if kind not in ORDERS:
         raise UserError(f'--config.train.order={kind} must be one of {", ".join(ORDERS)}')
-    return ORDERS[kind](dataset, batch, seed)
+    names = sorted(set(sites))
+    if kind == 'by_site' and len(names) < 2:
+        raise UserError(f'--config.train.order=by_site needs two sites to learn from, and there is {names[0]} alone')
+    if kind == 'by_site' and batch % len(names):
+        raise UserError(f'--config.train.batch={batch} does not divide over {len(names)} sites ({", ".join(names)}), as '
+                        f'--config.train.order=by_site needs it: take a multiple of {len(names)}')
+    if kind == 'balanced' and -1 in labels:
+        raise UserError(f'--config.train.order=balanced: {list(labels).count(-1)} exams to learn from have no label: take '
+                        '--config.data.use=labelled')
+    if kind == 'balanced' and len(set(labels)) < 2:
+        raise UserError('--config.train.order=balanced needs two classes to learn from, and there is one alone')
 
 
 def _shuffle(dataset, batch, seed):
@@ -39,14 +56,7 @@ def _shuffle(dataset, batch, seed):
 
 def _by_site(dataset, batch, seed):
     members = dataset.of_split('train')
-    numbers = np.unique(dataset.site[members])
-    names = ', '.join(dataset.sites[i] for i in numbers)
-    if len(numbers) < 2:
-        raise UserError(f'--config.train.order=by_site needs two sites to learn from, and there is {names} alone')
-    if batch % len(numbers):
-        raise UserError(f'--config.train.batch={batch} does not divide over {len(numbers)} sites ({names}), as '
-                        f'--config.train.order=by_site needs it: take a multiple of {len(numbers)}')
-    sites = [members[dataset.site[members] == i] for i in numbers]
+    sites = [members[dataset.site[members] == i] for i in np.unique(dataset.site[members])]
     positions = grain.MapDataset.mix(_streams(sites, seed)).batch(batch, drop_remainder=True)
     return Order(positions, max(map(len, sites)) * len(sites) / batch)
 
@@ -54,12 +64,7 @@ def _by_site(dataset, batch, seed):
 def _balanced(dataset, batch, seed):
     members = dataset.of_split('train')
     label = dataset.label[members]
-    if (label < 0).any():
-        raise UserError(f'--config.train.order=balanced: {(label < 0).sum()} exams to learn from have no label: take '
-                        '--config.data.use=labelled')
     classes = [members[label == i] for i in np.unique(label)]
-    if len(classes) < 2:
-        raise UserError('--config.train.order=balanced needs two classes to learn from, and there is one alone')
     most = max(map(len, classes))
     epoch = most * len(classes)
     streams = _streams(classes, seed)

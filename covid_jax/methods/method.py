@@ -28,6 +28,7 @@ class Method(NamedTuple):
                                                further [batch] columns}; a key draws the views of test-time augmentation
     frozen(params)                          -> tree of bool: what the optimizer must not touch; None: nothing
     labelled: whether the loss reads batch['label']
+    scores: those of the loss's scalars that may choose a checkpoint, the highest the best
     """
 
     network: nn.Module
@@ -36,6 +37,7 @@ class Method(NamedTuple):
     predict: Callable
     frozen: Callable = lambda params: None
     labelled: bool = True
+    scores: tuple[str, ...] = ()
 
 
 def row_keys(key, name, draw):
@@ -51,6 +53,13 @@ def dropout_key(key, step):
 def to_float(image):
     """Stored integers (uint8) -> float32 in [0, 1]."""
     return image.astype(jnp.float32) / 255
+
+
+def abstract_batch(config, n):
+    """A batch of n scans, as shapes."""
+    fields = {'label': jnp.int32, 'site': jnp.int32, 'draw': jnp.uint32}
+    return {'image': jax.ShapeDtypeStruct((n, *config.prep.size, 1), jnp.uint8),
+            **{name: jax.ShapeDtypeStruct((n,), dtype) for name, dtype in fields.items()}}
 
 
 def build_network(config, mesh, **compute):

@@ -5,13 +5,14 @@ import os
 from pathlib import Path
 
 from covid_jax import UserError
+from covid_jax.runtime.files import write
 
 # Fields that change nothing of the training: a run may go on with others, and a finished one be evaluated again. Where the
 # data lie is one of them: the digest of the data says whether they are the same.
 FREE = ('data.workers', 'data.store', 'data.root', 'data.exclude', 'data.include', 'train.log_every', 'eval.tta',
         'eval.resamples', 'eval.features')
 # Fields that hold paths, with commas between several. They are kept relative to the folder, which can then be moved.
-PATHS = ('init_from', 'ensemble.runs', 'model.pretrained', 'data.store')
+PATHS = ('init_from', 'ensemble.runs', 'model.pretrained', 'data.store', 'data.root', 'data.exclude', 'data.include')
 BESIDE = ('dataset', 'sites', 'versions')  # what config.json says beside the fields
 
 
@@ -72,15 +73,8 @@ def read(folder):
     return flat | beside
 
 
-def write(path, text):
-    """Writes a file whole: under a temporary name, then renamed."""
-    temporary = Path(path).with_suffix('.tmp')
-    temporary.write_text(text)
-    os.replace(temporary, path)
-
-
 def _each(paths, change):
-    return ','.join(change(path) for path in paths.split(',')) if paths else paths
+    return ','.join(change(path) if path else '' for path in paths.split(','))
 
 
 def _same(name, a, b):

@@ -1,7 +1,6 @@
 """What a run writes while it trains, on the first host alone: metrics.jsonl, TensorBoard events, progress, seconds."""
 
 import json
-import os
 import sys
 import time
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 import rich.progress
 
 from covid_jax import UserError
+from covid_jax.runtime.files import write
 
 
 class Writer:
@@ -20,9 +20,7 @@ class Writer:
 
         path = Path(workdir) / 'metrics.jsonl'
         kept = [line for line in _whole_lines(path) if json.loads(line)['step'] < start]
-        temporary = path.with_suffix('.tmp')
-        temporary.write_text(''.join(kept))
-        os.replace(temporary, path)
+        write(path, ''.join(kept))
         self.file = open(path, 'a')
         self.events = SummaryWriter(str(workdir), purge_step=start if start else None)
 
@@ -94,8 +92,6 @@ def stopwatch(workdir):
     began = time.monotonic()
 
     def save():
-        temporary = path.with_suffix('.tmp')
-        temporary.write_text(json.dumps({'training': round(earlier + time.monotonic() - began, 3)}) + '\n')
-        os.replace(temporary, path)
+        write(path, json.dumps({'training': round(earlier + time.monotonic() - began, 3)}) + '\n')
 
     return save

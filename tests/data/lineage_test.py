@@ -18,6 +18,7 @@ BEFORE = lineage.inherited(lineage.own(SOURCE, list('ABCDE')), 'runs/first')
     (exam('x', 'val', 'bert'), '-', True),  # another scan of a patient that was learnt from
     (exam('x', 'test', 'here/bert'), '-', True),  # as a mix of sources calls the patient
     (exam('x', 'test', 'bert', 'there'), '-', False),  # another hospital's bert
+    (exam('x', 'test', 'bert', 'default'), '-', False),  # or nobody knows whose
     (exam('x', 'train'), 'A', False),  # learnt from twice
     (exam('x', 'test'), 'C', True),  # the checkpoint was chosen on it
     (exam('x', 'val'), 'C', False),  # and may be again
@@ -31,6 +32,22 @@ def test_what_leaks(mine, digest, leak):
             lineage.refuse(found, [mine])
     else:
         lineage.refuse(found, [mine])
+
+
+def test_a_site_without_a_name_is_known_by_a_scan_that_both_have():
+    """Patients 1 of two tables are two people, but one where the tables share a scan; also in a mix, which calls the site and
+    the patient by the table's name."""
+    before = lineage.inherited(lineage.own([exam('s', 'train', '1', 'default'), exam('t', 'test', '2', 'default')],
+                                           ['S', 'T']), 'runs/first')
+    mine = [exam('u', 'test', '1', 'default'), exam('v', 'train', '3', 'default')]
+    assert not lineage.leaks(mine, ['U', 'V'], before)
+    assert lineage.leaks(mine, ['U', 'T'], before) == {'u': 'runs/first'}
+    mixed = [exam('oslo/u', 'test', 'oslo/1', 'oslo'), exam('oslo/v', 'train', 'oslo/3', 'oslo')]
+    assert not lineage.leaks(mixed, ['U', 'V'], before)
+    assert lineage.leaks(mixed, ['U', 'T'], before) == {'oslo/u': 'runs/first'}
+    folders = [exam('covid/0', 'test', 'covid/0', 'default'), exam('v', 'train', '3', 'default')]
+    assert not lineage.leaks(folders, ['U', 'T'], lineage.inherited(lineage.own(
+        [exam('normal/0', 'train', 'normal/0', 'default'), exam('t', 'test', '2', 'default')], ['S', 'T']), 'runs/first'))
 
 
 def test_a_run_knows_all_before_it(tmp_path):
