@@ -17,7 +17,7 @@ def base():
     c.ensemble = {'runs': ''}  # finished runs, or earlier stages, with commas: nothing is trained, they are averaged
     c.init_from = ''  # a run's folder, or an earlier stage: start from its parameters and statistics
     c.init_skip = 'auto'  # modules of the network that start afresh, with commas; auto: the classifier of another task
-    c.allow_leak = False  # True: start from a run that learnt from this one's validation or test patients, and say so
+    c.allow_leak = False  # True: start from a run that learnt from this one's validation or test patients; outputs say so
     c.data = {
         'source': 'phantom',  # see docs/data.md; several, with commas between them, are sites of one data set
         'root': '',  # the folder, or the manifest's CSV file; one for each source, with commas between them

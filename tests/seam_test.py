@@ -124,6 +124,42 @@ def test_a_leak_that_is_wanted_is_said_in_every_output(tmp_path, capsys):
     assert json.loads((tmp_path / 'run' / 'finetune' / 'metrics.json').read_text())['test']['all']['seen_before'] == seen
 
 
+def alone(**fields):
+    """The dummy by itself, on phantoms that the second stage above is tested on."""
+    c = dummy.two_stages()
+    with c.unlocked():
+        del c.pretrain, c.finetune
+        c.stages = ()
+        c.train.epochs = 1.0
+        c.data.phantom.update(train=0, val=0, test=16)
+        c.data.split = 'drawn'
+        c.update_from_flattened_dict(fields)
+    return c
+
+
+def test_a_leak_from_a_finished_run(tmp_path):
+    """Its table of exams says what it learnt from; without one nobody knows, and that is an error too."""
+    experiment.run(alone(), tmp_path / 'first')
+    c = alone(**{'method': 'supervised', 'init_from': str(tmp_path / 'first'), 'data.split': 'source', 'data.phantom.train': 8})
+    with pytest.raises(UserError, match='16 test exams are of patients that .*/first learnt from'):
+        experiment.run(c, tmp_path / 'second')
+    c.init_from, c.model.pretrained = '', str(tmp_path / 'first')
+    with pytest.raises(UserError, match='16 test exams are of patients that .*/first learnt from'):
+        experiment.run(c, tmp_path / 'second')
+    (tmp_path / 'first' / 'exams.csv').unlink()
+    with pytest.raises(UserError, match='first holds no exams.csv, so nobody knows what it learnt from'):
+        experiment.run(c, tmp_path / 'second')
+    assert not (tmp_path / 'second' / 'checkpoints').exists()
+
+
+def test_the_last_checkpoint_may_be_the_one_that_counts(tmp_path):
+    c = dummy.two_stages()
+    c.train.epochs, c.eval.select = 2.0, 'last'
+    experiment.run(c, tmp_path / 'run')
+    steps = {int(p.name) for p in (tmp_path / 'run' / 'finetune' / 'checkpoints').iterdir() if p.name.isdigit()}
+    assert steps == {4}
+
+
 def test_the_score_may_be_a_scalar_of_the_loss(tmp_path):
     """Judged by its own loss on val by default, or by another of its scalars; with patience it ends when that no longer rises."""
     c = dummy.two_stages()

@@ -75,7 +75,7 @@ def refuse(found: dict[str, str], exams: list[Exam]) -> None:
     told = ' and '.join(f'{count} {split}' for split, count in counts.items() if count)
     first = next(iter(found))
     raise UserError(f'{told} exams are of patients that {found[first]} learnt from or chose its checkpoint on, one is {first}: '
-                    'give both the same splits, or set --config.allow_leak=True, and every output will say so')
+                    'give both the same splits, or set --config.allow_leak=True, and tables, plots, metrics and predictions will say so')
 
 
 def write(folder: str | Path, table: list[Row]) -> None:

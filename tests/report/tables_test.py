@@ -1,0 +1,49 @@
+"""What the tables of a run say: of which split, group and site they are, and what they leave out."""
+
+import re
+
+import numpy as np
+
+from covid_jax import evaluate
+from covid_jax.data.exams import Exam
+from covid_jax.predictions import Predictions
+from covid_jax.report import tables
+
+
+def metrics(rows):
+    """Of (split, site, label, probability of covid)."""
+    exams = [Exam(f'e{i}', f'p{i}', site, 'x', split, '') for i, (split, site, *_) in enumerate(rows)]
+    p = np.array([row[3] for row in rows])
+    return evaluate.all_metrics(Predictions(('noncovid', 'covid'), exams, np.array([row[2] for row in rows]),
+                                            np.stack([1 - p, p], 1)))
+
+
+ONE = [('val', 'oslo', 0, 0.1), ('val', 'rome', 1, 0.9), ('test', 'oslo', 0, 0.2), ('test', 'oslo', 1, 0.7)]
+TWO = [*ONE, ('test', 'rome', 0, 0.8), ('test', 'rome', 1, 0.6)]
+
+
+def shown(capsys, results, tmp_path):
+    tables.show(results, tmp_path)
+    return ' '.join(capsys.readouterr().out.split())
+
+
+def test_a_split_of_one_site_alone_says_so(capsys, tmp_path):
+    out = shown(capsys, {'': {'.': metrics(ONE)}}, tmp_path)
+    assert 'test, of oslo alone, positive class covid' in out and 'test, site oslo, positive class covid' in out
+
+
+def test_sites_are_shown_apart(capsys, tmp_path):
+    """By hand: accuracy 3 of 4, all of oslo, half of rome."""
+    out = shown(capsys, {'': {'.': metrics(TWO)}}, tmp_path)
+    assert 'alone' not in out
+    tables_of = [out.index(f'test{group}, positive') for group in ('', ', site oslo', ', site rome')]
+    assert tables_of == sorted(tables_of)
+    accuracy = re.findall(r'accuracy \S+ (\d\.\d+)', out)
+    assert accuracy == ['0.750', '1.000', '0.500']
+
+
+def test_a_stage_that_answers_nothing_has_no_row(capsys, tmp_path):
+    out = shown(capsys, {'pretrain': {'pretrain': {}}, 'probe': {'probe': metrics(ONE)}, 'fine': {'fine': metrics(TWO)}}, tmp_path)
+    assert 'pretrain' not in out.split('predictions, metrics and plots')[0] and 'probe' in out and 'fine' in out
+    out = shown(capsys, {'pretrain': {'pretrain': {}}}, tmp_path)
+    assert 'nothing was evaluated' in out
