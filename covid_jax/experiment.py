@@ -138,13 +138,13 @@ def part_of(config, folder, stage, fold, seed):
 
 
 def part_folder(config, c, stage, fold, seed):
-    """stage/fold0/seed0, without fold and seed where there is one of each, and without either where the stage has one alone."""
-    several = config.folds > 1 or config.seeds > 1
-    once = {name: c[name] == 1 < config[name] for name in ('folds', 'seeds')}
+    """stage/fold0/seed0; stage alone where it has one of each, and without what it has one of where the config has several."""
+    if c.folds == c.seeds == 1:
+        return Path(stage)
     names = [stage]
-    if several and not once['folds']:
+    if c.folds == config.folds:
         names.append(f'fold{fold}')
-    if several and not once['seeds']:
+    if c.seeds == config.seeds:
         names.append(f'seed{seed}')
     return Path(*names)
 

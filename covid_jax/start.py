@@ -60,7 +60,7 @@ def begin(config, folder) -> Run:
     """
     run = build(config, folder)
     workdir.check(workdir.fields(run.config), folder, defaults(run.config.method))
-    if warm.from_file(run.config):
+    if warm.from_file(run.config) and not warm.begun(folder):
         pretrained.find(run.config.model.pretrained, run.config.model.name)
     return run
 

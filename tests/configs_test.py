@@ -30,7 +30,6 @@ def test_every_row_builds_and_its_step_is_traced(file, row):
     config = runpy.run_path(str(ROOT / 'configs' / f'{file}.py'))['get_config'](row)
     for part in trainings(config).values():
         run = start.begin(part, '/nowhere')
-        start.trace(run)
         c, method = run.config, run.method
         tx = optim.make(c.train, 10)
         batch, key = abstract_batch(c, c.train.batch), jax.random.key(0)

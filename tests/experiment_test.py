@@ -72,7 +72,7 @@ def test_a_stage_of_one_fold_and_seed_is_done_once_and_found_by_all():
     sources = {str(part.folder): part.config.init_from for part in experiment.parts(c, 'w')}
     assert sources['folded/fold1'] == 'w/once' and sources['all/fold1/seed0'] == 'w/folded/fold1'
     c.folds = 1
-    assert folders(c) == ['once', 'folded/fold0', 'all/fold0/seed0', 'all/fold0/seed1']
+    assert folders(c) == ['once', 'folded', 'all/fold0/seed0', 'all/fold0/seed1']
     c.folds, c.seeds = 1, 1
     assert folders(c) == ['once', 'folded', 'all']
     c.once.folds = 3

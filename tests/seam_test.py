@@ -114,7 +114,7 @@ def test_a_leak_that_is_wanted_is_said_in_every_output(tmp_path, capsys):
     c.allow_leak = True
     c.train.epochs = 1.0
     c.pretrain.data.phantom.update(seed=0, train=0, val=0, test=16)  # of the seed of the second stage's tests
-    c.pretrain.data.split = 'drawn'
+    c.pretrain.data.update(split='drawn', val=0.0, test=0.0)
     results = experiment.run(c, tmp_path / 'run')
     seen = results['finetune']['test']['all']['seen_before']
     assert seen['value'] == 4 and 'learnt from' in seen['reason']
@@ -132,7 +132,7 @@ def alone(**fields):
         c.stages = ()
         c.train.epochs = 1.0
         c.data.phantom.update(train=0, val=0, test=16)
-        c.data.split = 'drawn'
+        c.data.update(split='drawn', val=0.0, test=0.0)
         c.update_from_flattened_dict(fields)
     return c
 
@@ -153,11 +153,11 @@ def test_a_leak_from_a_finished_run(tmp_path):
 
 
 def test_the_last_checkpoint_may_be_the_one_that_counts(tmp_path):
-    c = dummy.two_stages()
-    c.train.epochs, c.eval.select = 2.0, 'last'
+    c = alone(**{'method': 'supervised', 'eval.select': 'last', 'train.epochs': 3.0, 'data.val': 0.5})
     experiment.run(c, tmp_path / 'run')
-    steps = {int(p.name) for p in (tmp_path / 'run' / 'finetune' / 'checkpoints').iterdir() if p.name.isdigit()}
-    assert steps == {4}
+    assert [row['step'] for row in rows(tmp_path / 'run') if 'val/macro_f1' in row] == [0, 1, 2]
+    steps = {int(p.name) for p in (tmp_path / 'run' / 'checkpoints').iterdir() if p.name.isdigit()}
+    assert steps == {3}
 
 
 def test_the_score_may_be_a_scalar_of_the_loss(tmp_path):

@@ -153,9 +153,12 @@ def test_a_finished_run_is_opened_again(source, tmp_path):
 def test_a_run_of_the_same_method_carries_all_that_the_method_trains(tmp_path):
     """CMC's projector and sigmas too, and the statistics; another method takes the network alone."""
     c = small_config('model4,size=small')
-    c.train.epochs, c.eval.tta = 1.0, 0
-    experiment.run(c, tmp_path / 'first')
-    trained = checkpoint.read(tmp_path / 'first')[1]
+    run = start.begin(c, tmp_path / 'first')
+    state, _ = warm.initial_state(run, 2.0, jax.random.key(0))
+    start.workdir.keep(start.workdir.fields(run.config), run.folder, dataset='x')
+    with checkpoint.manager(run.folder / 'checkpoints') as checkpoints:
+        checkpoint.save(checkpoints, jax.tree.map(lambda x: x + 1, state))
+    trained = checkpoint.read(run.folder)[1]
     c.init_from = str(tmp_path / 'first')
     state, _ = warm.initial_state(start.begin(c, tmp_path / 'second'), 2.0, jax.random.key(9), lambda line: None)
     assert {'network', 'projector', 'log_sigma'} == state.params.keys()

@@ -27,7 +27,7 @@ def make(dataset, kind, batch, seed):
     UserError for another kind, and where train does not allow it.
     """
     members = dataset.of_split('train')
-    check(kind, batch, [dataset.exams[i].site for i in members], dataset.label[members])
+    check(kind, batch, [dataset.sites[i] for i in dataset.site[members]], dataset.label[members])
     return ORDERS[kind](dataset, batch, seed)
 
 

@@ -37,7 +37,7 @@ def test_what_leaks(mine, digest, leak):
 def test_a_site_without_a_name_is_known_by_a_scan_that_both_have():
     """Patients 1 of two tables are two people, but one where the tables share a scan; also in a mix, which calls the site and
     the patient by the table's name."""
-    before = lineage.inherited(lineage.own([exam('s', 'train', '1', 'default'), exam('t', 'test', '2', 'default')],
+    before = lineage.inherited(lineage.own([exam('s', 'train', '1', 'default'), exam('t', 'train', '2', 'default')],
                                            ['S', 'T']), 'runs/first')
     mine = [exam('u', 'test', '1', 'default'), exam('v', 'train', '3', 'default')]
     assert not lineage.leaks(mine, ['U', 'V'], before)
@@ -47,7 +47,7 @@ def test_a_site_without_a_name_is_known_by_a_scan_that_both_have():
     assert lineage.leaks(mixed, ['U', 'T'], before) == {'oslo/u': 'runs/first'}
     folders = [exam('covid/0', 'test', 'covid/0', 'default'), exam('v', 'train', '3', 'default')]
     assert not lineage.leaks(folders, ['U', 'T'], lineage.inherited(lineage.own(
-        [exam('normal/0', 'train', 'normal/0', 'default'), exam('t', 'test', '2', 'default')], ['S', 'T']), 'runs/first'))
+        [exam('normal/0', 'train', 'normal/0', 'default'), exam('t', 'train', '2', 'default')], ['S', 'T']), 'runs/first'))
 
 
 def test_a_run_knows_all_before_it(tmp_path):

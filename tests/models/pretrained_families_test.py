@@ -7,16 +7,13 @@ from functools import partial
 
 import jax
 import numpy as np
-import optax
 import pytest
-from ml_collections import ConfigDict
+from conftest import small_config
 from scipy.signal import correlate
 from weights import write_safetensors
 
-from covid_jax import UserError
+from covid_jax import UserError, start, warm
 from covid_jax.models import network, pretrained
-from covid_jax.runtime.state import create
-from covid_jax.train import start_from_weights
 
 # their name at timm, at torchvision, shape; the first convolution is of colours, the classifier of 5 classes
 NORM = ('weight', 'bias', 'running_mean', 'running_var')
@@ -257,13 +254,12 @@ def test_a_missing_file_says_where_one_is_usually_found(tmp_path, name, places):
 
 
 def test_a_training_state_without_statistics_starts_from_a_file(tmp_path):
-    net = network('_VGGTiny')(classes=2, taps=1)
-    variables = jax.jit(net.init)(jax.random.key(0), np.zeros((1, 16, 24, 1), 'f'))
-    state = create({'network': variables['params']}, {}, optax.sgd(0.1))
-    model = ConfigDict({'name': '_VGGTiny', 'inflate': 'mean', 'pretrained': str(tmp_path / 'vgg.safetensors')})
+    c = small_config('baseline,size=small')
+    c.model.name, c.prep.size = '_VGGTiny', (1, 16, 24)
+    c.model.pretrained = str(tmp_path / 'vgg.safetensors')
     with pytest.raises(UserError, match='there is no file .*vgg.safetensors'):
-        start_from_weights(model, tmp_path, state)
+        start.begin(c, tmp_path / 'run')
     write_safetensors(tmp_path / 'vgg.safetensors', drawn(VGG))
-    state = start_from_weights(model, tmp_path, state)
+    state, _ = warm.initial_state(start.begin(c, tmp_path / 'run'), 1.0, jax.random.key(0))
     np.testing.assert_array_equal(state.params['network']['conv3']['bias'], drawn(VGG)['features.3.bias'])
-    assert state.state == {} and 'features.0.weight' in (tmp_path / 'pretrained.txt').read_text()
+    assert state.state == {'network': {}} and 'features.0.weight' in (tmp_path / 'run' / 'pretrained.txt').read_text()

@@ -110,7 +110,7 @@ def test_a_write_that_fails_leaves_the_seconds_before(clock, tmp_path, monkeypat
     def fail(*paths):
         raise OSError('the disk is full')
 
-    monkeypatch.setattr(writers.os, 'replace', fail)
+    monkeypatch.setattr('os.replace', fail)
     clock.now += 30
     with pytest.raises(OSError):
         save()
