@@ -23,7 +23,7 @@ def base():
         'root': '',  # the folder, or the manifest's CSV file; one for each source, with commas between them
         'exclude': '',  # a text file of ids that are left out, one a line
         'include': '',  # a text file of ids: of the train split these alone are learnt from
-        'use': 'auto',  # what of the train split is learnt from: labelled | all | classes, with commas; auto: as the method does
+        'use': 'auto',  # what of train is learnt from: labelled | all | classes, with commas; auto: what the method can read
         'classes': ('noncovid|non-covid|non_covid|normal|healthy|pneumonia|cap|cp', 'covid|covid-19|covid19|ncp'),
         'split': 'auto',  # source: what the sources name is kept | drawn: it is ignored | auto: source, but drawn in folds
         'val': 0.2,  # share of patients, where the source names no val split

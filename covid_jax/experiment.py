@@ -16,7 +16,7 @@ from covid_jax.report import tables
 from covid_jax.runtime import files, workdir
 from covid_jax.train import train_and_evaluate
 
-REFERENCES = ('init_from', 'ensemble.runs')  # fields that name earlier stages, or folders of runs, with commas between several
+REFERENCES = ('init_from', 'ensemble.runs')  # fields that name earlier stages, or folders of runs, with commas
 
 
 class Part(NamedTuple):
@@ -128,10 +128,11 @@ def part_of(config, folder, stage, fold, seed):
     here = part_folder(config, c, stage, fold, seed)
     for name in REFERENCES:
         runs = [run.strip() for run in configs.get(c, name).split(',')]
-        found = [_earlier(config, folder, c, stage, run, fold, seed) if stage and run in config.stages else run for run in runs]
-        if name == 'ensemble.runs' and not stage:  # of finished runs, the parts of the same fold and seed
-            found = [str(Path(run, here)) if run else '' for run in found]
-        configs.put(c, name, ','.join(found))
+        if stage:
+            runs = [_earlier(config, folder, c, stage, run, fold, seed) if run in config.stages else run for run in runs]
+        elif name == 'ensemble.runs':  # of finished runs, the parts of the same fold and seed
+            runs = [str(Path(run, here)) if run else '' for run in runs]
+        configs.put(c, name, ','.join(runs))
     c.update({'stages': (), 'seeds': 1, 'seed': seed, 'fold': fold})
     c.data.store = c.data.store or str(folder / 'store')
     return Part(stage, fold, seed, here, c)

@@ -42,8 +42,10 @@ def train_and_evaluate(run, survey, before=(), say=print):
     """Trains one network and evaluates it; goes on where an earlier call with the same folder was stopped.
 
     run: as from start.begin. survey: of its data, as from pipeline.survey, which start.check_survey passes. before: what the
-    runs before it learnt from, as from lineage.inherited. say: is called with each line that a user should know. Returns {split: {group: {metric: {value,
-    low, high, n}}}}, empty where the method does not classify; None on all hosts but the first.
+    runs before it learnt from, as from lineage.inherited. say: is called with each line that a user should know.
+
+    Returns {split: {group: {metric: {value, low, high, n}}}}, empty where the method does not classify; None on all hosts but
+    the first.
     """
     config, folder = run.config, run.folder
     first = jax.process_index() == 0
@@ -60,7 +62,8 @@ def train_and_evaluate(run, survey, before=(), say=print):
         if latest is not None:
             state = checkpoint.restore(checkpoints, latest, state)
         if first:  # after the start: one that fails must not claim the folder
-            workdir.keep(workdir.fields(config), folder, dataset=survey.digest, sites=list(dataset.sites), versions=start.versions())
+            workdir.keep(workdir.fields(config), folder, dataset=survey.digest, sites=list(dataset.sites),
+                         versions=start.versions())
             evaluate.write_quarantine(folder, dataset.broken)
             lineage.write(folder, [*lineage.own(dataset.exams, dataset.hashes), *before])
             overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)

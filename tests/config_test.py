@@ -32,7 +32,8 @@ def test_a_stage_follows_the_config_but_for_its_overrides():
 def test_a_stage_of_another_method_has_its_section_alone():
     c = small_config()
     with c.unlocked():
-        config.set_stages(c, {'probe': {'method': 'supervised', 'supervised': {'frozen': True}}, 'plain': {'method': 'supervised'}})
+        config.set_stages(c, {'probe': {'method': 'supervised', 'supervised': {'frozen': True}},
+                              'plain': {'method': 'supervised'}})
     assert c.probe.method == 'supervised' and c.probe.supervised.frozen is True and 'cmc' not in c.probe
     assert 'cmc' in c and c.method == 'cmc'
     assert methods.resolve(c.plain).supervised.frozen is False  # the method's own value

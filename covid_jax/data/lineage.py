@@ -15,7 +15,7 @@ from covid_jax.runtime.files import write_csv
 
 COLUMNS = ('id', 'patient', 'site', 'split', 'label', 'hash', 'run')
 NAMELESS = 'default'  # the site of exams whose source names none
-LEARNT = {'train': ('val', 'test'), 'val': ('test',)}  # a split of an earlier run -> ours that may not hold the same patients
+LEARNT = {'train': ('val', 'test'), 'val': ('test',)}  # a split of an earlier run -> ours that must not share its patients
 
 
 class Row(NamedTuple):
@@ -75,7 +75,7 @@ def refuse(found: dict[str, str], exams: list[Exam]) -> None:
     told = ' and '.join(f'{count} {split}' for split, count in counts.items() if count)
     first = next(iter(found))
     raise UserError(f'{told} exams are of patients that {found[first]} learnt from or chose its checkpoint on, one is {first}: '
-                    'give both the same splits, or set --config.allow_leak=True, and tables, plots, metrics and predictions will say so')
+                    'give both the same splits, or set --config.allow_leak=True, and the results will say so')
 
 
 def write(folder: str | Path, table: list[Row]) -> None:
@@ -91,7 +91,7 @@ def read(folder: str | Path) -> list[Row]:
     """The rows of folder/exams.csv. UserError where there is none, or another table."""
     path = Path(folder) / 'exams.csv'
     if not path.is_file():
-        raise UserError(f'{folder} holds no exams.csv, which says what it learnt from: give the folder of a run of this version')
+        raise UserError(f'{folder} holds no exams.csv, which says what it learnt from: give the folder of a finished run')
     with blame(path), path.open(newline='', encoding='utf-8') as f:
         header, *table = list(csv.reader(f)) or [[]]
         if tuple(header) != COLUMNS or any(len(row) != len(COLUMNS) for row in table):
