@@ -84,8 +84,9 @@ def check_config(argv):
                             f'{", ".join(trained)})')
         if field not in known:
             last = {k.split('.')[-1]: k for k in known}
-            close = (difflib.get_close_matches(field, known, 1)
-                     or [last[k] for k in difflib.get_close_matches(field.split('.')[-1], last, 1)])
+            name = field.split('.')[-1]
+            close = [last[name]] if name in last else difflib.get_close_matches(field, known, 1)
+            close = close or [last[k] for k in difflib.get_close_matches(name, last, 1)]
             raise UserError(f'no field --config.{field}' + (f': did you mean --config.{close[0]}?' if close else ''))
 
 

@@ -200,6 +200,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(root, uninterrupted, tmp_pa
     (['--config.data.root=scans'], '--config.data.source'),
     (['--config.train.lrr=1'], 'no field --config.train.lrr: did you mean --config.train.lr'),
     (['--config.epochs=1'], 'did you mean --config.train.epochs'),
+    (['--config.method.depth=6'], 'did you mean --config.views.depth'),
     (['--config.train.lr=fast'], 'train.lr'),
     (['--config.train.batch=9'], 'even'),
     (['--config.method=cmcc'], 'cmc|supervised'),

@@ -21,8 +21,11 @@ def show(results, folder):
     if len(answered) > 1 and split:
         _show_stages(console, answered, split)
     if split and all(last.values()):
-        for group in next(iter(last.values()))[split]:
-            _show_group(console, last, split, group)
+        groups = next(iter(last.values()))[split]
+        sites = [group for group in groups if group.startswith('site ')]
+        for group in groups:
+            if sites != [group]:  # of one site alone: its table is that of all
+                _show_group(console, last, split, group)
     elif not answered:
         console.print('nothing was evaluated: there is no val and no test split, or no part classifies')
     console.print(f'predictions, metrics and plots: {", ".join(str(folder / part) for part in last)}', soft_wrap=True)
