@@ -55,6 +55,7 @@ def get_config(arg=''):
         'mixup': 0.5,  # Beta(a, a) of the mixing weight; 0: no mixup
         'projection': 128,
     }
+    c.supervised = {'frozen': False}  # of the baseline, and of --config.method=supervised
     c.views.depth = 64
     if small:
         c.train.epochs = 12.0
@@ -70,8 +71,6 @@ def get_config(arg=''):
         if authors:
             raise UserError("encoder=authors: the baseline is not in the authors' code")
         c.method = 'supervised'
-        del c.cmc
-        c.supervised = {'frozen': False}
         c.views.depth = 20 if small else 64
         c.model.name = SMALL['ResNet50GRU'] if small else 'ResNet50GRU'
         if not small:

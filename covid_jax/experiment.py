@@ -174,7 +174,8 @@ def prepare_trainings(todo, folder, say):
     for run in runs.values():
         source = warm.source_run(run.config)
         if source and os.path.normpath(source) not in planned and not warm.begun(run.folder) and not warm.begun(source):
-            raise UserError(f'{source} is to be started from and holds no checkpoint: give the folder of a finished run')
+            what = 'holds no checkpoint' if Path(source).is_dir() else 'is no folder'
+            raise UserError(f'{source} is to be started from and {what}: give the folder of a finished run')
     traced = set()
     for run in runs.values():
         if (shape := _traced_fields(run)) not in traced:

@@ -74,9 +74,12 @@ def _of_run(run, params, state, say):
     theirs = workdir.read(source) or {}
     _, saved = checkpoint.read(source)
     wanted = params if theirs.get('method') == config.method else {'network': params['network']}
-    found, kept = checkpoint.put(saved, {'params': wanted, 'state': {'network': state['network']}}, skipped(config, theirs))
+    skip = skipped(config, theirs)
+    found, kept = checkpoint.put(saved, {'params': wanted, 'state': {'network': state['network']}}, skip)
     fresh = [name.removeprefix('params/') for name in kept] + sorted(params.keys() - wanted.keys())
     say(f'started from {source}; freshly initialised: {", ".join(fresh) or "nothing"}')
+    if skip and config.init_skip == 'auto':
+        say('its classifier is of another method or of other classes: --config.init_skip="" would carry it')
     differ = [name for name, value in workdir.fields(config).items()
               if name.startswith('prep.') and theirs.get(name, value) != value]
     if differ:

@@ -43,8 +43,8 @@ def test_overrides_of_what_is_not_there():
     c = small_config()
     with pytest.raises(KeyError, match='epoch'):
         config.stage(c, {'train': {'epoch': 3}})
-    with pytest.raises(KeyError, match='supervised'):
-        config.stage(c, {'supervised': {'frozen': True}})  # a section of another method than the stage's
+    with pytest.raises(KeyError, match='rubik'):
+        config.stage(c, {'rubik': {'mask': True}})  # a section of another method than the stage's
     for name in ('model', 'seed', 'cmc'):
         with pytest.raises(UserError, match=f"may not be called '{name}'"), c.unlocked():
             config.set_stages(c, {name: {}})

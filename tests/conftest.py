@@ -46,8 +46,7 @@ def small_config(arg=''):
         c.data.workers = 1
         c.prep.size = (8, 16, 16)
         c.views.depth = 6
-        if c.method == 'cmc':
-            c.cmc.projection = 8
+        c.cmc.projection = 8
         c.model.name = '_ResNeStTiny'
         c.train.update(epochs=4.0, batch=8)
         c.eval.update(tta=2, resamples=20)

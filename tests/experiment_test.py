@@ -104,7 +104,7 @@ def test_one_cannot_start_from_several():
 def test_a_source_that_is_none_is_said_before_anything_is_read(tmp_path):
     c = small_config()
     c.init_from = str(tmp_path / 'nowhere')
-    with pytest.raises(UserError, match='nowhere is to be started from and holds no checkpoint'):
+    with pytest.raises(UserError, match='nowhere is to be started from and is no folder'):
         experiment.run(c, tmp_path / 'run')
     assert not [*tmp_path.iterdir()]
 
