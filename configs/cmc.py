@@ -2,7 +2,7 @@
 
     python -m covid_jax.main --config=configs/cmc.py
 
-trains model4,size=small on the phantom: about 5 minutes on 2 CPU cores, measured in docs/results.md. A row of the paper's
+trains model4,size=small on the phantom: about 6 minutes on 2 CPU cores, measured in docs/results.md. A row of the paper's
 tables at full scale, on your copy of COV19-CT-DB (or CC-CCII for cccii), from ImageNet weights as the paper starts, here on
 8 chips of a TPU v5e, which hold one scan each (docs/scaling.md):
 

@@ -15,7 +15,8 @@ from covid_jax.runtime import optim, state
 ROOT = Path(__file__).parents[1]
 CMC = runpy.run_path(str(ROOT / 'configs' / 'cmc.py'))
 ROWS = [(path.stem, f'{row},size={size}') for path in sorted((ROOT / 'configs').glob('*.py'))
-        for row in runpy.run_path(str(path))['ROWS'] for size in ('full', 'small')]
+        for row in runpy.run_path(str(path))['ROWS'] for size in ('full', 'small')
+        if row != 'model5']  # its trainings are three of the other rows, as a test below says
 ROWS += [('cmc', f'{row},encoder=authors') for row in ('model1', 'model4')]
 
 

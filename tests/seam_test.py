@@ -76,7 +76,7 @@ def test_every_patient_is_tested_once_over_the_folds(whole):
     assert len(set.union(*tested)) == sum(map(len, tested)) == 24
 
 
-@pytest.mark.parametrize('moment', [('pretrain', 2), ('finetune/fold1/seed0', 2)])
+@pytest.mark.parametrize('moment', [pytest.param(('pretrain', 2), marks=pytest.mark.slow), ('finetune/fold1/seed0', 2)])
 def test_killed_in_the_middle_of_a_stage_and_resumed(root, whole, tmp_path, moment):
     """The same bytes as the run that was never killed, of every part."""
     stage, steps = moment
