@@ -200,11 +200,11 @@ def prepare_trainings(todo, folder, say):
 def _before(run, planned=None):
     """What the runs before this one learnt from, as exams.csv has it: its own, once it has begun, or that of the run that it
     starts from. planned: {folder: rows} of runs that may be yet to be trained."""
+    if warm.begun(run.folder):  # its source may be gone by now
+        return [row for row in lineage.read(run.folder) if row.run]
     source = warm.source_run(run.config)
     if not source:
         return []
-    if warm.begun(run.folder):
-        return [row for row in lineage.read(run.folder) if row.run]
     if Path(source, 'exams.csv').exists():
         return lineage.inherited(lineage.read(source), source)
     if planned and os.path.normpath(source) in planned:
