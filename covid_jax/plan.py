@@ -65,7 +65,9 @@ class Plan:
 
 def make(run):
     """The Plan of a run's step, as start.build has it: on this host's devices, or on those of a TPU slice that is not there."""
-    config, method, mesh = run.config, run.method, run.mesh
+    config = run.config
+    method = run.method
+    mesh = run.mesh
     device = mesh.devices.flat[0]
     train, step = abstract_step(config, method, mesh)
     params = jax.tree.leaves(train.params)

@@ -69,7 +69,8 @@ class Predictions(NamedTuple):
         members = {}
         for i, exam in enumerate(self.exams):
             members.setdefault((exam.split, exam.patient), []).append(i)
-        whole, torn = [], []
+        whole = []
+        torn = []
         for (_, patient), rows in members.items():
             labels = set(self.label[rows].tolist()) - {-1}
             if len(labels) > 1:
@@ -124,7 +125,9 @@ def read(path: str | Path, names: tuple[str, ...]) -> Predictions:
     more = columns[len(wanted):]
     if columns[:len(wanted)] != wanted or any(name.startswith('p_') for name in more):
         raise UserError(f'{path} has the columns {",".join(columns) or "of nothing"}, and these classes {",".join(wanted)}')
-    exams, label, numbers = [], [], []
+    exams = []
+    label = []
+    numbers = []
     seen = set()
     for line, row in enumerate(rows, 2):
         try:

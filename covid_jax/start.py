@@ -144,7 +144,8 @@ def defaults(method):
 def trace(run):
     """UserError where the network does not take the run's scans, by tracing a step of training and of evaluation; for a score
     or a module that the method does not have; and for a file of weights that does not fit."""
-    config, method = run.config, run.method
+    config = run.config
+    method = run.method
     key = jax.eval_shape(jax.random.key, 0)
     params, state = jax.eval_shape(method.init, key, abstract_batch(config, 1))
     jax.eval_shape(method.loss, params, state, abstract_batch(config, config.train.batch), key, 0)

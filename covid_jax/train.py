@@ -47,7 +47,8 @@ def train_and_evaluate(run, survey, before=(), say=print):
     Returns {split: {group: {metric: {value, low, high, n}}}}, empty where the method does not classify; None on all hosts but
     the first.
     """
-    config, folder = run.config, run.folder
+    config = run.config
+    folder = run.folder
     first = jax.process_index() == 0
     dataset = pipeline.prepare(survey, config.data.store or folder / 'store', config.data.workers, say)
     start.check_sites(config, dataset.exams, say)  # again: a site may have lost all its scans
@@ -93,7 +94,8 @@ def announce(run, dataset, say):
 
 def loop(session, step, state, asked):
     """Steps until the last, with validation and a checkpoint every `eval_every`; Interrupted after a saved stop."""
-    run, config = session.run, session.run.config
+    run = session.run
+    config = run.config
     hosts = jax.process_index(), jax.process_count()
     first = hosts[0] == 0
     done = int(state.step)
@@ -160,7 +162,8 @@ def validate(session, state):
     Selected is a metric of the validation split (macro F1 by default, where the method classifies), the lowest 'loss' there
     (the default of other methods), or the highest of a scalar of the loss that the method names in `scores`.
     """
-    run, dataset = session.run, session.dataset
+    run = session.run
+    dataset = session.dataset
     if not len(dataset.of_split('val')):
         return None, {}
     metrics = {}
@@ -183,11 +186,13 @@ def val_losses(session, state):
     """{scalar: mean} of the loss over whole batches of the validation split, the same views each time; a split of less than a
     batch fills one with repeats. Exams that the loss cannot judge are left out: of a site that is not trained on, and without
     a label where it reads labels. Empty where none is left."""
-    run, dataset = session.run, session.dataset
+    run = session.run
+    dataset = session.dataset
     trained = {e.site for e in dataset.exams if e.split == 'train'}
     judged = dataset._replace(exams=[e if e.site in trained and (e.label or not run.method.labelled) else e._replace(split='')
                                      for e in dataset.exams])
-    n, batch = len(judged.of_split('val')), run.config.train.batch
+    n = len(judged.of_split('val'))
+    batch = run.config.train.batch
     if not n:
         return {}
     whole = max(1, n // batch)
@@ -203,7 +208,8 @@ def val_losses(session, state):
 
 def report(session, state, leaks):
     """Evaluates val and test and leaves all that a run leaves of it. Returns the metrics, as train_and_evaluate does."""
-    run, config = session.run, session.run.config
+    run = session.run
+    config = run.config
     splits = ('val', 'test', 'train') if config.eval.features else ('val', 'test')
     key = jax.random.fold_in(session.key, 2)
     answers = evaluate.collect(run, session.predict, state, session.dataset, splits, key)

@@ -34,7 +34,8 @@ def begun(folder) -> bool:
 def initial_state(run, steps_per_epoch, key, say=print):
     """The training state before its first step, replicated on the mesh, and the optimizer. Where the config names a run or a
     file of weights, the network starts from it; from a run of the same method, all that it has of that name and shape."""
-    config, method = run.config, run.method
+    config = run.config
+    method = run.method
     batch = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract_batch(config, 1))
     where = replicated(run.mesh)
     init = jax.jit(lambda k, start=None: method.init(k, batch, start), out_shardings=where)

@@ -59,7 +59,8 @@ def leaks(exams: list[Exam], hashes: list[str], before: list[Row]) -> dict[str, 
                     known.setdefault((split, site, *names), row.run)
     found = {}
     for exam, digest in zip(exams, hashes, strict=True):
-        patient, place = exam.patient, (exam.split, exam.site)
+        patient = exam.patient
+        place = exam.split, exam.site
         keys = (exam.split, digest), (*place, patient, ''), (*place, '', patient), (*place, _alone(patient), '')
         seen = next((known[key] for key in keys if key in known), None)
         if seen is not None:

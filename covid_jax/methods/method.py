@@ -86,7 +86,8 @@ def init_network(net, key, batch):
 def training_view(config):
     """(key, volume) -> view, the law that config.views names, of as many slices as it says; a scan of one slice has views of
     one. UserError where a prepared scan has fewer slices."""
-    depth, slices = config.views.depth, config.prep.size[0]
+    depth = config.views.depth
+    slices = config.prep.size[0]
     if not 0 <= depth <= slices and slices > 1:
         raise UserError(f'--config.views.depth={depth} must be from 1 to the depth of a prepared scan, {slices}, or 0 for all')
     return views.train_view(config.views.name, min(depth, slices))

@@ -19,7 +19,8 @@ def field(rng, size, knots):
 
 def _oval(x, y):
     """A radius whose level sets are between an ellipse and a rounded box."""
-    x, y = x * x, y * y
+    x = x * x
+    y = y * y
     return 0.6 * np.sqrt(x + y) + 0.4 * np.sqrt(np.sqrt(x * x + y * y))
 
 
@@ -29,18 +30,21 @@ def anatomy(rng, size, table=True):
     table: whether the patient lies on one.
     """
     half = rng.uniform(140, 190)
-    length, aspect = half * rng.uniform(1.15, 1.45), rng.uniform(0.62, 0.78)
+    length = half * rng.uniform(1.15, 1.45)
+    aspect = rng.uniform(0.62, 0.78)
     fov = half * rng.uniform(2.15, 2.65)
     spacing = (length * rng.uniform(1.05, 1.25) / size[0], fov / size[1], fov / size[2])
     z, y, x = np.ogrid[tuple(slice(n) for n in size)]
     z = z * spacing[0] - length * rng.uniform(0.0, 0.1)
     y = (y - size[1] / 2) * spacing[1] - fov * rng.uniform(-0.05, 0.05) + 5 * field(rng, size, (3, 3, 3))
     x = (x - size[2] / 2) * spacing[2] - fov * rng.uniform(-0.05, 0.05) + 5 * field(rng, size, (3, 3, 3))
-    fat, muscle = rng.uniform(8, 24), rng.uniform(12, 20)
+    fat = rng.uniform(8, 24)
+    muscle = rng.uniform(12, 20)
     wide = half * (1 - 0.12 * np.exp(-np.maximum(z, 0) / (0.25 * length)))
     skin = (1 - _oval(x / wide, y / (aspect * wide))) * half * aspect
     taper = np.sqrt(1 - (1 - np.clip(z / (0.5 * length), 0.02, 1))**2)
-    across, deep = (wide - fat - muscle) * taper, (aspect * wide - fat - muscle) * taper
+    across = (wide - fat - muscle) * taper
+    deep = (aspect * wide - fat - muscle) * taper
     cavity = (1 - _oval(x / across, (y - 10 * (1 - taper)) / deep)) * deep
     depth = np.minimum(cavity, _below(rng, z, y, x, across, deep, length))
     spine = np.sqrt(x**2 + (y - (deep - 14) * (0.9 + 0.1 * taper))**2)
@@ -66,7 +70,8 @@ def anatomy(rng, size, table=True):
 def _below(rng, z, y, x, across, deep, length):
     """How far a point lies (mm) from mediastinum, heart and diaphragm, on the side of the lungs."""
     middle = np.abs(x - 3) - rng.uniform(9, 14) - rng.uniform(14, 24) * np.exp(-(y / (0.5 * deep))**2)
-    at, radius = rng.uniform(0.6, 0.7) * length, rng.uniform(0.85, 1.15)
+    at = rng.uniform(0.6, 0.7) * length
+    radius = rng.uniform(0.85, 1.15)
     heart = ((x / across - 0.2) / 0.42)**2 + ((y / deep + 0.25) / 0.48)**2 + ((z - at) / (0.3 * length))**2
     heart = (np.sqrt(heart) / radius - 1) * 50
     dome = 1 - ((np.abs(x) / across - 0.45) / 0.6)**2 - ((y / deep + 0.2) / 1.0)**2
@@ -79,7 +84,9 @@ def lung_of(rng, size, spacing, depth, place):
     z, y, x, length, deep, across, hilum, cavity = place
     where = np.flatnonzero(depth > 0)
     z, y, x = (np.broadcast_to(a, size).ravel()[where] for a in (z, y, x))
-    side, pleura, depth = np.where(x > 0, 1.0, -1.0), cavity.ravel()[where], depth.ravel()[where]
+    side = np.where(x > 0, 1.0, -1.0)
+    pleura = cavity.ravel()[where]
+    depth = depth.ravel()[where]
     slow = [field(rng, size, (3, 3, 3)).ravel()[where] for _ in range(4)]
     central = -np.sqrt((z - hilum[0])**2 + (y - hilum[1])**2 + (np.abs(x) - hilum[2])**2) / 50
     axes = np.stack([y / deep * 2, central, (z / length - 0.5) * 3, side])
@@ -123,7 +130,8 @@ def _paint(size, path, radius):
     reach = np.maximum(radius, 0.6)
     for step in np.subtract(list(np.ndindex(3, 5, 5)), (1, 2, 2)):
         some = np.flatnonzero(reach > np.abs(step).max() - 1)
-        at, thin = near[some] + step, np.minimum(1, (radius[some] / 0.6)**2)
+        at = near[some] + step
+        thin = np.minimum(1, (radius[some] / 0.6)**2)
         full = np.clip(reach[some] - np.sqrt(((at - path[some])**2).sum(1)) + 0.5, 0, 1) * thin
         keep = (full > 0) & (at >= 0).all(1) & (at < size).all(1)
         np.maximum.at(part, tuple(at[keep].T), full[keep])

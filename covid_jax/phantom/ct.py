@@ -105,11 +105,13 @@ def _patches(rng, size, lung, free):
     left = int(rng.integers(2, count - 1))
     rough = field(rng, size, (10, 14, 14)).ravel()[lung['where']]
     grain = 50 * np.tanh(2 * field(rng, size, (16, 38, 38)).ravel()[lung['where']])
-    weight, target = np.zeros(rough.size), np.full(rough.size, -500.0)
+    weight = np.zeros(rough.size)
+    target = np.full(rough.size, -500.0)
     for k in range(count):
         own = free & (lung['side'] == (1 if k < left else -1))
         rim = np.flatnonzero(own & (lung['pleura'] < 0.15 * lung['depth'][own].max()))
-        at, radius = rng.choice(rim), rng.uniform(0.42, 0.66) * lung['deep'] * rng.uniform(0.75, 1.3, 3)
+        at = rng.choice(rim)
+        radius = rng.uniform(0.42, 0.66) * lung['deep'] * rng.uniform(0.75, 1.3, 3)
         away = sum(((lung[a] - lung[a][at]) / r)**2 for a, r in zip('zyx', radius, strict=True))
         away += ((lung['pleura'] - lung['pleura'][at]) / (0.45 * lung['deep']))**2
         patch = np.clip((1.0 - np.sqrt(away) - 0.2 * rough) / 0.15, 0, 1) * own
@@ -131,7 +133,8 @@ def _consolidation(rng, size, lung):
     away = (np.sqrt(away) + 0.06 * rough)[own]
     share = int(rng.uniform(0.03, 0.08) * rough.size)
     edge = np.sort(away)[min(share, int(0.95 * own.size))]
-    weight, target = np.zeros(rough.size), np.full(rough.size, -500.0)
+    weight = np.zeros(rough.size)
+    target = np.full(rough.size, -500.0)
     weight[own] = np.clip((edge - away) / 0.06 + 1, 0, 1)
     dense = np.clip((edge - away) / 0.04 + 0.5, 0, 1)
     target[own] = blend(-500.0, dense, rng.uniform(-25, 15) + 8 * np.clip(rough[own], -3, 3))
@@ -144,6 +147,8 @@ def spread(weight, target, potential):
     old = old[np.argsort(-weight[old] * (target[old] + 900), kind='stable')]
     new = np.argpartition(-potential, old.size)[:old.size]
     new = new[np.argsort(-potential[new], kind='stable')]
-    spread, moved = np.zeros_like(weight), np.full_like(target, -500.0)
-    spread[new], moved[new] = weight[old], target[old]
+    spread = np.zeros_like(weight)
+    spread[new] = weight[old]
+    moved = np.full_like(target, -500.0)
+    moved[new] = target[old]
     return spread, moved
