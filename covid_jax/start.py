@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from covid_jax import UserError, methods, warm
 from covid_jax import config as configs
 from covid_jax.data import lineage, order, pipeline
-from covid_jax.data.exams import class_index, class_names
+from covid_jax.data.exams import Exam, class_index, class_names
 from covid_jax.data.prep import Prep
 from covid_jax.methods.method import Method, abstract_batch
 from covid_jax.metrics.classification import classification_metrics
@@ -52,7 +52,7 @@ class Run(NamedTuple):
         return class_names(self.config.data.classes)
 
 
-def begin(config, folder) -> Run:
+def begin(config: ConfigDict, folder: str | Path) -> Run:
     """The Run of a config in a folder, on all devices. Nothing is read of the data.
 
     UserError for what can be known to be wrong by now, the cheapest first: numbers, method, preparation, batch, the network, a
@@ -65,7 +65,7 @@ def begin(config, folder) -> Run:
     return run
 
 
-def build(config, folder, devices=None) -> Run:
+def build(config: ConfigDict, folder: str | Path, devices: Sequence[jax.Device] | None = None) -> Run:
     """The Run of a config on these devices (all there are by default), whatever the folder holds but for its batch size."""
     check_fields(config)
     config = methods.resolve(config)
@@ -75,7 +75,7 @@ def build(config, folder, devices=None) -> Run:
     return Run(config, Path(folder), mesh, methods.make(config, mesh), prep)
 
 
-def load(folder) -> tuple[Run, TrainState]:
+def load(folder: str | Path) -> tuple[Run, TrainState]:
     """A finished run, with the state of its best (else its last) checkpoint, on all devices.
 
     folder: may have been moved. The state has no optimizer. UserError where the folder holds no finished run.
@@ -106,7 +106,7 @@ def load(folder) -> tuple[Run, TrainState]:
     return run, TrainState(jnp.int32(step), found['params'], (), found['state'], jnp.int32(-1))
 
 
-def check_fields(config):
+def check_fields(config: ConfigDict) -> None:
     """UserError for a number or a word that cannot be."""
     for name, low in LEAST.items():
         if (value := configs.get(config, name)) < low:
@@ -119,7 +119,7 @@ def check_fields(config):
     optim.check(config.train)
 
 
-def resolve_batches(config, folder, devices):
+def resolve_batches(config: ConfigDict, folder: str | Path, devices: int) -> None:
     """Fills in the batch sizes. UserError where they do not divide over the devices."""
     kept = workdir.read(folder) or {}
     with config.unlocked():
@@ -132,7 +132,7 @@ def resolve_batches(config, folder, devices):
                             f'take a multiple of {devices}')
 
 
-def defaults(method):
+def defaults(method: str) -> dict:
     """{'section.field': value} of a config of this method in which nothing is set: what a run of an older version means by a
     field that it does not know. So a field that is new does by default what was done before there was one."""
     c = configs.base()
@@ -141,7 +141,7 @@ def defaults(method):
     return workdir.fields(c)
 
 
-def trace(run):
+def trace(run: Run) -> None:
     """UserError where the network does not take the run's scans, by tracing a step of training and of evaluation; for a score
     or a module that the method does not have; and for a file of weights that does not fit."""
     config = run.config
@@ -156,13 +156,13 @@ def trace(run):
     warm.check(run, params, state)
 
 
-def metric_names(classes):
+def metric_names(classes: tuple[str, ...]) -> list[str]:
     """The metrics of a split, for classes of these names."""
     each = np.arange(len(classes))
     return list(classification_metrics(each, np.eye(len(classes)), classes))
 
 
-def check_survey(run, survey, before, say=print):
+def check_survey(run: Run, survey: pipeline.Survey, before: list[lineage.Row], say: Callable = print) -> None:
     """UserError for what is wrong with a run and its data before a scan is prepared: a folder that was started with others,
     sites that the network does not normalise, an order that the exams do not allow, and a test that is none, because the runs
     `before` learnt from its patients."""
@@ -175,7 +175,7 @@ def check_survey(run, survey, before, say=print):
         lineage.refuse(lineage.leaks(survey.exams, survey.hashes, before), survey.exams)
 
 
-def check_sites(config, exams, say):
+def check_sites(config: ConfigDict, exams: list[Exam], say: Callable) -> None:
     """UserError where the network normalises by another number of sites than are trained on, or by others than the run that
     it starts from."""
     normalised = config.model.sites or sites(config.model.name)
@@ -196,7 +196,7 @@ def check_sites(config, exams, say):
                         f'{", ".join(trained)}: a site would get the statistics of another')
 
 
-def versions():
+def versions() -> dict[str, str]:
     """{package: version} of what computes."""
     return {name: importlib.metadata.version(name) for name in ('jax', 'flax', 'optax')}
 

@@ -1,10 +1,13 @@
 """What a network starts from: afresh, from a finished run, or from a file of weights; parameters and statistics alike."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
+import optax
+from ml_collections import ConfigDict
 
 from covid_jax import UserError
 from covid_jax import config as configs
@@ -13,26 +16,27 @@ from covid_jax.methods.method import abstract_batch
 from covid_jax.models import pretrained
 from covid_jax.runtime import checkpoint, files, optim, workdir
 from covid_jax.runtime.mesh import replicated
-from covid_jax.runtime.state import create
+from covid_jax.runtime.state import TrainState, create
 
 
-def source_run(config) -> str:
+def source_run(config: ConfigDict) -> str:
     """The folder of the run that the config starts from; '' where it starts from a file of weights, or afresh."""
     return '' if from_file(config) else config.init_from or config.model.pretrained
 
 
-def from_file(config) -> bool:
+def from_file(config: ConfigDict) -> bool:
     """Whether the run starts from a file of weights."""
     return bool(config.model.pretrained) and not config.init_from and not Path(config.model.pretrained).is_dir()
 
 
-def begun(folder) -> bool:
+def begun(folder: str | Path) -> bool:
     """Whether the run in the folder has a checkpoint, which goes before whatever it started from."""
     return checkpoint.latest_step(Path(folder, 'checkpoints')) is not None
 
 
-def initial_state(run, steps_per_epoch, key, say=print):
-    """The training state before its first step, replicated on the mesh, and the optimizer. Where the config names a run or a
+def initial_state(run, steps_per_epoch: float, key: jax.Array,
+                  say: Callable = print) -> tuple[TrainState, optax.GradientTransformation]:
+    """The training state of a start.Run before its first step, replicated on the mesh, and the optimizer. Where the config names a run or a
     file of weights, the network starts from it; from a run of the same method, all that it has of that name and shape."""
     config = run.config
     method = run.method
@@ -46,7 +50,7 @@ def initial_state(run, steps_per_epoch, key, say=print):
     return jax.jit(partial(create, tx=tx), out_shardings=where)(params, state), tx
 
 
-def check(run, params, state):
+def check(run, params: dict, state: dict) -> None:
     """UserError for a module that config.init_skip names and the network does not have, and for a file of weights that does
     not fit. params, state: of the method, as arrays or as shapes."""
     config = run.config
@@ -58,7 +62,7 @@ def check(run, params, state):
         _weights(config, params, state)
 
 
-def skipped(config, theirs) -> tuple[str, ...]:
+def skipped(config: ConfigDict, theirs: dict) -> tuple[str, ...]:
     """The modules that keep their own start: config.init_skip, or the classifier where the run whose fields are `theirs` had
     other classes or another method."""
     if config.init_skip != 'auto':

@@ -4,13 +4,17 @@ A law is a pure function (key, volume, depth) -> [depth, height, width, channels
 volume of one slice. `jax.vmap` over keys and volumes makes the batch.
 """
 
+from collections.abc import Callable
+
 import jax
 
 from covid_jax import UserError
 from covid_jax.augment.volume import random_contrast_brightness, random_depth_crop, random_resized_crop
 
+View = Callable[[jax.Array, jax.Array], jax.Array]  # (key, volume) -> view
 
-def train_view(name, depth=0):
+
+def train_view(name: str, depth: int = 0) -> View:
     """(key, volume) -> a view of training by the law called `name`, of `depth` slices; 0: of all that the volume has.
 
     depth must not exceed the volume's. UserError for an unknown name.
@@ -19,7 +23,7 @@ def train_view(name, depth=0):
     return lambda key, volume: law(key, volume, depth or volume.shape[0])
 
 
-def test_view(name):
+def test_view(name: str) -> View:
     """(key, volume) -> a view of test-time augmentation by the law called `name`, at full depth.
 
     UserError for an unknown name.
@@ -28,7 +32,7 @@ def test_view(name):
     return lambda key, volume: law(key, volume, volume.shape[0])
 
 
-def cmc(key, volume, depth):
+def cmc(key: jax.Array, volume: jax.Array, depth: int) -> jax.Array:
     """Crop of neighbouring slices, crop of the plane, contrast and brightness. CMC-COV19D section 3.2."""
     k_depth, k_crop, k_intensity = jax.random.split(key, 3)
     volume = random_depth_crop(k_depth, volume, depth)
@@ -36,7 +40,7 @@ def cmc(key, volume, depth):
     return random_contrast_brightness(k_intensity, volume)
 
 
-def none(key, volume, depth):
+def none(key: jax.Array, volume: jax.Array, depth: int) -> jax.Array:
     """The middle slices as they are, whatever the key: for probes and baselines."""
     start = (volume.shape[0] - depth) // 2
     return volume[start:start + depth]

@@ -1,5 +1,6 @@
 """In which order the exams of train are learnt from, and how long an epoch is: indices alone, nothing is read."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import grain
@@ -16,8 +17,8 @@ class Order(NamedTuple):
     epoch: float
 
 
-def make(dataset, kind, batch, seed):
-    """The Order in which the exams of train are learnt from, `batch` a step.
+def make(dataset, kind: str, batch: int, seed: int) -> Order:
+    """The Order in which the exams of a pipeline.Dataset that are in train are learnt from, `batch` a step.
 
     kind: shuffle:  all of them in a new order each time, batches not minding where one time ends.
           by_site:  as many of each site in every batch, the rows of the sites taking turns, sites in their numbers' order.
@@ -31,7 +32,7 @@ def make(dataset, kind, batch, seed):
     return ORDERS[kind](dataset, batch, seed)
 
 
-def check(kind, batch, sites, labels):
+def check(kind: str, batch: int, sites: Sequence[str], labels: Sequence[int]) -> None:
     """UserError for another kind, and where train does not allow it: its exams' sites, and their labels, -1 for none."""
     if kind not in ORDERS:
         raise UserError(f'--config.train.order={kind} must be one of {", ".join(ORDERS)}')

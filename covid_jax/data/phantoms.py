@@ -8,7 +8,8 @@ from covid_jax import UserError, phantom
 from covid_jax.data.exams import Exam
 
 
-def phantoms(seed, train, val, test, kind='ct', sites=1, covid=0.5, unlabelled=0.0):
+def phantoms(seed: int, train: int, val: int, test: int, kind: str = 'ct', sites: int = 1, covid: float = 0.5,
+             unlabelled: float = 0.0) -> list[Exam]:
     """So many phantoms of a kind per split; each split has its own seed.
 
     covid: the share of them in each split; of the rest every other one is normal, every other one pneumonia.

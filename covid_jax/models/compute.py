@@ -54,7 +54,8 @@ class Compute:
         return nn.remat(make) if self.remat else make
 
 
-def as_volume(image, mean, std, dtype, least=(1, 1, 1)):
+def as_volume(image: jax.Array, mean: float | tuple[float, ...], std: float | tuple[float, ...], dtype: str,
+              least: tuple[int, int, int] = (1, 1, 1)) -> jax.Array:
     """Images as every trunk takes them: (image - mean) / std in `dtype`, an image as a volume of one slice.
 
     image: [batch, depth, height, width, channels] or without depth, in [0, 1]; mean, std: of all channels, or of each.

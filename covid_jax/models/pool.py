@@ -1,12 +1,14 @@
 """Pools as sums and maxima of slices, channels last: what XLA is slow at on a CPU is their gradient."""
 
 import math
+from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 
-def max_pool(x, window, strides, padding):
+def max_pool(x: jax.Array, window: Sequence[int], strides: Sequence[int], padding: Sequence[tuple[int, int]]) -> jax.Array:
     """Maximum over windows, one axis after the other as slices: XLA's select-and-scatter gradient is slow on CPUs.
 
     x [batch, *space, channels]; window, strides by axis; padding (before, after) by axis, with -inf. The values equal
@@ -15,7 +17,8 @@ def max_pool(x, window, strides, padding):
     return _pool(x, window, strides, padding, jnp.maximum, -jnp.inf)
 
 
-def avg_pool(x, window, strides, padding, count_include_pad=True):
+def avg_pool(x: jax.Array, window: Sequence[int], strides: Sequence[int], padding: Sequence[tuple[int, int]],
+             count_include_pad: bool = True) -> jax.Array:
     """Mean over windows as sums of slices. x, window, strides, padding as in `max_pool`; padding counts as zeros,
     or not at all where `count_include_pad` is False."""
     total = _pool(x, window, strides, padding, jnp.add, 0)
@@ -25,7 +28,7 @@ def avg_pool(x, window, strides, padding, count_include_pad=True):
     return total / _pool(ones, window, strides, padding, np.add, 0)
 
 
-def adaptive_avg_pool(x, sizes):
+def adaptive_avg_pool(x: jax.Array, sizes: Sequence[int]) -> jax.Array:
     """Mean of [batch, *space, channels] over windows, as many along each axis as `sizes` says: [batch, *sizes, channels].
 
     Window i of m over n places is [floor(i n / m), ceil((i + 1) n / m)), as torch has it; windows overlap where m does not

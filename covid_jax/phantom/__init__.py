@@ -6,6 +6,8 @@ scanner made it, after the label: 'phantom:slice:0:17:covid:site1'. No other pac
 
 import re
 
+import numpy as np
+
 from covid_jax import UserError
 from covid_jax.phantom import ct, scanner, slice, xray
 
@@ -14,17 +16,17 @@ KINDS = {'ct': ct, 'slice': slice, 'xray': xray}
 FORM = re.compile('phantom:(?:(ct|slice|xray):)?([0-9]{1,18}):([0-9]{1,18}):([a-z]+)(?::([a-z0-9]+))?')
 
 
-def address(seed, index, label, kind='ct', site=''):
+def address(seed: int, index: int, label: str, kind: str = 'ct', site: str = '') -> str:
     """Where the phantom of these is: a text that from_address takes."""
     return ':'.join(['phantom', *[kind] * (kind != 'ct'), str(seed), str(index), label, *[site] * bool(site)])
 
 
-def is_address(text):
+def is_address(text: str) -> bool:
     """Whether a text is meant as an address of a phantom, well-formed or not."""
     return text.startswith('phantom:')
 
 
-def from_address(text):
+def from_address(text: str) -> tuple[np.ndarray, bool, tuple[float, float, float]]:
     """The phantom at an address: (voxels [depth, height, width], whether they are Hounsfield units, spacing in mm).
 
     UserError where the text is no address, or names a label or a site that there is not.
@@ -34,7 +36,7 @@ def from_address(text):
     return voxels, kind != 'xray', spacing
 
 
-def version(text):
+def version(text: str) -> str:
     """What changes whenever an address gives other voxels. UserError where the text is no address."""
     kind = _parts(text)[0]
     return f'{ct.VERSION}' if kind == 'ct' else f'{ct.VERSION}.{KINDS[kind].VERSION}'

@@ -5,8 +5,10 @@ Slice 0 is the apex of the lungs, row 0 the front of the chest, column 0 the pat
 
 import numpy as np
 
+Size = tuple[int, int, int]  # depth, height, width
 
-def field(rng, size, knots):
+
+def field(rng: np.random.Generator, size: Size, knots: Size) -> np.ndarray:
     """A smooth random field [depth, height, width] of unit variance, about `knots` bumps along each axis."""
     values = rng.standard_normal([k + 2 for k in knots])
     for n, k in zip(size, knots, strict=True):
@@ -24,7 +26,7 @@ def _oval(x, y):
     return 0.6 * np.sqrt(x + y) + 0.4 * np.sqrt(np.sqrt(x * x + y * y))
 
 
-def anatomy(rng, size, table=True):
+def anatomy(rng: np.random.Generator, size: Size, table: bool = True) -> tuple:
     """Spacing, HU of all but the lungs, depth under the lung surface (mm), the lung's part of a voxel, and places.
 
     table: whether the patient lies on one.
@@ -79,7 +81,8 @@ def _below(rng, z, y, x, across, deep, length):
     return np.minimum(np.minimum(middle, heart), 0.8 * (floor - z))
 
 
-def lung_of(rng, size, spacing, depth, place):
+def lung_of(rng: np.random.Generator, size: Size, spacing: tuple[float, float, float], depth: np.ndarray,
+            place: tuple) -> dict:
     """What the lungs are made of and where it lies: a dict of vectors [voxels] over the flat indices `where`."""
     z, y, x, length, deep, across, hilum, cavity = place
     where = np.flatnonzero(depth > 0)
@@ -138,6 +141,6 @@ def _paint(size, path, radius):
     return part
 
 
-def blend(base, weight, target):
+def blend(base: np.ndarray | float, weight: np.ndarray, target: np.ndarray | float) -> np.ndarray:
     """A part `weight` of a voxel has the HU `target`, the rest keeps its own."""
     return base + weight * (target - base)

@@ -14,9 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from covid_jax import UserError
-from covid_jax.phantom.anatomy import anatomy, blend, field, lung_of
+from covid_jax.phantom.anatomy import Size, anatomy, blend, field, lung_of
 from covid_jax.phantom.scanner import AIR, check_site, in_view, scan
 
+Phantom = tuple[np.ndarray, tuple[float, float, float], np.ndarray]  # voxels, spacing in mm, lesion
 LABELS = ('normal', 'covid', 'pneumonia')
 SIZE = (40, 96, 96)
 VERSION = 1  # raised whenever the same address gives other voxels
@@ -45,7 +46,7 @@ class Body(NamedTuple):
     bed: tuple[np.ndarray, np.ndarray]
 
 
-def phantom(seed, index, label, size=SIZE, site=''):
+def phantom(seed: int, index: int, label: str, size: Size = SIZE, site: str = '') -> Phantom:
     """One scan: (hu int16 [depth, height, width], spacing (z, y, x) in mm, lesion bool [depth, height, width]).
 
     Two labels of one (seed, index) are the same body under the same scanner with the same noise: they differ in the
@@ -60,18 +61,18 @@ def phantom(seed, index, label, size=SIZE, site=''):
     return hu, body.spacing, in_view(lesion, site, False)
 
 
-def check_label(label):
+def check_label(label: str) -> None:
     """UserError for a label that no body can be under."""
     if label not in LABELS:
         raise UserError(f'phantom label {label!r} is not one of {", ".join(LABELS)}')
 
 
-def lungs(seed, index, size=SIZE):
+def lungs(seed: int, index: int, size: Size = SIZE) -> np.ndarray:
     """The true lungs of phantom(seed, index, ...) under every label, bool [depth, height, width]: lesions included."""
     return anatomy(np.random.default_rng([seed, index, 0]), size)[3] > 0.5
 
 
-def body_of(seed, index, size=SIZE, table=True):
+def body_of(seed: int, index: int, size: Size = SIZE, table: bool = True) -> Body:
     """The Body of (seed, index), on the scanner's table or not."""
     rng = np.random.default_rng([seed, index, 0])
     sick = np.random.default_rng([seed, index, 1])
@@ -83,7 +84,7 @@ def body_of(seed, index, size=SIZE, table=True):
     return Body(rng, spacing, tissue, aerated, lung, glass, dense, bed)
 
 
-def under(body, label):
+def under(body: Body, label: str) -> tuple[np.ndarray, np.ndarray]:
     """A body under a label: (hu float [depth, height, width] without noise, lesion bool, the same shape)."""
     lung = body.lung
     dense = body.dense if label == 'pneumonia' else body.bed
@@ -141,7 +142,7 @@ def _consolidation(rng, size, lung):
     return weight, target
 
 
-def spread(weight, target, potential):
+def spread(weight: np.ndarray, target: np.ndarray, potential: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The same voxel values [voxels] laid out anew: the densest where the potential [voxels] is highest."""
     old = np.flatnonzero(weight)
     old = old[np.argsort(-weight[old] * (target[old] + 900), kind='stable')]

@@ -39,7 +39,7 @@ SITES = {
     'site3': Scanner(margin=2, slab=0.05, blur=0.2, edge=0.0, noise=70.0, gain=1.0, offset=-40.0, circle=True)}
 
 
-def scan(rng, hu, site=''):
+def scan(rng: np.random.Generator, hu: np.ndarray, site: str = '') -> np.ndarray:
     """The CT int16 [depth, height, width] of a body's HU [depth, height, width], already in the site's field of view."""
     if site:
         return _stored(_of_site(rng, hu, SITES[site]))
@@ -54,7 +54,7 @@ def scan(rng, hu, site=''):
     return _stored(hu + rng.uniform(-12, 12))
 
 
-def in_view(array, site, outside):
+def in_view(array: np.ndarray, site: str, outside: float) -> np.ndarray:
     """An array [depth, height, width] in the site's field of view, `outside` where the body's own does not reach."""
     margin = SITES[site].margin if site else 0
     if margin < 0:
@@ -62,7 +62,7 @@ def in_view(array, site, outside):
     return np.pad(array, [(0, 0), (margin, margin), (margin, margin)], constant_values=outside)
 
 
-def check_site(site):
+def check_site(site: str) -> None:
     """UserError for a site that has no scanner."""
     if site and site not in SITES:
         raise UserError(f'phantom site {site!r} is not one of {", ".join(SITES)}')

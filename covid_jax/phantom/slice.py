@@ -8,13 +8,14 @@ anew in the slice itself. Row 0 is the front of the chest, column 0 the patient'
 import numpy as np
 
 from covid_jax.phantom import ct
+from covid_jax.phantom.anatomy import Size
 from covid_jax.phantom.scanner import AIR, check_site, in_view, scan
 
 SIZE = (24, 128, 128)  # of the ct: the thicker its slices, the less it costs
 VERSION = 1  # raised whenever the same address gives other pixels, and the ct's is not
 
 
-def phantom(seed, index, label, size=SIZE, site=''):
+def phantom(seed: int, index: int, label: str, size: Size = SIZE, site: str = '') -> ct.Phantom:
     """One slice: (hu int16 [1, height, width], spacing (z, y, x) in mm, lesion bool [1, height, width]).
 
     size: of the ct that it is cut from. Labels and sites are as those of ct.phantom; so are the errors.
@@ -28,14 +29,14 @@ def phantom(seed, index, label, size=SIZE, site=''):
     return hu, body.spacing, in_view(lesion[at:at + 1], site, False)
 
 
-def best(body):
+def best(body: ct.Body) -> int:
     """The slice of most ground glass times consolidation, among those with at least half of the largest lung area."""
     lung = _by_slice(body, np.ones(body.glass[0].size))
     score = _by_slice(body, body.glass[0]) * _by_slice(body, body.dense[0])
     return int(np.argmax(np.where(lung >= 0.5 * lung.max(), score, -1.0)))
 
 
-def within(body, at):
+def within(body: ct.Body, at: int) -> ct.Body:
     """The body with ground glass, consolidation and what stands in for them in slice `at` alone."""
     here = _slices(body) == at
     lung = body.lung | {name: np.where(here, body.lung[name], -np.inf) for name in ('dependent', 'mottle')}

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from covid_jax.phantom import ct
+from covid_jax.phantom.anatomy import Size
 from covid_jax.phantom.scanner import check_site
 
 SIZE = (48, 96, 96)  # of the ct
@@ -44,7 +45,7 @@ SITES = {
     'site3': Detector(photons=2e4, edge=1.0, white=99.9, gamma=0.9, frame=0.0)}
 
 
-def phantom(seed, index, label, size=SIZE, site=''):
+def phantom(seed: int, index: int, label: str, size: Size = SIZE, site: str = '') -> ct.Phantom:
     """One X-ray: (grey uint8 [1, height, width], spacing (z, y, x) in mm, lesion bool [1, height, width]).
 
     Pixels are square; z is 1 mm, for a projection has no depth. lesion: where a ray meets one. size: of the ct that is
@@ -63,7 +64,7 @@ def phantom(seed, index, label, size=SIZE, site=''):
     return grey[None], (1.0, mm, mm), met[None]
 
 
-def line_integral(hu, mm):
+def line_integral(hu: np.ndarray, mm: float) -> np.ndarray:
     """What rays from back to front meet: HU [depth, height, width], voxels `mm` high -> absorption [depth, width].
 
     Beer and Lambert: of I photons exp(-absorption) I come through. Attenuation is that of water times 1 + HU / 1000, and

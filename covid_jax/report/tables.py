@@ -1,5 +1,7 @@
 """The tables of a run on the console."""
 
+from pathlib import Path
+
 import numpy as np
 import rich.console
 import rich.table
@@ -10,7 +12,7 @@ BRIEF = ('accuracy', 'macro_f1', 'auc')
 WORDS = {'all': '', 'patients': ', by patient'}
 
 
-def show(results, folder):
+def show(results: dict[str, dict[str, dict]], folder: Path) -> None:
     """The tables, of {stage: {part: {split: {group: metrics}}}}: of several stages a line each; of the last, value and interval
     of a single run, mean and spread of several; by image, by site and, where that differs, by patient. A part that answers
     nothing has no row."""
@@ -32,7 +34,7 @@ def show(results, folder):
     console.print('Research software, not a medical device.')
 
 
-def shown_split(answered):
+def shown_split(answered: dict[str, dict[str, dict]]) -> str | None:
     """The split that the tables are of: test, or else val, where it has labels; None where nothing was evaluated."""
     if not answered:
         return None

@@ -4,6 +4,8 @@ import json
 import os
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
 from covid_jax import UserError
 from covid_jax.runtime.files import write
 
@@ -16,13 +18,13 @@ PATHS = ('init_from', 'ensemble.runs', 'model.pretrained', 'data.store', 'data.r
 BESIDE = ('dataset', 'sites', 'versions')  # what config.json says beside the fields
 
 
-def fields(config, names=()):
+def fields(config: ConfigDict, names: tuple[str, ...] = ()) -> dict:
     """{'section.field': value} of a config as JSON keeps it: all, or those of these names."""
     flat = _flat(json.loads(config.to_json()))
     return {name: flat[name] for name in names} if names else flat
 
 
-def check(mine, folder, defaults, dataset=None):
+def check(mine: dict, folder: str | Path, defaults: dict, dataset: str | None = None) -> None:
     """UserError where the folder holds another run: one of other fields, or of other scans, labels or splits.
 
     mine: as from `fields`. defaults: the same of what a field means that the run in the folder does not know yet, because an
@@ -42,7 +44,7 @@ def check(mine, folder, defaults, dataset=None):
         raise UserError(f'{folder} holds another run ({"; ".join(differ[:5])}): choose another --workdir')
 
 
-def keep(mine, folder, **beside):
+def keep(mine: dict, folder: str | Path, **beside) -> None:
     """Writes folder/config.json: the fields, and beside them what BESIDE names."""
     tree = dict(beside)
     for name, value in mine.items():
@@ -56,7 +58,7 @@ def keep(mine, folder, **beside):
     write(path, json.dumps(tree, indent=1, sort_keys=True))
 
 
-def read(folder):
+def read(folder: str | Path) -> dict | None:
     """What `keep` wrote, flat, with paths as they are from here; None where the folder holds no run."""
     path = Path(folder) / 'config.json'
     if not path.exists():
