@@ -2,6 +2,7 @@
 state), alone and before a second method that starts from it. The real command is tests/dummy.py."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -150,6 +151,19 @@ def test_a_leak_from_a_finished_run(tmp_path):
     with pytest.raises(UserError, match='first holds no exams.csv, so nobody knows what it learnt from'):
         experiment.run(c, tmp_path / 'second')
     assert not (tmp_path / 'second' / 'checkpoints').exists()
+
+
+@pytest.mark.parametrize('field', ['init_from', 'model.pretrained'])
+def test_what_a_run_knows_of_its_source_outlives_it(tmp_path, field):
+    """The same command again, once the run that it started from is deleted."""
+    experiment.run(alone(), tmp_path / 'first')
+    c = alone(**{'method': 'supervised', field: str(tmp_path / 'first'), 'data.phantom.seed': 5, 'data.phantom.test': 8})
+    experiment.run(c, tmp_path / 'second')
+    table = (tmp_path / 'second' / 'exams.csv').read_bytes()
+    assert table.count(b'../first') == 16
+    shutil.rmtree(tmp_path / 'first')
+    experiment.run(c, tmp_path / 'second')
+    assert (tmp_path / 'second' / 'exams.csv').read_bytes() == table
 
 
 def test_the_last_checkpoint_may_be_the_one_that_counts(tmp_path):
