@@ -24,7 +24,7 @@ from covid_jax.runtime import checkpoint, optim, workdir
 from covid_jax.runtime.mesh import default_batch, make_mesh, replicated
 from covid_jax.runtime.state import TrainState
 
-LEAST = {'seeds': 1, 'folds': 1, 'fold': 0, 'seed': 0, 'data.split_seed': 0, 'data.workers': 0, 'train.epochs': 0,
+LEAST = {'seeds': 1, 'folds': 1, 'fold': 0, 'seed': 0, 'data.split_seed': 0, 'data.workers': 0,
          'train.eval_every': 0, 'train.log_every': 1, 'train.patience': 0, 'eval.tta': 0, 'eval.resamples': 0}
 CHOICES = {'model.dtype': ('auto', 'float32', 'bfloat16', 'float64'), 'model.inflate': ('mean', 'centre'),
            'train.order': tuple(order.ORDERS)}
@@ -197,8 +197,8 @@ def check_sites(config: ConfigDict, exams: list[Exam], say: Callable) -> None:
 
 
 def versions() -> dict[str, str]:
-    """{package: version} of what computes."""
-    return {name: importlib.metadata.version(name) for name in ('jax', 'flax', 'optax')}
+    """{package: version} of this project and of what computes."""
+    return {name: importlib.metadata.version(name) for name in ('covid-jax', 'jax', 'flax', 'optax')}
 
 
 def _threshold(folder):

@@ -138,7 +138,7 @@ def test_a_finished_run_is_opened_again(source, tmp_path):
     moved.symlink_to(folder)
     run, state = start.load(moved)
     assert run.classes == ('noncovid', 'covid') and run.sites == ('phantom',) and run.prep.size == SIZES[size]
-    assert run.versions['jax'] == jax.__version__
+    assert run.versions['jax'] == jax.__version__ and run.versions['covid-jax']
     threshold = json.loads((folder / 'metrics.json').read_text())['val']['all']['threshold_frozen']['value']
     assert run.threshold == threshold
     data = pipeline.prepare(pipeline.survey(run.config, run.config.data.store), run.config.data.store, 1)
