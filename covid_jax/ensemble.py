@@ -9,10 +9,10 @@ import numpy as np
 
 from covid_jax import UserError, evaluate
 from covid_jax.data import lineage
-from covid_jax.data.exams import class_names
 from covid_jax.predictions import Predictions, read
 from covid_jax.report import plots
 from covid_jax.runtime import workdir
+from covid_jax.sources.exams import class_names
 
 FIELDS = ('kind', 'seed', 'ensemble.runs', 'data.classes', 'eval.resamples')  # all that an ensemble has of a config
 

@@ -9,13 +9,13 @@ import numpy as np
 
 from covid_jax import predictions as answers
 from covid_jax.data import pipeline
-from covid_jax.data.exams import class_names
 from covid_jax.metrics.classification import classification_metrics, confusion, decide, frozen_threshold
 from covid_jax.metrics.intervals import with_intervals
 from covid_jax.predictions import Predictions
 from covid_jax.report import plots
 from covid_jax.runtime.files import write, write_csv
 from covid_jax.runtime.mesh import put, replicated
+from covid_jax.sources.exams import class_names
 
 POSITIVE = 1  # COVID, in binary and in ternary tasks
 OF_POSITIVE = ('sensitivity', 'specificity', 'precision', 'auc', 'average_precision', 'threshold')

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from covid_jax import UserError
-from covid_jax.data.exams import Exam
-from covid_jax.data.scan import blame
 from covid_jax.runtime import files
+from covid_jax.scans.scan import blame
+from covid_jax.sources.exams import Exam
 
 FIELDS = ('id', 'patient', 'site', 'split', 'label')
 

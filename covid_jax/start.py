@@ -15,14 +15,15 @@ from ml_collections import ConfigDict
 from covid_jax import UserError, methods, warm
 from covid_jax import config as configs
 from covid_jax.data import lineage, order, pipeline
-from covid_jax.data.exams import Exam, class_index, class_names
 from covid_jax.data.prep import Prep
 from covid_jax.methods.method import Method, abstract_batch
 from covid_jax.metrics.classification import classification_metrics
-from covid_jax.models import pretrained, sites
+from covid_jax.models import sites
 from covid_jax.runtime import checkpoint, optim, workdir
 from covid_jax.runtime.mesh import default_batch, make_mesh, replicated
 from covid_jax.runtime.state import TrainState
+from covid_jax.sources.exams import Exam, class_index, class_names
+from covid_jax.weights import pretrained
 
 LEAST = {'seeds': 1, 'folds': 1, 'fold': 0, 'seed': 0, 'data.split_seed': 0, 'data.workers': 0,
          'train.eval_every': 0, 'train.log_every': 1, 'train.patience': 0, 'eval.tta': 0, 'eval.resamples': 0}

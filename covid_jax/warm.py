@@ -11,12 +11,12 @@ from ml_collections import ConfigDict
 
 from covid_jax import UserError
 from covid_jax import config as configs
-from covid_jax.data.exams import class_names
 from covid_jax.methods.method import abstract_batch
-from covid_jax.models import pretrained
 from covid_jax.runtime import checkpoint, files, optim, workdir
 from covid_jax.runtime.mesh import replicated
 from covid_jax.runtime.state import TrainState, create
+from covid_jax.sources.exams import class_names
+from covid_jax.weights import pretrained
 
 
 def source_run(config: ConfigDict) -> str:

@@ -29,9 +29,10 @@ import torch
 from record_parity import import_timm
 from torch.nn import functional as F
 
-from covid_jax.models import network, pretrained
+from covid_jax.models import network
 from covid_jax.models.compute import Compute
 from covid_jax.runtime.mesh import compiler_options, make_mesh
+from covid_jax.weights import pretrained
 
 RATE, CLASSES = 1e-4, 2
 CASES = {  # name: our network and its fields, the batch

@@ -25,8 +25,8 @@ FORMATS = ('dicom', 'dicom_jpeg_lossless', 'png')
 
 
 def ours(folder, png):
-    from covid_jax.data.decode import decode
     from covid_jax.data.prep import Prep, prepare
+    from covid_jax.scans.decode import decode
 
     return lambda: prepare(decode(folder), Prep(WINDOW, SIZE))[..., 0]
 
@@ -128,7 +128,7 @@ def main():
     parser.add_argument('scan')
     parser.add_argument('--rounds', type=int, default=5)
     args = parser.parse_args()
-    from covid_jax.data.decode import decode
+    from covid_jax.scans.decode import decode
 
     limits = ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS', 'ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS')
     alone = dict.fromkeys(limits, '1')

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from covid_jax.data.decode import decode
 from covid_jax.data.prep import Prep, prepare
-from covid_jax.data.published import covid_ct_md
+from covid_jax.scans.decode import decode
+from covid_jax.sources.published import covid_ct_md
 
 
 def main(volumes, out):

@@ -31,7 +31,7 @@ import numpy as np
 from fuzz_originals import originals
 
 from covid_jax import UserError
-from covid_jax.data import decode
+from covid_jax.scans import decode
 
 SECONDS, MEMORY, ADDRESSES = 20, 2**30, 3 * 2**32
 GOOD, BAD = ('decoded', 'refused'), ('crash', 'hang', 'memory', 'foreign', 'stray')

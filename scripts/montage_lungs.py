@@ -2,7 +2,7 @@
 
     python scripts/montage_lungs.py OUT.png SCAN...
 
-draws, for each scan (any path that covid_jax.data.decode reads), 12 axial and 2 coronal slices, the coronal ones with
+draws, for each scan (any path that covid_jax.scans.decode reads), 12 axial and 2 coronal slices, the coronal ones with
 slice 0 at the bottom.
 """
 
@@ -11,8 +11,8 @@ import sys
 import numpy as np
 from matplotlib.figure import Figure
 
-from covid_jax.data.decode import decode
-from covid_jax.data.lungs import lung_mask
+from covid_jax.scans.decode import decode
+from covid_jax.scans.lungs import lung_mask
 
 
 def draw(axes, plane, mask, title, aspect=1):

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
 
 from covid_jax import UserError
-from covid_jax.data.dicom import decode_dicom
+from covid_jax.scans.dicom.series import decode_dicom
 
 SHARED = Path(__file__).parents[1] / '../shared/data/COVID-CT-MD'
 SECRETS = ('DOE', 'JANE', 'ID12345', '777888', '19510203')

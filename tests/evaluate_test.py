@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from covid_jax import evaluate
-from covid_jax.data.exams import Exam
 from covid_jax.data.pipeline import Dataset
 from covid_jax.methods.method import Method
 from covid_jax.predictions import Predictions
 from covid_jax.runtime.mesh import make_mesh
+from covid_jax.sources.exams import Exam
 
 
 def exams(split, patient=None, site=None):

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from covid_jax import UserError, predictions
-from covid_jax.data.exams import Exam
 from covid_jax.predictions import Predictions
+from covid_jax.sources.exams import Exam
 
 NAMES = ('noncovid', 'covid')
 

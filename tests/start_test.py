@@ -6,13 +6,14 @@ import jax
 import numpy as np
 import pytest
 from conftest import small_config
-from weights import write_safetensors
+from weight_files import write_safetensors
 
 from covid_jax import UserError, evaluate, experiment, methods, start, warm
 from covid_jax.data import pipeline
-from covid_jax.models import pretrained, resnet
+from covid_jax.models import resnet
 from covid_jax.predictions import read
 from covid_jax.runtime import checkpoint
+from covid_jax.weights import pretrained
 
 SIZES = {'2d': (1, 16, 16), '3d': (8, 16, 16)}
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from covid_jax import UserError
-from covid_jax.data.exams import Exam
-from covid_jax.data.scan import blame
 from covid_jax.runtime.files import write_csv
+from covid_jax.scans.scan import blame
+from covid_jax.sources.exams import Exam
 
 COLUMNS = ('id', 'patient', 'site', 'split', 'label', 'hash', 'run')
 NAMELESS = 'default'  # the site of exams whose source names none

@@ -16,10 +16,11 @@ from typing import NamedTuple
 import grain
 import numpy as np
 
-from covid_jax import UserError
-from covid_jax.data import sources, splits, store
-from covid_jax.data.exams import Exam, check_classes, class_index, class_names
+from covid_jax import UserError, sources
+from covid_jax.data import splits, store
 from covid_jax.data.prep import Prep
+from covid_jax.sources.exams import SPLITS, Exam, check_classes, class_index, class_names
+from covid_jax.sources.listing import find
 
 
 class Survey(NamedTuple):
@@ -120,7 +121,7 @@ def prep_of(config):
 
 def _included(exams, path, say):
     """The ids that the file names, and what they come to."""
-    named, absent = sources.find(exams, path)
+    named, absent = find(exams, path)
     train = [e.id for e in exams if e.split == 'train']
     chosen = len(named.intersection(train))
     apart = f', {len(named) - chosen} are in val or test and stay there' if len(named) > chosen else ''
@@ -138,7 +139,7 @@ def _tell(survey, broken, say):
 
     good = [e for e in survey.exams if e.id not in broken]
     sites = sorted({e.site for e in good})
-    for split in ('train', 'val', 'test', ''):
+    for split in (*SPLITS, ''):
         of_site = {site: [e for e in good if e.site == site and e.split == split] for site in sites}
         told = {site: counted(some) for site, some in of_site.items() if some}
         if len(told) == 1:

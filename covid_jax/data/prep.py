@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from covid_jax import UserError
-from covid_jax.data.lungs import box, guess_spacing, lung_mask
+from covid_jax.scans.lungs import box, guess_spacing, lung_mask
 
 LUNGS = ('', 'crop', 'mask')
 

@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 
 from covid_jax import UserError
-from covid_jax.data.exams import class_index, class_names
+from covid_jax.sources.exams import class_index, class_names
 
 
 def check(data):

@@ -25,8 +25,8 @@ import numpy as np
 import rich.progress
 
 from covid_jax import UserError, phantom
-from covid_jax.data import decode, scan
 from covid_jax.data.prep import prepare
+from covid_jax.scans import decode, scan
 
 
 class Store(NamedTuple):

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 
 from covid_jax import UserError
 from covid_jax.augment import views
-from covid_jax.data.exams import class_names
 from covid_jax.models import NETWORKS, has, network
 from covid_jax.models.compute import Compute
 from covid_jax.models.conv import form_for
+from covid_jax.sources.exams import class_names
 
 
 class Method(NamedTuple):

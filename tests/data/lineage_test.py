@@ -2,7 +2,7 @@ import pytest
 
 from covid_jax import UserError
 from covid_jax.data import lineage
-from covid_jax.data.exams import Exam
+from covid_jax.sources.exams import Exam
 
 
 def exam(name, split, patient='', site='here'):

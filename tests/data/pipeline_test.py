@@ -9,7 +9,7 @@ from covid_jax import UserError
 from covid_jax.config import base
 from covid_jax.data import order as orders
 from covid_jax.data import pipeline
-from covid_jax.data.exams import Exam
+from covid_jax.sources.exams import Exam
 
 
 def dataset(n=13, val=5, label=None, site=None):

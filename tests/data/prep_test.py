@@ -3,15 +3,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scans import real
+from scan_files import real
 from scipy import ndimage
 
 from covid_jax import UserError
-from covid_jax.data.decode import decode
 from covid_jax.data.prep import Prep, prepare
-from covid_jax.data.scan import Scan
 from covid_jax.phantom import address
 from covid_jax.phantom.ct import lungs
+from covid_jax.scans.decode import decode
+from covid_jax.scans.scan import Scan
 
 PREP = Prep((-1000.0, 400.0), (8, 24, 20))
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from covid_jax import UserError
-from covid_jax.data.exams import Exam
 from covid_jax.data.splits import assign, check, check_duplicates, choose, place
+from covid_jax.sources.exams import Exam
 
 CLASSES = ('normal', 'covid|COVID-19', 'pneumonia')
 

@@ -11,10 +11,10 @@ import pytest
 
 from covid_jax import UserError
 from covid_jax.data import store
-from covid_jax.data.decode import decode
-from covid_jax.data.exams import Exam
 from covid_jax.data.prep import Prep, prepare
 from covid_jax.phantom import address
+from covid_jax.scans.decode import decode
+from covid_jax.sources.exams import Exam
 
 PREP = Prep((-1000.0, 400.0), (6, 12, 12))
 
@@ -64,7 +64,7 @@ def in_workers(folder, monkeypatch, statement):
     """Preparing processes run the statement in place of decoding scan2."""
     (folder / 'sitecustomize.py').write_text(f"""
 import errno, os
-from covid_jax.data import decode
+from covid_jax.scans import decode
 real = decode.decode
 def instead(path, *args):
     if 'scan2' in str(path):
@@ -152,7 +152,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from covid_jax.data import store
-from covid_jax.data.exams import Exam
+from covid_jax.sources.exams import Exam
 from covid_jax.data.prep import Prep
 if __name__ == '__main__':
     from covid_jax.phantom import address

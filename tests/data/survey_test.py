@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from scans import real
+from scan_files import real
 
 from covid_jax import UserError
 from covid_jax.config import base

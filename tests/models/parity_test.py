@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from parity import rule
 
-from covid_jax.models import network, pretrained
+from covid_jax.models import network
 from covid_jax.models.compute import Compute
+from covid_jax.weights import pretrained
 
 
 class Case(NamedTuple):

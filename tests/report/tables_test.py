@@ -5,9 +5,9 @@ import re
 import numpy as np
 
 from covid_jax import evaluate
-from covid_jax.data.exams import Exam
 from covid_jax.predictions import Predictions
 from covid_jax.report import tables
+from covid_jax.sources.exams import Exam
 
 
 def metrics(rows):

@@ -1,0 +1,87 @@
+"""numpy's own files -> Scan: .npz and .npy, never unpickled, their headers judged before memory is taken."""
+
+import math
+import zipfile
+
+import numpy as np
+
+from covid_jax.scans.scan import BYTES, VOXELS, Scan, check_spacing
+
+KEYS = ('hu', 'volume', 'image')
+
+
+def decode_npy(path):
+    """The one array of a .npy file as a Scan; see `as_scan` for its units."""
+    with path.open('rb') as stream:
+        return as_scan(_array(stream, path.stat().st_size), False, None)
+
+
+def decode_npz(path):
+    """The array 'hu' (Hounsfield units), 'volume' or 'image', or the only one, and spacing_mm (z, y, x) if it is there."""
+    with zipfile.ZipFile(path) as archive:
+        keys = [name.removesuffix('.npy') for name in archive.namelist()]
+        arrays = [key for key in keys if key != 'spacing_mm']
+        key = next((key for key in KEYS if key in keys), arrays[0] if len(arrays) == 1 else None)
+        if key is None:
+            raise ValueError(f"no array named 'hu', 'volume' or 'image' (found: {', '.join(keys[:10]) or 'nothing'})")
+        spacing = None
+        if 'spacing_mm' in keys:
+            spacing = tuple(float(mm) for mm in member(archive, 'spacing_mm', ndims=(1,), limit=3))
+            if len(spacing) != 3 or not all(0 < mm < math.inf for mm in spacing):
+                raise ValueError(f'spacing_mm must be three positive numbers (z, y, x), not {spacing}')
+            check_spacing(spacing)
+        return as_scan(member(archive, key), key == 'hu', spacing)
+
+
+def member(archive, key, kinds='iuf', ndims=(2, 3), limit=VOXELS):
+    """One array of an open .npz archive. ValueError unless its dtype is of the kinds (numpy's letters), its rank one of
+    ndims and its size at most limit."""
+    info = archive.getinfo(key + '.npy')
+    with archive.open(info) as stream:
+        return _array(stream, info.file_size, kinds, ndims, limit)
+
+
+def _array(stream, size, kinds='iuf', ndims=(2, 3), limit=VOXELS):
+    """The .npy bytes of a stream of size bytes; the header is judged before memory is taken for what it promises."""
+    version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f'.npy format {version} is not known')
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(stream)
+    if dtype.hasobject:
+        raise ValueError('the array holds Python objects, which are never unpickled')
+    if dtype.kind not in kinds:
+        raise ValueError(f'values of type {dtype} are not expected here')
+    if len(shape) not in ndims or any(length < 1 for length in shape):
+        raise ValueError(f'shape {list(shape)} is empty or has not {" or ".join(map(str, ndims))} dimensions')
+    count = math.prod(shape)
+    if count > limit or count * dtype.itemsize > BYTES:
+        raise ValueError(f'shape {list(shape)} of {dtype} is over the limit of {limit} values or {BYTES} bytes')
+    if count * dtype.itemsize > size - stream.tell():
+        raise ValueError(f'cut off: shape {list(shape)} of {dtype} is more than the {size} bytes that are here')
+    stream.seek(0)
+    return np.lib.format.read_array(stream, allow_pickle=False)
+
+
+def as_scan(array, hounsfield, spacing):
+    """[depth, height, width] or [height, width] of any real dtype -> Scan.
+
+    Hounsfield units if the caller says so or the minimum is below -200; otherwise it must be grey: in [0, 255], or floats
+    in [0, 1], which are multiplied by 255. ValueError for values that are neither, or not finite.
+    """
+    array = array[None] if array.ndim == 2 else array
+    low, high = float(array.min()), float(array.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError('some values are not finite')
+    if hounsfield or low < -200:
+        if low < -2**15 or high >= 2**15:
+            raise ValueError(f'values from {low:g} to {high:g} are not Hounsfield units')
+        dtype = np.float32 if array.dtype.kind == 'f' else np.int16
+        return Scan(array.astype(dtype, copy=False), True, spacing)
+    scale = 255 if array.dtype.kind == 'f' and high <= 1 else 1
+    if low < 0 or high * scale > 255:
+        raise ValueError(f'values from {low:g} to {high:g} are not grey (0 to 255); '
+                         "if they are Hounsfield units, save them in an .npz under the key 'hu'")
+    if array.dtype.kind != 'f':
+        return Scan(array.astype(np.uint8, copy=False), False, spacing)
+    return Scan(array.astype(np.float32) * np.float32(scale), False, spacing)

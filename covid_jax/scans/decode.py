@@ -1,0 +1,218 @@
+"""A path in, voxels out: the bytes of one scan read as data, never as code, and checked against limits first.
+
+A path is an array (.npz, .npy), an image (.png, .jpg, .tif), a volume (.nii, .nii.gz, .mha, .mhd), a DICOM file, a
+folder of slices as images or of DICOM files at any depth, or a .zip of any of these, unpacked for as long as it is read.
+'PATH::series=UID' is one series of DICOM files that hold several, 'PATH::slice=N' the N-th slice (from 0) of a volume.
+'phantom:...' is the address of a phantom, see covid_jax/phantom. Every failure is a UserError of one line that names the file.
+"""
+
+import re
+import shutil
+import stat
+import tempfile
+import zipfile
+from pathlib import Path
+
+from covid_jax import UserError, phantom
+from covid_jax.scans import arrays, dicom, images, metaimage, volumes
+from covid_jax.scans.scan import BYTES, FILES, Scan, blame, hidden, natural
+
+ARRAYS = ('.npz', '.npy')
+SUFFIXES = (*ARRAYS, *images.SUFFIXES, *volumes.SUFFIXES, '.dcm', '.zip')
+EXPECTED = '.npz, .npy, .nii, .nii.gz, .mha, .mhd, .png, .jpg, .tif, .dcm, .zip or a folder of slices'
+READERS = (('.npz', arrays.decode_npz), ('.npy', arrays.decode_npy), (images.SUFFIXES, images.decode_image),
+           (volumes.SUFFIXES, volumes.decode_volume))
+
+
+def decode(address, scratch=None):
+    """The Scan at a path; see the module for what a path may be, and scan.py for what a Scan is.
+
+    scratch: the folder in which a .zip is unpacked, None for the system's temporary one. What is unpacked is deleted when
+    it is read, but not where this process is killed meanwhile: it may hold names of patients.
+    """
+    if phantom.is_address(str(address)):
+        return Scan(*phantom.from_address(str(address)))
+    path, part = split_address(address)
+    with blame(path):
+        scan = _decode(path, part.get('series', ''), scratch)
+        if 'slice' in part:
+            at = part['slice']
+            if not (at.isdecimal() and int(at) < len(scan.voxels)):
+                raise ValueError(f'no slice {at!r}, there are 0 to {len(scan.voxels) - 1}')
+            scan = scan._replace(voxels=scan.voxels[int(at):int(at) + 1])
+        return scan
+
+
+def split_address(address):
+    """'scans/a::series=1.2.3' -> (Path('scans/a'), {'series': '1.2.3'}). UserError for a part that is not known."""
+    path, mark, part = str(address).rpartition('::')
+    key, _, value = part.partition('=')
+    if not mark or not value:
+        return Path(address), {}
+    if key not in ('series', 'slice'):
+        raise UserError(f'{address}: unknown part {key!r}, write PATH::series=UID or PATH::slice=N')
+    return Path(path), {key: value}
+
+
+def files_of(address):
+    """Every file that decoding the address reads, in order: what its content hash is made of. Missing ones too."""
+    path, _ = split_address(address)
+    try:
+        files = [file for kind in _contents(path).values() for file in kind] if path.is_dir() else [path]
+    except (OSError, UserError):  # decoding says what is wrong
+        files = [path]
+    return sorted({*files, *(more for file in files for more in metaimage.companions(file))})
+
+
+def is_scan(path):
+    """Whether a file or folder may be a scan: by its name, or as DICOM by its first bytes."""
+    low = path.name.lower()
+    return path.is_dir() or low.endswith(SUFFIXES) or low != 'dicomdir' and dicom.is_dicom(path)
+
+
+def patient_digest(address):
+    """A digest of the DICOM patient of an address, '' where it is no DICOM or names nobody; see dicom.patient_digest.
+
+    Members of a .zip are unpacked one after another until one names a patient. Never raises: an error may quote the id.
+    """
+    try:
+        path, part = split_address(address)
+        series, low = part.get('series', ''), path.name.lower()
+        if path.is_dir():
+            return dicom.patient_digest(dicom.find(path), series)
+        if low.endswith('.zip'):
+            return _zip_digest(path, series)
+        known = any(low.endswith(suffixes) for suffixes, _ in READERS)
+        return '' if known or not path.is_file() else dicom.patient_digest([path], series)
+    except Exception:
+        return ''
+
+
+def _zip_digest(path, series):
+    with zipfile.ZipFile(path) as archive:
+        for info in sorted(_members(archive), key=lambda info: info.filename):
+            name = Path(info.filename).name.lower()
+            if name == 'dicomdir' or name.endswith(dicom.NO_DICOM):
+                continue
+            with archive.open(info) as member, tempfile.NamedTemporaryFile(suffix='.dcm') as file:
+                start = member.read(132)
+                if name.endswith('.dcm') or start[128:] == b'DICM':
+                    file.write(start)
+                    shutil.copyfileobj(member, file)
+                    file.flush()
+                    if digest := dicom.patient_digest([Path(file.name)], series):
+                        return digest
+    return ''
+
+
+def _decode(path, series='', scratch=None):
+    if path.is_dir():
+        return _folder(path, series)
+    if not path.is_file():
+        raise ValueError('no such file or folder')
+    name = path.name.lower()
+    if name.endswith('.zip'):
+        return _zip(path, series, scratch)
+    reader = next((reader for suffixes, reader in READERS if name.endswith(suffixes)), None)
+    if reader is None and (name.endswith('.dcm') or dicom.is_dicom(path)):
+        return dicom.decode_dicom([path], series)
+    if reader is None:
+        raise ValueError(f'not a scan: expected {EXPECTED}')
+    _no_series(series)
+    return reader(path)
+
+
+def _no_series(series):
+    if series:
+        raise ValueError(f'::series={series} chooses among DICOM files, and this is none: leave it out')
+
+
+def _contents(folder):
+    """What a folder may be decoded from: {kind: paths}. DICOM files at any depth; all other files are ignored."""
+    files = sorted((entry for entry in folder.iterdir() if not hidden(entry.name) and entry.is_file()), key=natural)
+
+    def ending(suffixes):
+        return [file for file in files if file.name.lower().endswith(suffixes)]
+
+    return {'image': ending(images.SUFFIXES), 'DICOM file': dicom.find(folder),
+            'volume': ending(ARRAYS + volumes.SUFFIXES)}
+
+
+def _folder(folder, series):
+    """Slices as images, or DICOM files at any depth, or the one volume that is here. UserError for several of these."""
+    contents = {kind: files for kind, files in _contents(folder).items() if files}
+    told = [f'{len(files)} {kind}{"s" * (len(files) > 1)} ({_listed(files)})' for kind, files in contents.items()]
+    if len(contents) > 1:
+        raise UserError(f'{folder} holds {" and ".join(told)}: keep one kind, or give the path of one file')
+    if not contents:
+        found = sorted((entry for entry in folder.iterdir() if not hidden(entry.name)), key=natural)
+        raise UserError(f'no slices (PNG, JPG, TIFF or DICOM) and no single volume in {folder} '
+                        f'(found: {_listed(found) or "nothing"})')
+    (kind, files), = contents.items()
+    if kind == 'DICOM file':
+        return dicom.decode_dicom(files, series)
+    _no_series(series)
+    if kind == 'image':
+        return images.decode_slices(files)
+    if len(files) > 1:
+        raise UserError(f'{folder} holds {told[0]}: keep one, or give its path')
+    return _decode(files[0])
+
+
+def _listed(paths):
+    return ', '.join([path.name for path in paths[:5]] + ['...'] * (len(paths) > 5))
+
+
+def _zip(path, series, scratch):
+    """What is in an archive, unpacked for as long as it is read."""
+    with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory(dir=scratch) as folder:
+        for info in _members(archive):
+            archive.extract(info, folder)
+        folder = Path(folder)
+        try:
+            inside = folder
+            while inside.is_dir() and len(entries := list(inside.iterdir())) == 1:
+                inside = entries[0]
+            if inside.is_file() and inside.name.lower().endswith('.zip'):
+                raise ValueError(f'holds the archive {inside.name!r}: unpack that one')
+            if inside.is_dir():
+                _check_levels(inside)
+            return _decode(inside, series)
+        except UserError as error:
+            raise UserError(str(error).replace(str(folder), str(path))) from None
+
+
+def _check_levels(folder):
+    """ValueError for an archive whose slices are in a folder and in folders of it: those would be lost in silence."""
+    files = sorted(file for file in folder.rglob('*') if file.is_file())
+    slices = [file for file in files if file.name.lower().endswith(images.SUFFIXES)]
+    deeper = [file for file in slices if file.parent != folder]
+    if 0 < len(deeper) < len(slices):
+        raise ValueError(f'{len(slices) - len(deeper)} slices and {len(deeper)} more in folders beside them '
+                         f'({deeper[0].relative_to(folder)}): pack each scan into an archive of its own')
+
+
+def _members(archive):
+    """The files of an archive without hidden ones, named by relative paths with '/'.
+
+    ValueError for more than a scan may have, for links, for names that lead out of the archive, and two of one name.
+    """
+    members = [info for info in archive.infolist() if not info.is_dir()]
+    size, seen, kept = sum(info.file_size for info in members), {}, []
+    if len(members) > FILES or size > BYTES:
+        raise ValueError(f'{len(members)} files of {size} bytes are more than {FILES} files or {BYTES} bytes')
+    for info in members:
+        name = info.filename
+        parts = [part for part in re.split(r'[/\\]', name) if part not in ('', '.')]
+        if not parts or re.match(r'[/\\]|[A-Za-z]:', name) or '..' in parts:
+            raise ValueError(f'refused, its member {name[:100]!r} leads out of it: pack it anew with relative names')
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise ValueError(f'refused, its member {name[:100]!r} is a link: pack the file that it points to')
+        info.filename = '/'.join(parts)
+        key = info.filename.casefold()
+        if key in seen:
+            raise ValueError(f'refused, its members {seen[key][:100]!r} and {name[:100]!r} have one name: rename one')
+        seen[key] = name
+        if not any(map(hidden, parts)):
+            kept.append(info)
+    return kept

@@ -1,0 +1,225 @@
+"""Where the slices of a DICOM series lie: sorted by position, upright, evenly apart, or refused by slice number."""
+
+import math
+from collections import Counter
+from typing import NamedTuple
+
+import numpy as np
+
+from covid_jax import UserError
+from covid_jax.scans.dicom.header import MACROS, Header, numbers, own_words
+from covid_jax.scans.scan import check_spacing
+
+SLOPE = 0.2  # mm to the side per mm along: a bit more than the tilt that _axial lets through
+
+
+class Plane(NamedTuple):
+    """One frame of one file, as the frame or else the file says; None where neither does."""
+
+    header: Header
+    name: str
+    position: np.ndarray | None     # x, y, z in mm towards the left, the back and the head, of the first pixel
+    orientation: np.ndarray | None  # directions in which the column index and the row index grow
+    pixel: np.ndarray | None        # mm between rows, between columns
+    between: float | None           # mm from slice to slice
+    thick: float | None             # mm
+    rescale: np.ndarray | None      # slope, intercept
+    hounsfield: bool
+    window: tuple | None            # center, width, function
+
+
+def planes_of(headers):
+    """One Plane per frame, in the order of the files. A slice is called by its number where that is its alone."""
+    planes = []
+    for header in headers:
+        with own_words(header.path, 'its header is broken'):
+            groups = list(header.tags.get('PerFrameFunctionalGroupsSequence') or [])
+            shared = list(header.tags.get('SharedFunctionalGroupsSequence') or [])[:1]
+            if header.frames > 1 and len(groups) != header.frames:
+                raise UserError(f'{header.path}: {header.frames} frames of which {len(groups)} are described: export '
+                                'the original series')
+            number = numbers(header.tags.get('InstanceNumber'))
+            name = header.path.name if number is None else f'{number[0]:.0f}'
+            for frame in range(header.frames):
+                called = f'{frame + 1}' if len(headers) == 1 < header.frames else name
+                planes.append(_plane(header, groups[frame:frame + 1] + shared, called))
+    counts = Counter(plane.name for plane in planes)
+    return [plane if counts[plane.name] == 1 else plane._replace(name=f'{plane.name} ({plane.header.path.name})')
+            for plane in planes]
+
+
+def _plane(header, groups, name):
+    """What holds for one frame, looked up in its functional groups, then in the file."""
+    def find_value(keyword):
+        for group in groups:
+            macro = group.get(MACROS[keyword])
+            if macro and macro[0].get(keyword) is not None:
+                return macro[0].get(keyword)
+        return header.tags.get(keyword)
+
+    def vector(keyword, length):
+        value = numbers(find_value(keyword))
+        if value is not None and len(value) < length:
+            raise ValueError('too few numbers')
+        if keyword == 'RescaleSlope' and value is not None and not value[0]:
+            raise ValueError('slope 0')
+        return None if value is None else value[:length]
+
+    slope, intercept, center, width = (vector(keyword, 1) for keyword in (
+        'RescaleSlope', 'RescaleIntercept', 'WindowCenter', 'WindowWidth'))
+    between, thick = (None if value is None else abs(float(value[0])) or None for value in (
+        vector('SpacingBetweenSlices', 1), vector('SliceThickness', 1)))
+    return Plane(
+        header, name, vector('ImagePositionPatient', 3), vector('ImageOrientationPatient', 6),
+        vector('PixelSpacing', 2), between, thick,
+        None if slope is None or intercept is None else (float(slope[0]), float(intercept[0])),
+        str(find_value('RescaleType') or 'HU').strip().upper() in ('', 'HU', 'US'),  # US: unspecified, so writes GDCM
+        None if center is None or width is None else (
+            center[0], width[0], str(find_value('VOILUTFunction') or 'LINEAR').strip().upper()))
+
+
+def arrange(planes):
+    """-> (order, orient, spacing): the planes from feet to head, what turns one upright, (z, y, x) mm or None."""
+    sizes = [(plane.header.rows, plane.header.columns) for plane in planes]
+    usual = Counter(sizes).most_common(1)[0][0]
+    for plane, size in zip(planes, sizes, strict=True):
+        if size != usual:
+            raise ValueError(f'slice {plane.name} is {size[0]} x {size[1]} pixels, the others are {usual[0]} x '
+                             f'{usual[1]}: choose one series or remove it')
+    if len(planes) > 1:
+        for plane in planes:
+            if plane.position is None or plane.orientation is None:
+                raise ValueError(f'slice {plane.name} does not say where it is: export the original series')
+        _one_frame(planes)
+    pixel = _same(planes, 'pixel', 'pixel spacing')
+    orientation = _same(planes, 'orientation', 'orientation')
+    if pixel is not None:
+        check_spacing(pixel)
+    if orientation is None:
+        return [0], lambda stored: stored, None
+    normal, turned, signs = _axial(orientation)
+    order, apart = [0], planes[0].between or planes[0].thick
+    if len(planes) > 1:
+        along = np.array([plane.position for plane in planes]) @ normal
+        order, apart = np.argsort(along, kind='stable'), _even(planes, along)
+        _straight([planes[i] for i in order], along[order], orientation, 0.5 if pixel is None else 0.5 * min(pixel))
+        _complete([planes[i] for i in order], apart)
+    spacing = None
+    if pixel is not None and apart is not None:
+        spacing = apart, *(float(mm) for mm in (pixel[::-1] if turned else pixel))
+        check_spacing(spacing)
+    return order, lambda stored: (stored.T if turned else stored)[::signs[0], ::signs[1]], spacing
+
+
+def _one_frame(planes):
+    """ValueError where positions are measured from several origins. Slices that do not say from which are let be."""
+    first = {}
+    for plane in planes:
+        if plane.header.tags.get('FrameOfReferenceUID'):
+            first.setdefault(str(plane.header.tags.get('FrameOfReferenceUID')), plane.name)
+    if len(first) > 1:
+        one, other = list(first.values())[:2]
+        raise ValueError(f'slices {one} and {other} have different frames of reference, which cannot be compared: give '
+                         'each series a folder of its own')
+
+
+def _same(planes, field, name):
+    """The median over the planes of a field that must agree within 1e-3 in all of them, None where none has it."""
+    values = [getattr(plane, field) for plane in planes]
+    if all(value is None for value in values):
+        return None
+    usual = np.median([value for value in values if value is not None], axis=0)
+    for plane, value in zip(planes, values, strict=True):
+        if value is None or np.abs(value - usual).max() > 1e-3:
+            raise ValueError(f'slice {plane.name} has another {name} than the others: choose one series or remove it')
+    return usual
+
+
+def _axial(orientation):
+    """-> (the normal towards the head, whether row and column are swapped, the steps down and across)."""
+    near = math.cos(math.radians(10))
+    row, column = orientation[:3], orientation[3:]
+    normal = np.cross(row, column)
+    if any(abs(np.linalg.norm(v) - 1) > 1e-2 for v in (row, column, normal)):
+        raise ValueError('the image orientation is no two directions at right angles: export the original series')
+    axis = int(np.abs(normal).argmax())
+    if abs(normal[axis]) < near or axis != 2:
+        kind = 'oblique' if abs(normal[axis]) < near else ('sagittal', 'coronal')[axis]
+        raise ValueError(f'a {kind} series, slices must lie across the body: export the axial one')
+    turned = abs(row[1]) > abs(row[0])
+    if turned:
+        row, column = column, row
+    if min(abs(row[0]), abs(column[1])) < near:
+        raise ValueError('slices that are turned in their plane: export the axial series without rotation')
+    return normal * np.sign(normal[2]), turned, (1 if column[1] > 0 else -1, 1 if row[0] > 0 else -1)
+
+
+def _even(planes, along):
+    """The distance of neighbours in mm. ValueError that names slices at one place or unevenly apart."""
+    order = np.argsort(along, kind='stable')
+    steps = np.diff(along[order])
+    real = steps[steps >= 0.01]
+    usual = float(np.median(real)) if real.size else 0.0
+
+    def pairs(where, told):
+        texts = [f'slices {planes[order[i]].name} and {planes[order[i + 1]].name} {told(i)}'
+                 for i in np.flatnonzero(where)]
+        return ', '.join(texts[:5] + ['...'] * (len(texts) > 5))
+
+    double = steps < max(0.01, 0.01 * usual)
+    if double.any():
+        z = [plane.position[2] for plane in planes]
+        told = pairs(double, lambda i: f'are at the same position (z = {z[order[i]]:.1f} mm)')
+        raise ValueError(f'{told}: remove one of each, or give each series a folder of its own')
+    uneven = np.abs(steps - usual) > 0.1 * usual
+    if uneven.any():
+        digits = 1 if (np.abs(steps - usual)[uneven] >= 0.1).all() else 3
+        raise ValueError(f'{pairs(uneven, lambda i: f"are {steps[i]:.{digits}f} mm apart")}, the others '
+                         f'{usual:.{digits}f} mm: a slice is missing or does not belong here')
+    return usual
+
+
+def _straight(planes, along, orientation, limit):
+    """ValueError for a slice that lies more than `limit` mm off the line on which the first pixels of the others lie.
+
+    planes: sorted; along: mm along their normal. The line may lean as far as the tilt of a gantry makes it.
+    """
+    aside = np.array([plane.position for plane in planes]) @ orientation.reshape(2, 3).T
+    half = len(planes) // 2  # each slice and the one half the series further up: so far apart, rounding matters little
+    slopes = (aside[half:] - aside[:-half]) / (along[half:] - along[:-half])[:, None]
+    middle = (len(slopes) - 1) // 2
+    slope = np.take_along_axis(slopes, np.abs(slopes).argsort(0), 0)[middle].clip(-SLOPE, SLOPE)
+    off = aside - along[:, None] * slope
+    off = np.linalg.norm(off - np.sort(off, 0)[(len(off) - 1) // 2], axis=1)
+    worst = int(off.argmax())
+    if off[worst] > limit:
+        raise ValueError(f'slice {planes[worst].name} lies {off[worst]:.1f} mm beside the others: it does not belong '
+                         'here, give each series a folder of its own')
+
+
+def _complete(planes, apart):
+    """ValueError for two or three slices too far apart; of more, an even distance says that none is missing."""
+    between, thick = planes[0].between, planes[0].thick
+    if len(planes) > 3 or apart <= (1.5 * between if between else 3 * thick if thick else math.inf):
+        return
+    said = f'and by their header {between:g} mm' if between else f'and {thick:g} mm thick'
+    raise ValueError(f'slices {planes[0].name} and {planes[1].name} are {apart:.1f} mm apart {said}: slices between '
+                     'them are missing, copy the whole series or give the path of one file')
+
+
+def check_grey(planes):
+    """ValueError for CT without Hounsfield units whose slices would not be shown alike, or not as anyone chose."""
+    first = planes[0]
+    tables = [(first.header.tags.get(key), key) for key in ('ModalityLUTSequence', 'VOILUTSequence')]
+    for plane in planes:
+        with own_words(plane.header.path, 'its header is broken'):
+            alike = plane.window == first.window and all(plane.header.tags.get(key) == table for table, key in tables)
+        if (plane.rescale is None, plane.hounsfield) != (first.rescale is None, first.hounsfield):
+            raise ValueError(f'of slices {first.name} and {plane.name} only one says how its values become Hounsfield '
+                             'units: export the series as original CT')
+        if plane.window is None and not tables[1][0]:
+            raise ValueError(f'slice {plane.name} says neither how its values become Hounsfield units nor a '
+                             'window: export the series as original CT')
+        if not alike:
+            raise ValueError(f'slices have windows of their own, {first.name} and {plane.name} two: export the series '
+                             'as original CT')

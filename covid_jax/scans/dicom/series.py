@@ -1,0 +1,178 @@
+"""DICOM -> Scan: CT in Hounsfield units, slices from the feet to the head by position, X-rays as grey.
+
+dicom_header.py reads headers, dicom_planes.py the geometry, dicom_pixels.py the values. Of the patient's id only a hash
+is kept, to tell people apart, and neither is said anywhere.
+"""
+
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+from pydicom.tag import Tag
+
+from covid_jax import UserError
+from covid_jax.scans import scan
+from covid_jax.scans.dicom.header import (
+    OBJECTS,
+    PERSON,
+    XRAY,
+    check_pixels,
+    check_whole,
+    digest,
+    kind,
+    modality,
+    numbers,
+    own_words,
+    parse,
+    quiet,
+    read_header,
+)
+from covid_jax.scans.dicom.pixels import read_voxels
+from covid_jax.scans.dicom.planes import arrange, check_grey, planes_of
+from covid_jax.scans.scan import MACHINE, Scan, check_size, hidden
+
+SECONDARY = '1.2.840.10008.5.1.4.1.1.7'  # and what begins with it: secondary captures
+NO_DICOM = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.npy', '.npz', '.csv', '.json', '.txt')  # not worth opening
+SLICE = re.compile(r'[^.]*[0-9][^.]*|.*\.[0-9]+')  # how slices without suffix are called, and LICENSE or README are not
+
+
+def is_dicom(path):
+    """Whether a file holds DICOM by its content: 'DICM' at byte 128."""
+    try:
+        with open(path, 'rb', buffering=0) as file:
+            file.seek(128)
+            return file.read(4) == b'DICM'
+    except OSError as error:
+        if error.errno in MACHINE:
+            raise
+        return False
+
+
+def find(folder):
+    """The DICOM files below a folder, sorted: with the magic or named .dcm. Hidden ones and DICOMDIR are left out.
+
+    A file beside them that is called like a slice without suffix ('IM0007') is one of them even without the magic: it
+    is a broken slice, which decode_dicom refuses by name.
+    """
+    found, folders = [], [folder]
+    while folders:
+        here = folders.pop()
+        try:
+            with os.scandir(here) as listed:
+                entries = [entry for entry in listed if not hidden(entry.name)]
+        except OSError as error:
+            if error.errno in MACHINE:
+                raise
+            raise UserError(f'{here}: the folder cannot be read ({os.strerror(error.errno)}): allow it or move the '
+                            'folder away') from None
+        folders += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        good, bad = [], []
+        for entry in entries:
+            low = entry.name.lower()
+            if low != 'dicomdir' and not low.endswith(NO_DICOM) and entry.is_file():
+                if low.endswith('.dcm') or is_dicom(entry.path):
+                    good.append(entry.path)
+                elif SLICE.fullmatch(low):
+                    bad.append(entry.path)
+        found += good + bad if good else []
+    return sorted(map(Path, found))
+
+
+def patient_digest(paths, series=''):
+    """A hash that is the same for all files of one patient, '' where the id is blank or stands for nobody.
+
+    paths: the files of a scan, series: the one that is meant. The first of its images that names somebody counts. The
+    hash is for grouping in memory: an id can be guessed back from it, so it must not be written anywhere.
+    """
+    keys = [*PERSON, Tag('Modality'), Tag('SeriesInstanceUID')]
+    for path in map(Path, paths):
+        if not (path.name.lower().endswith('.dcm') or is_dicom(path)):
+            continue
+        try:
+            with quiet(), own_words(path, 'cannot be read as DICOM'):
+                tags = parse(path, keys)[0]
+                person = digest(tags)
+                mine = not series or str(tags.get('SeriesInstanceUID') or 'none') == series
+                if person and mine and str(tags.get('Modality')) not in OBJECTS:
+                    return person
+        except UserError:  # decoding says so
+            continue
+    return ''
+
+
+def decode_dicom(paths, series=''):
+    """The DICOM files of one scan -> Scan; of several series the one whose SeriesInstanceUID is `series`.
+
+    CT (also enhanced, of many frames) is in Hounsfield units, or grey by its window where it has no rescale values; one
+    X-ray is grey without spacing, dark where little was absorbed. UserError or ValueError of one line that names the
+    file or the slice for what is no such image, does not fit together, has gaps or is not axial.
+    """
+    with quiet():
+        if len(paths) > scan.FILES:
+            raise ValueError(f'{len(paths)} DICOM files are more than {scan.FILES}')
+        headers = _choose([read_header(Path(path)) for path in paths], series)
+        kinds = '/'.join(sorted({modality(header) for header in headers}))
+        if kinds not in ('CT', *XRAY):
+            raise ValueError(f'a series of modality {kinds}: only CT and X-rays (CR, DX) can be read')
+        _one_person(headers)
+        for header in headers:
+            check_pixels(header)
+        if kinds in XRAY and (len(headers) > 1 or headers[0].frames > 1):
+            raise ValueError(f'{sum(header.frames for header in headers)} X-rays in one series '
+                             f'({headers[0].path.name}, ...): give the path of one file')
+        check_size((sum(header.frames for header in headers), headers[0].rows, headers[0].columns))
+        planes = planes_of(headers)
+        if kinds in XRAY:
+            return Scan(read_voxels(planes, [0], lambda stored: stored, False), False, None)
+        order, orient, spacing = arrange(planes)
+        hounsfield = all(plane.rescale is not None and plane.hounsfield for plane in planes)
+        if not hounsfield:
+            check_grey(planes)
+        return Scan(read_voxels(planes, order, orient, hounsfield), hounsfield, spacing)
+
+
+def _choose(headers, series):
+    """The headers of the one series of images that is here, or of the one that is meant."""
+    def scout(header):
+        return any(word in str(header.tags.get('ImageType')).upper() for word in ('LOCALIZER', 'SCOUT'))
+
+    def listing(groups):
+        told = [f'{key} ({modality(group[0])}, {sum(header.frames for header in group)} of {group[0].rows} x '
+                f'{group[0].columns}{_thickness(group[0])})' for key, group in sorted(groups.items())]
+        return '; '.join(told[:5] + ['...'] * (len(told) > 5))
+
+    for header in headers:
+        check_whole(header)
+    images = [header for header in headers if header.rows and modality(header) not in OBJECTS and not scout(header)]
+    if not images:
+        kinds = Counter('localizer' if header.rows and scout(header) else kind(header) for header in headers)
+        raise ValueError(f'no CT and no X-ray here, only {", ".join(f"{n} x {kind}" for kind, n in kinds.items())}')
+    first = [header for header in images if not str(header.tags.get('SOPClassUID')).startswith(SECONDARY)]
+    groups = {}
+    for header in images if series else first or images:
+        groups.setdefault(str(header.tags.get('SeriesInstanceUID') or 'none'), []).append(header)
+    if series and series not in groups:
+        raise ValueError(f'no series {series} here, there is {listing(groups)}')
+    if not series and len(groups) > 1:
+        raise ValueError(f'{len(groups)} series: choose one as PATH::series=UID of {listing(groups)}')
+    return groups[series] if series else next(iter(groups.values()))
+
+
+def _one_person(headers):
+    """ValueError for images of several people, who are not named."""
+    paths = {}
+    for header in headers:
+        if header.person:
+            paths.setdefault(header.person, header.path)
+    if len(paths) > 1:
+        one, other = list(paths.values())[:2]
+        raise ValueError(f'files of {len(paths)} patients in one series: {one} and {other} are of two, give each '
+                         'patient a folder of its own')
+
+
+def _thickness(header):
+    """', 2 mm', '' where the file does not say."""
+    with own_words(header.path, 'its slice thickness is no number'):
+        thick = numbers(header.tags.get('SliceThickness') or header.tags.get('SpacingBetweenSlices'))
+        return '' if thick is None else f', {thick[0]:g} mm'

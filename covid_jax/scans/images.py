@@ -1,0 +1,155 @@
+"""PNG, JPEG and TIFF -> Scan: the bytes decide what a file is, whatever its name says, and all end as the same grey.
+
+Orientation tags (EXIF, TIFF) are obeyed in every format; PhotometricInterpretation of a TIFF in every depth.
+"""
+
+import math
+from collections import Counter
+from contextlib import contextmanager
+
+import numpy as np
+from PIL import Image
+
+from covid_jax import UserError
+from covid_jax.scans import scan
+from covid_jax.scans.scan import Scan, blame, natural
+
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff')
+FORMATS = ('PNG', 'JPEG', 'TIFF', 'BMP', 'GIF')  # what the bytes of an image may be
+PIXELS = 2**26
+DEEP = 2**14  # that 16 bits of grey reach; Hounsfield units and scanner values of 12 to 14 bits stay below
+ORIENTATION, PHOTOMETRIC, WIDTH, LENGTH = 274, 262, 256, 257  # tags of TIFF, the first also of EXIF
+TURN = Image.Transpose
+TURNS = {2: TURN.FLIP_LEFT_RIGHT, 3: TURN.ROTATE_180, 4: TURN.FLIP_TOP_BOTTOM, 5: TURN.TRANSPOSE, 6: TURN.ROTATE_270,
+         7: TURN.TRANSVERSE, 8: TURN.ROTATE_90}
+
+
+def decode_image(path):
+    """One image -> Scan of one slice; the pages of a TIFF are its slices."""
+    return decode_slices([path])
+
+
+def decode_slices(paths):
+    """Images of one size, one slice each, in the natural order of their names -> Scan.
+
+    Of colours the luma is taken, alpha is ignored, 16 bits are divided by 257. UserError that names the file for a slice
+    of another size or depth, a broken one, two of one name, values that are no grey, and 16 bits that stay below 2**14.
+    """
+    paths = sorted(paths, key=natural)
+    if len(paths) > scan.FILES:
+        raise ValueError(f'{len(paths)} slices are more than {scan.FILES}')
+    _check_names(paths)
+    headers = [_header(path) for path in paths]
+    deep = _check_alike(paths, headers)
+    width, height, *_ = headers[0]
+    depth = sum(header[2] for header in headers)
+    if depth * width * height > scan.VOXELS:
+        raise ValueError(f'{depth} slices of {width} x {height} pixels are more than {scan.VOXELS} voxels')
+    voxels = np.empty((depth, height, width), np.float32 if deep else np.uint8)
+    planes = iter(voxels)
+    for path in paths:
+        _fill(path, planes)
+    if deep and 0 < voxels.max() < DEEP / 257:
+        raise UserError(f'{paths[0]}: 16 bits that hold no value above {DEEP - 1}: Hounsfield units or scanner values of '
+                        "12 to 14 bits, not grey; save Hounsfield units in an .npz under the key 'hu', or rescale to "
+                        '0..65535')
+    return Scan(voxels, False, None)
+
+
+def _check_names(paths):
+    """UserError for two files of one stem, such as 1.png and 1.jpg: one is likely a copy of the other."""
+    seen = {}
+    for path in paths:
+        other = seen.setdefault(path.stem.casefold(), path)
+        if other is not path:
+            raise UserError(f'{other} and {path.name} would be two slices: keep one of them, or rename one')
+
+
+def _check_alike(paths, headers):
+    """Whether the slices have 16 bits. UserError for one of another size or depth, and for pages in one of several."""
+    width, height = size = Counter(header[:2] for header in headers).most_common(1)[0][0]
+    usual = Counter(header[3] for header in headers).most_common(1)[0][0]
+    for path, (*other, pages, deep) in zip(paths, headers, strict=True):
+        if tuple(other) != size:
+            raise UserError(f'{path}: this slice is {other[0]} x {other[1]} pixels, the others are {width} x {height}')
+        if pages > 1 and len(paths) > 1:
+            raise UserError(f'{path}: {pages} pages in one of {len(paths)} slices: put each scan into a folder of its '
+                            'own')
+        if deep != usual:
+            raise UserError(f'{path}: this slice has {16 if deep else 8} bits, the others have {16 if usual else 8}: save '
+                            'them all alike')
+    return usual
+
+
+@contextmanager
+def _open(path):
+    """An image whose header was read and whose pixels were not."""
+    with blame(path):
+        try:
+            with Image.open(path, formats=FORMATS) as image:
+                if math.prod(image.size) > PIXELS:
+                    raise ValueError(f'{image.width} x {image.height} pixels are more than {PIXELS}')
+                image.filename = ''  # or Pillow maps the file, and garbles a TIFF that is to be turned by 90 degrees
+                yield image
+        except Image.DecompressionBombError:
+            raise ValueError(f'more than {PIXELS} pixels') from None
+
+
+def _header(path):
+    """(width, height, pages, whether it has 16 bits); the size is that of the upright image."""
+    with _open(path) as image:
+        if image.mode == 'F':
+            raise ValueError('floating-point pixels have no known range: save them as .npy or .npz')
+        size = (image.tag_v2[WIDTH], image.tag_v2[LENGTH]) if image.format == 'TIFF' else image.size
+        return *(size[::-1] if _orientation(image) > 4 else size), _pages(image), image.mode.startswith('I')
+
+
+def _pages(image):
+    return getattr(image, 'n_frames', 1) if image.format == 'TIFF' else 1
+
+
+def _orientation(image):
+    """1 to 8 as EXIF counts them, 1 where the image does not say or says it in a broken way. Reads no pixels."""
+    try:
+        orientation = Image.Image.getexif(image).get(ORIENTATION, 1)
+    except Exception:  # whatever its parser makes of broken EXIF
+        return 1
+    return orientation if orientation in TURNS else 1
+
+
+def _upright(image):
+    """The image as its orientation tag says, its pixels read."""
+    image.load()
+    orientation = 1 if image.format == 'TIFF' else _orientation(image)  # Pillow itself turns a TIFF when it loads it
+    return image.transpose(TURNS[orientation]) if orientation > 1 else image
+
+
+def _fill(path, planes):
+    """Writes each page of an image of any mode to the next of planes [height, width], in [0, 255]."""
+    with _open(path) as image:
+        for page in range(_pages(image)):
+            if page:
+                image.seek(page)
+            plane = next(planes)
+            inverted = image.format == 'TIFF' and image.tag_v2.get(PHOTOMETRIC) == 0  # of 8 bits Pillow knows
+            if math.prod(image.size) > PIXELS:
+                raise ValueError(f'page {page}: {image.width} x {image.height} pixels are more than {PIXELS}')
+            upright = _upright(image)
+            if upright.size != plane.shape[::-1]:
+                raise ValueError(f'page {page} is {upright.width} x {upright.height} pixels, the first is '
+                                 f'{plane.shape[1]} x {plane.shape[0]}')
+            deep = upright.mode.startswith('I')
+            if upright.mode == 'F' or deep != (plane.dtype != np.uint8):
+                kind = 'floating-point' if upright.mode == 'F' else '16 bits or more' if deep else '8 bits or less'
+                raise ValueError(f'page {page} is {kind}, the first is not: save them all alike')
+            plane[:] = _grey16(upright, inverted) if deep else np.asarray(
+                upright if upright.mode == 'L' else upright.convert('L'))
+
+
+def _grey16(image, inverted):
+    """The pixels of an image of 16 bits, in [0, 255]."""
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 2**16 - 1:
+        raise ValueError(f"values from {values.min()} to {values.max()} are no grey; if they are Hounsfield units, save "
+                         "them in an .npz under the key 'hu'")
+    return (2**16 - 1 - values if inverted else values) / np.float32(257)

@@ -1,0 +1,186 @@
+"""Both lungs of a chest CT by threshold and morphology, consolidations included, and the box around them. No learning.
+
+Everything is done on a coarse grid of about 3 mm in plane and 4 mm along z, in HU (grey values are first brought to
+something like HU), and the mask is then interpolated to the voxels of the scan. Lengths are mm. Nothing depends on
+which end of the scan is the head, nor on which side is left or front.
+"""
+
+import math
+
+import numpy as np
+from scipy import ndimage
+
+from covid_jax.scans.lung_walls import hidden_lung
+
+EDGE = -350.0  # HU half way between inflated lung and its wall
+FLAT = np.zeros((3, 3, 3), bool)
+FLAT[1] = True
+
+
+def lung_mask(scan):
+    """The lungs of a Scan: bool [depth, height, width].
+
+    Vessels, ground glass and consolidations are in, also consolidations at the pleura; trachea, main bronchi, bowel gas
+    and air around the body are out. Without spacing the image is taken for 350 mm wide and the stack for 300 mm long.
+    ValueError where there are no lungs.
+    """
+    spacing = scan.spacing or guess_spacing(scan.voxels.shape)
+    steps = [max(1, round(want / mm)) for want, mm in zip((4, 3, 3), spacing, strict=True)]
+    mm = [step * mm for step, mm in zip(steps, spacing, strict=True)]
+    steps = [min(step, length) for step, length in zip(steps, scan.voxels.shape, strict=True)]
+    hu = _coarse(scan.voxels, steps)
+    hu = np.clip(hu, -1000, 400) if scan.hounsfield else _like_hu(hu)
+    air = _inner_air(hu, mm)
+    lungs = _parts(air & ~_gas(hu, air, mm), mm)
+    if lungs.sum() < 0.02 * (hu > EDGE).sum() or not lungs.any():
+        raise ValueError('no lungs found: prepare this scan without lung mask, or leave it out')
+    middle = _middle(hu)
+    lungs = _closed(lungs, middle, mm, 6)
+    lungs = _closed(lungs | hidden_lung(lungs, hu, middle, mm), middle, mm, 6)
+    return _fine(lungs, steps, scan.voxels.shape)
+
+
+def box(mask, spacing, margin):
+    """The smallest box around the True voxels of mask [depth, height, width], as three slices.
+
+    It is wider by margin (z, y, x) mm on every side, rounded up to whole voxels of spacing (z, y, x) mm, and ends where
+    the array ends. ValueError for an empty mask.
+    """
+    if not mask.any():
+        raise ValueError('an empty mask has no box')
+    slices = []
+    for axis in range(3):
+        where = np.flatnonzero(mask.any(tuple(k for k in range(3) if k != axis)))
+        more = math.ceil(margin[axis] / spacing[axis] - 1e-6)
+        slices.append(slice(max(0, int(where[0]) - more), min(mask.shape[axis], int(where[-1]) + 1 + more)))
+    return tuple(slices)
+
+
+def guess_spacing(shape):
+    """A spacing (z, y, x) mm for a stack [depth, height, width] that has none: 350 mm wide and about 300 mm long."""
+    return float(np.clip(300 / shape[0], 1, 10)), 350 / shape[2], 350 / shape[2]
+
+
+def _coarse(voxels, steps):
+    """Every steps[0]-th slice, averaged over blocks of steps[1] x steps[2] pixels; float32, the last ones repeated."""
+    voxels = voxels[steps[0] // 2::steps[0]] if voxels.shape[0] > steps[0] else voxels[voxels.shape[0] // 2:][:1]
+    pad = [(0, -n % step) for n, step in zip(voxels.shape[1:], steps[1:], strict=True)]
+    voxels = np.pad(voxels, [(0, 0), *pad], mode='edge') if any(after for _, after in pad) else voxels
+    rows = sum(np.maximum(voxels[:, i::steps[1]].astype(np.float32), -1024) for i in range(steps[1]))
+    return sum(rows[:, :, i::steps[2]] for i in range(steps[2])) / np.float32(steps[1] * steps[2])
+
+
+def _like_hu(grey):
+    """Grey values of an unknown window, brought to air at -1000 and soft tissue at 40; between them linear."""
+    if grey.min() == grey.max():
+        return np.full_like(grey, -1000)
+    counts, edges = np.histogram(grey, 256)
+    value, below = (edges[1:] + edges[:-1]) / 2, np.cumsum(counts)
+    low = np.cumsum(counts * value)
+    with np.errstate(all='ignore'):
+        between = (low * below[-1] - low[-1] * below)**2 / (below * (below[-1] - below))
+    cut = value[np.nanargmax(between[:-1])]  # Otsu
+    air, tissue = np.percentile(grey, 0.5), np.median(grey[grey > cut])
+    return np.clip((grey - air) / max(tissue - air, 1e-6) * 1040 - 1000, -1000, 400)
+
+
+def _inner_air(hu, mm):
+    """Air and inflated lung inside the body, bool, also where the image or its circle cuts through a lung."""
+    tissue = hu > EDGE
+    body = _eroded(tissue, mm, 3, 2)
+    label, count = ndimage.label(body)
+    if not count:
+        return np.zeros_like(tissue)
+    body = label == 1 + np.argmax(np.bincount(label.ravel())[1:])
+    hull = _hull(tissue & _dilated(body, mm, 15, 2))
+    label, _ = ndimage.label(np.pad(~tissue, [(0, 0), (1, 1), (1, 1)], constant_values=True), FLAT)
+    outer = (label == label[:, :1, :1])[:, 1:-1, 1:-1]
+    cut = outer & hull & (ndimage.uniform_filter(hu, (1, 3, 3)) > -940)
+    cut = _dilated(_eroded(cut, mm, 9, 2), mm, 9, 2) & cut
+    return ~tissue & hull & (~outer | cut)
+
+
+def _gas(hu, air, mm):
+    """Airways, stomach and bowel, bool: darker than lung, and with a wall around it rather than lung."""
+    if not air.any():
+        return air
+    dark = min(-1000 + 0.45 * (np.median(hu[air]) + 1000), -940)
+    label, count = ndimage.label(air & (hu < dark), FLAT)
+    large = np.bincount(label.ravel()) * mm[1] * mm[2] > 40
+    large[0] = False
+    label *= large[label]
+    reach = 2 * round(6 / mm[2]) + 1
+    ring = ndimage.maximum_filter(label, (1, reach, reach)) * ~_dilated(label > 0, mm, 3, 2)
+    around = np.bincount(ring.ravel(), minlength=count + 1)
+    share = np.bincount(ring.ravel(), air.ravel(), count + 1) / np.maximum(around, 1)
+    return _dilated((large & (share < 0.3))[label], mm, 3, 2)
+
+
+def _parts(air, mm):
+    """The lungs among the connected parts of air: the largest, a like one, and small ones beside them."""
+    label, count = ndimage.label(air)
+    if not count:
+        return air
+    size = np.bincount(label.ravel())
+    size[0] = 0
+    big = size > 0.1 * size.max()
+    near = np.unique(label[_dilated(big[label], mm, 5, 3)])
+    big[near] |= size[near] * np.prod(mm) > 1000
+    return big[label]
+
+
+def _middle(hu):
+    """The column (a float) about which the slices are most nearly their own mirror image."""
+    rows = hu.reshape(-1, hu.shape[2]) - hu.mean()
+    spectrum = np.fft.rfft(rows, 2 * hu.shape[2])
+    return np.argmax(np.fft.irfft((spectrum**2).sum(0))[:2 * hu.shape[2] - 1]) / 2
+
+
+def _hull(mask):
+    """The convex hull of each slice of mask, as far as 24 straight edges can tell."""
+    y, x = np.indices(mask.shape[1:])
+    hull = np.broadcast_to(mask.any((1, 2), keepdims=True), mask.shape).copy()
+    for angle in np.arange(24) * np.pi / 12:
+        along = (np.cos(angle) * x + np.sin(angle) * y).astype(np.float32)
+        hull &= along <= np.where(mask, along, -np.inf).max((1, 2), keepdims=True)
+    return hull
+
+
+def _dilated(mask, mm, radius, axes):
+    """mask grown by a box of radius mm along its last axes."""
+    out = mask.view(np.uint8)
+    for axis in range(3 - axes, 3):
+        out = ndimage.maximum_filter1d(out, 2 * round(radius / mm[axis]) + 1, axis, mode='constant')
+    return out.view(bool)
+
+
+def _eroded(mask, mm, radius, axes):
+    return ~_dilated(~mask, mm, radius, axes)
+
+
+def _closed(mask, middle, mm, radius):
+    """mask without the gaps and holes of each side; what lies between the sides stays open."""
+    sides = []
+    for side in np.split(mask, [int(middle) + 1], 2):
+        pad = round(radius / min(mm)) + 1
+        closed = _eroded(_dilated(np.pad(side, pad), mm, radius, 3), mm, radius, 3)[3 * (slice(pad, -pad),)] | side
+        sides.append(ndimage.binary_fill_holes(closed, FLAT if len(mask) == 1 else None))
+    return np.concatenate(sides, 2)
+
+
+def _fine(mask, steps, shape):
+    """mask of the coarse grid on the voxels of the scan: linear between the blocks' centres, cut at one half."""
+    first = steps[0] // 2, (steps[1] - 1) / 2, (steps[2] - 1) / 2
+    low, high, part = [], [], []
+    for axis in range(3):
+        at = np.clip((np.arange(shape[axis]) - first[axis]) / steps[axis], 0, mask.shape[axis] - 1)
+        low.append(at.astype(int))
+        high.append(np.minimum(low[-1] + 1, mask.shape[axis] - 1))
+        part.append((at - low[-1]).astype(np.float32))
+    out = mask.astype(np.float32)
+    out = out[:, low[1]] + (out[:, high[1]] - out[:, low[1]]) * part[1][:, None]
+    out = out[..., low[2]] + (out[..., high[2]] - out[..., low[2]]) * part[2]
+    fine = np.empty(shape, bool)
+    for k in range(shape[0]):
+        fine[k] = out[low[0][k]] * (1 - part[0][k]) + out[high[0][k]] * part[0][k] > 0.5
+    return fine

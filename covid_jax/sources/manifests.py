@@ -1,0 +1,72 @@
+"""The user's own table of scans: a CSV file with a row for each."""
+
+import csv
+import os
+from pathlib import Path
+
+from covid_jax import UserError
+from covid_jax.scans import decode
+from covid_jax.scans.scan import blame
+from covid_jax.sources.exams import SPLITS, Exam
+from covid_jax.sources.patients import one_patient
+
+COLUMNS = ('path', 'label', 'id', 'patient', 'site', 'split')
+
+
+def manifest(path, say=print):
+    """A comma-separated file with the columns path and label, and optionally id, patient, site and split.
+
+    Paths are relative to the file and may name a part, as in 'a::series=1.2.3'. An empty id is the path, an empty site
+    'default', an empty patient the id, but for DICOM scans of one PatientID.
+    UserError that names the row (its line in the file) for a missing scan, a repeated id, an unknown split or a row too
+    long.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f'{path} is a folder: a manifest is a CSV file; for folders of classes set --config.data.source=folder')
+    exams, lines, rows = [], {}, _rows(path)
+    gone = [f'{row.get("path", "")!r} (row {line})' for line, row in rows if not _there(path, row)]
+    if gone:
+        raise UserError(f'{path}: {len(gone)} scans are not there, {", ".join(gone[:5])}{", ..." if gone[5:] else ""}: paths '
+                        f'are relative to {path.parent}')
+    for line, row in rows:
+        exam = _manifest_exam(path, line, row)
+        if exam.id in lines:
+            raise UserError(f'{path} row {line}: id {exam.id!r} is already in row {lines[exam.id]}')
+        lines[exam.id] = line
+        exams.append(exam)
+    if not exams:
+        raise UserError(f'{path} holds no rows: expected the columns {", ".join(COLUMNS)}')
+    return one_patient(exams, path, say)
+
+
+def _rows(path):
+    """(line number, {column: stripped cell}) of every row that is not blank."""
+    with blame(path), path.open(newline='', encoding='utf-8-sig') as stream:
+        reader = csv.reader(stream, strict=True)
+        rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(map(str.strip, cells))]
+    columns = rows[0][1] if rows else []
+    unknown = [name for name in columns if name not in COLUMNS]
+    if unknown:
+        raise UserError(f'{path}: unknown columns {", ".join(map(repr, unknown))}; accepted are {", ".join(COLUMNS)}')
+    if len(set(columns)) < len(columns) or not {'path', 'label'} <= set(columns):
+        raise UserError(f'{path}: expected the columns path and label, each once, found {", ".join(columns) or "none"}')
+    for line, cells in rows[1:]:
+        if len(cells) > len(columns):
+            raise UserError(f'{path} row {line}: {len(cells)} cells for {len(columns)} columns')
+    return [(line, dict(zip(columns, cells, strict=False))) for line, cells in rows[1:]]
+
+
+def _there(path, row):
+    """Whether the scan of a manifest's row exists."""
+    return row.get('path') and os.path.exists(decode.split_address(path.parent / row['path'])[0])
+
+
+def _manifest_exam(path, line, row):
+    scan = row['path']
+    split = row.get('split', '')
+    if split not in SPLITS + ('',):
+        raise UserError(f'{path} row {line}: split {split!r} is not one of {", ".join(SPLITS)} or empty')
+    name = row.get('id') or scan
+    return Exam(name, row.get('patient') or name, row.get('site') or 'default', row.get('label', ''), split,
+                str(path.parent / scan))

@@ -1,0 +1,171 @@
+"""The public data sets of the papers, as they lie on disk once unpacked -> Exams: those of whole scans.
+
+A source is `name(root, say)`: root is the folder of the data set, say is called with one plain line for each thing a
+user should know. Names and small text files are read, never an image. Unless a source says otherwise an id is the path
+below root, a patient who is not known is the id, and the split is ''. Case, '-', '_' and spaces of folder names do not
+count. UserError of one line for a folder that is missing, misnamed or empty, and for a table that is not what it was.
+"""
+
+import re
+import zipfile
+from collections import defaultdict
+from pathlib import Path
+
+from covid_jax import UserError
+from covid_jax.scans import arrays, metaimage
+from covid_jax.scans.scan import blame
+from covid_jax.sources import listing
+from covid_jax.sources.exams import Exam
+
+LEAST = 20  # slices that a scan of CC-CCII must have
+SPLITS = {'train': ('train', 'train_cov19d'), 'val': ('val', 'validation', 'validation_cov19d'),
+          'test': ('test', 'test_cov19d')}
+COV19_CT_DB = {'train covid': 690, 'train non-covid': 870, 'val covid': 165, 'val non-covid': 209}
+COVID_CT_MD = {'COVID-19': 169, 'CAP': 60, 'Normal': 76}
+SUBJECTS = {'p': 'COVID-19', 'cap': 'CAP', 'n': 'Normal', 'normal': 'Normal'}
+
+
+def cov19_ct_db(root, say):
+    """{train,val}/{covid,non-covid}/<scan> and, where it is there, test/<scan>; a scan is a folder of slices or a .npy.
+
+    Labels 'covid', 'non-covid', and '' in test. An id is <split>/<label>/<scan>, without the '.npy' and whatever the
+    folders of the splits are called (upstream: train_cov19d, validation_cov19d). Patients are not known.
+    """
+    root = Path(root)
+    layout = '{train,val}/{covid,non-covid}/<scan> and, if you have it, test/<scan>'
+    exams = []
+    for split, folder in listing.folders(root, SPLITS, layout, optional=('test',)):
+        labelled = split != 'test' or 'covid' in {listing.plain(entry.name) for entry in listing.visible(folder)}
+        for label, place in listing.folders(folder, ('covid', 'non-covid'), layout) if labelled else [('', folder)]:
+            scans = [entry for entry in listing.visible(place) if entry.is_dir() or entry.suffix == '.npy']
+            for scan in listing.filled(place, scans, 'scans'):
+                name = '/'.join(filter(None, (split, label, scan.name.removesuffix('.npy'))))
+                exams.append(Exam(name, name, 'COV19-CT-DB', label, split, str(scan)))
+    say('COV19-CT-DB: no patients are published, each scan counts as its own')
+    listing.compare('COV19-CT-DB', (f'{exam.split} {exam.label}' for exam in exams if exam.split != 'test'), COV19_CT_DB, say)
+    return listing.unique(root, exams)
+
+
+def cc_ccii(root, say):
+    """{NCP,CP,Normal}/<patient>/<scan>/<slice>, labelled so. A scan of fewer than 20 slices is left out, with a note.
+
+    A patient is <class>/<number>. With unzip_filenames.csv in root a note says which scans are incomplete.
+    """
+    root = Path(root)
+    exams, slices = [], {}
+    for label, folder in listing.folders(root, ('NCP', 'CP', 'Normal'), '{NCP,CP,Normal}/<patient>/<scan>/<slice>'):
+        scans = [scan for patient in listing.within(folder) for scan in listing.within(patient)]
+        for scan in listing.filled(folder, scans, 'folders <patient>/<scan>'):
+            patient = f'{label}/{scan.parent.name}'
+            exams.append(Exam(f'{patient}/{scan.name}', patient, 'CC-CCII', label, '', str(scan)))
+            slices[exams[-1].id] = len(listing.pictures(scan))
+    kept = [exam for exam in exams if slices[exam.id] >= LEAST]
+    if len(kept) < len(exams):
+        say(f'CC-CCII: {len(exams) - len(kept)} of {len(exams)} scans have fewer than {LEAST} slices and are left out')
+    table = root / 'unzip_filenames.csv'
+    if table.exists():
+        listed = {'/'.join(row[:3]): row[3] for row in listing.table(table, 'label', 'patient_id', 'scan_id', 'n_slice')}
+        other = [name for name, count in listed.items() if name in slices and str(slices[name]) != count]
+        say(f'CC-CCII: of {len(listed)} scans in {table.name} {len(listed.keys() - slices.keys())} are not here and '
+             f'{len(other)} have another number of slices{listing.first(other)}')
+    return listing.unique(root, listing.filled(root, kept, f'scans of at least {LEAST} slices'))
+
+
+def covid_ct_md(root, say):
+    """<subject>.npz with the keys hu and label, in root or root/volumes; or, where there are none, folders of DICOM
+    files called {COVID-19,CAP,Normal} subjects/<subject> or <P001|cap001|normal001>, in root or root/dicom.
+
+    Labels 'COVID-19', 'CAP', 'Normal'; of an .npz what it says. The subject is the id and the patient.
+    """
+    root = Path(root)
+    volumes = listing.glob(root, 'volumes/*.npz') or listing.glob(root, '*.npz')
+    place = root / 'dicom' if (root / 'dicom').is_dir() else root
+    subjects = _subjects(place, say)
+    if volumes:
+        if subjects:
+            say(f'COVID-CT-MD: {len(volumes)} .npz volumes are read, the DICOM files of {len(subjects)} subjects in '
+                 f'{place} are not: to read them, put them into a root of their own')
+        subjects = [(_stored_label(path), path) for path in volumes]
+    if not subjects:
+        raise UserError(f'no .npz volumes and no folders of subjects in {place} ({listing.found(place)}): expected '
+                        '{COVID-19,CAP,Normal} subjects/<subject>, {P001,cap001,normal001}/ or <subject>.npz')
+    listing.compare('COVID-CT-MD', (label for label, _ in subjects), COVID_CT_MD, say)
+    named = [(path.name.removesuffix('.npz'), label, path) for label, path in subjects]
+    return listing.unique(root, [Exam(name, name, 'COVID-CT-MD', label, '', str(path)) for name, label, path in named])
+
+
+def _subjects(place, say):
+    """(label, folder) of every subject that has files."""
+    folders = listing.within(place)
+    if any(listing.plain(folder.name).endswith('subjects') for folder in folders):
+        wanted = {label: (f'{label} subjects',) for label in COVID_CT_MD}
+        found = [(label, entry) for label, folder in listing.folders(place, wanted, '{COVID-19,CAP,Normal} subjects/<subject>')
+                 for entry in listing.filled(folder, listing.within(folder), 'subjects')]
+    else:
+        named = [(re.fullmatch('(p|cap|n|normal)[0-9]+', folder.name.lower()), folder) for folder in folders]
+        found = [(SUBJECTS[match[1]], folder) for match, folder in named if match]
+        other = [folder.name for match, folder in named if not match]
+        if found and other:
+            say(f'COVID-CT-MD: {len(other)} folders are not called like a subject and are left out{listing.first(other)}')
+    for _, folder in found:
+        listing.filled(folder, listing.visible(folder), 'DICOM files')
+    return found
+
+
+def _stored_label(path):
+    with blame(path), zipfile.ZipFile(path) as archive:
+        return str(arrays.member(archive, 'label', kinds='U', ndims=(0,), limit=1))
+
+
+def luna16(root, say):
+    """A folder of <series>.mhd_<slice>.png; or <series>.mhd with their .raw, in root or root/subset*.
+
+    Of .mhd files the axial slice through the centre of each nodule of annotations.csv (in root, root/CSVFILES or beside
+    the scans), its id ending in '::slice=N'; without that table, whole scans. The label is '', the patient the series.
+    """
+    root = Path(root)
+    scans = listing.glob(root, 'subset*/*.mhd') or listing.glob(root, '*.mhd')
+    pictures = listing.pictures(root)
+    named = [(re.fullmatch(r'(.+)\.mhd_[0-9]+\.\w+', path.name), path) for path in pictures]
+    slices = [(match[1], path.name, path) for match, path in named if match]
+    if bool(scans) == bool(slices):
+        raise UserError(f'{root} holds {len(scans)} .mhd scans and {len(slices)} slices <series>.mhd_<slice>.png '
+                        f'({listing.found(root)}): expected subset*/<series>.mhd or a folder of slices, one of the two')
+    if len(slices) < len(pictures):
+        say(f'LUNA16: {len(pictures) - len(slices)} images are not called <series>.mhd_<slice>.png and are left out')
+    places = (root, root / 'CSVFILES', *sorted({scan.parent for scan in scans}))
+    table = next((place / 'annotations.csv' for place in places if (place / 'annotations.csv').is_file()), None)
+    if scans:
+        slices = [(scan.stem, scan.relative_to(root).as_posix(), scan) for scan in scans]
+        if table:
+            slices = _nodules(table, slices, say)
+        else:
+            say('LUNA16: no annotations.csv in root or root/CSVFILES: whole scans are given, not slices of nodules')
+    return listing.unique(root, [Exam(name, series, 'LUNA16', '', '', str(path)) for series, name, path in slices])
+
+
+def _nodules(table, scans, say):
+    """(series, id, address) of the slice through the centre of each nodule; two in one slice are one."""
+    depths, elsewhere = defaultdict(list), 0
+    known = {series for series, _, _ in scans}
+    for series, z in listing.table(table, 'seriesuid', 'coordZ'):
+        elsewhere += series not in known
+        depths[series].append(z)
+    slices = []
+    for series, name, path in scans:
+        if series in depths:
+            origin, spacing, depth = _geometry(path)
+            with blame(f'{table}, {series}'):
+                numbers = {round((float(z) - origin) / spacing) for z in depths[series]}
+            if not all(0 <= number < depth for number in numbers):
+                raise UserError(f'{table}: a nodule of {series} is outside the {depth} slices of {path}')
+            slices += [(series, f'{name}::slice={number}', f'{path}::slice={number}') for number in sorted(numbers)]
+    say(f'LUNA16: {len(slices)} slices with nodules; {len(known - depths.keys())} of {len(known)} scans have none, '
+         f'{elsewhere} nodules are of scans that are not here')
+    return listing.filled(table, slices, 'nodules of the scans that are here')
+
+
+def _geometry(path):
+    """(z of the first slice, z between slices, slices) of a .mhd, the z axis being the patient's."""
+    with blame(path):
+        return metaimage.geometry(path)

@@ -1,0 +1,164 @@
+"""The public data sets of the papers, as they lie on disk once unpacked -> Exams: those of single images.
+
+A source is `name(root, say)`: root is the folder of the data set, say is called with one plain line for each thing a
+user should know. Names and small text files are read, never an image. Unless a source says otherwise an id is the path
+below root, a patient who is not known is the id, and the split is ''. Case, '-', '_' and spaces of folder names do not
+count. UserError of one line for a folder that is missing, misnamed or empty, and for a table that is not what it was.
+"""
+
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from covid_jax import UserError
+from covid_jax.sources import listing
+
+COVID_CT = {'COVID': {'train': 191, 'val': 60, 'test': 98}, 'NonCOVID': {'train': 234, 'val': 58, 'test': 105}}
+COVID_CT_TABLES = {'COVID': ('COVID-CT-MetaInfo', 'File name', 'Patient ID'),
+                   'NonCOVID': ('NonCOVID-CT-MetaInfo', 'image name', 'patient id')}
+VIEWS = ('PA', 'AP')
+
+
+def covid_ct(root, say):
+    """Images-processed/{CT_COVID,CT_NonCOVID}/<image>, with Data-split/{COVID,NonCOVID}/{train,val,test}CT_<label>.txt.
+
+    Labels 'COVID', 'NonCOVID'. The splits are the lists; without any every image is given, its split ''. Patients are
+    known where COVID-CT-MetaInfo.csv and NonCOVID-CT-MetaInfo.csv are in root.
+    UserError for a list that is not of the official length, repeats a name, or names an image that is not here.
+    """
+    root = Path(root)
+    layout = 'Images-processed/{CT_COVID,CT_NonCOVID}/<image>'
+    bare = 'ctcovid' in {listing.plain(entry.name) for entry in listing.visible(root)}
+    place = root if bare else listing.folders(root, ('Images-processed',), layout)[0][1]
+    folders = listing.folders(place, {label: (f'CT_{label}',) for label in COVID_CT}, layout)
+    files = {label: {path.name: path for path in listing.images(folder)} for label, folder in folders}
+    splits = _covid_ct_splits(root, files, say)
+    patients = _covid_ct_patients(root, files, say)
+    listed = any(splits.values())
+    exams = []
+    for label, paths in files.items():
+        for name, path in paths.items():
+            if not listed or name in splits[label]:
+                split, patient = splits[label].get(name, ''), patients[label].get(name)
+                exams.append(listing.image(root, path, 'COVID-CT', label, split, patient))
+    count = sum(map(len, files.values())) - len(exams)
+    if count:
+        say(f'COVID-CT: {count} images are in no list and left out')
+    return exams
+
+
+def _covid_ct_splits(root, files, say):
+    """{label: {name of an image: split}} of the lists that are here."""
+    layout = 'Data-split/{COVID,NonCOVID}/{train,val,test}CT_<label>.txt'
+    places = dict(folder for _, place in listing.folders(root, ('Data-split',), layout, optional=('Data-split',))
+                  for folder in listing.folders(place, tuple(COVID_CT), layout, optional=tuple(COVID_CT)))
+    splits, absent = {label: {} for label in COVID_CT}, []
+    for label, counts in COVID_CT.items():
+        texts = [path for path in listing.visible(places[label]) if path.suffix == '.txt'] if label in places else []
+        wanted = {f'{split}CT_{label}.txt': split for split in counts}
+        for path in texts:
+            if path.name not in wanted:
+                raise UserError(f'{path} is not a list of COVID-CT: expected {layout}')
+            split = wanted.pop(path.name)
+            names = _official(path, counts[split], files[label], splits[label])
+            splits[label] |= dict.fromkeys(names, split)
+        absent += wanted
+    if absent:
+        say(f'COVID-CT: the lists {", ".join(absent)} are not here: those splits are absent' if any(splits.values())
+             else 'COVID-CT: no lists in Data-split: every image is given, without a split')
+    return splits
+
+
+def _official(path, count, files, before):
+    """The names in a list that are so many, all of them files, none of them twice or before."""
+    names = listing.lines(path)
+    unknown = [name for name in names if name not in files]
+    if unknown:
+        raise UserError(f'{path} names {len(unknown)} images that are not here{listing.first(unknown)}: take list and images '
+                        'from one download')
+    twice = [name for name, times in Counter([*before, *names]).items() if times > 1]
+    if twice:
+        raise UserError(f'{path} names {len(twice)} images a second time{listing.first(twice)}: take the official lists')
+    if len(names) != count:
+        raise UserError(f'{path} names {len(names)} images, the official list {count}: take that one, or the source '
+                        'manifest for splits of your own')
+    return names
+
+
+def _covid_ct_patients(root, files, say):
+    """{label: {name of an image: patient}} of the tables that are here. Some rows leave the '.png' of a name out."""
+    patients = {}
+    for label, (table, name, patient) in COVID_CT_TABLES.items():
+        path = root / f'{table}.csv'
+        rows = dict(listing.table(path, name, patient)) if path.exists() else {}
+        found = {image: rows.get(image) or rows.get(image.removesuffix('.png')) for image in files[label]}
+        patients[label] = {image: f'{label}/{known}' for image, known in found.items() if known}
+        if len(patients[label]) < len(found):
+            where = path.name if rows else f'{path.name}, which is not here,'
+            hint = f'; {table}.xlsx is not read, save it as .csv' if (root / f'{table}.xlsx').exists() else ''
+            say(f'COVID-CT: no patient in {where} for {len(found) - len(patients[label])} of {len(found)} {label} '
+                 f'images, each counts as its own{hint}')
+    return patients
+
+
+def sars_cov_2_ct(root, say):
+    """{COVID,non-COVID}/<image>, labelled so. Patients are not known."""
+    root = Path(root)
+    exams = [listing.image(root, path, 'SARS-CoV-2-CT', label)
+             for label, folder in listing.folders(root, ('COVID', 'non-COVID'), '{COVID,non-COVID}/<image>.png')
+             for path in listing.images(folder)]
+    say('SARS-CoV-2-CT: no patients are published, each image counts as its own: a random split puts neighbouring '
+         'slices of one patient on both sides, and scores come out too high')
+    counts = Counter(exam.label for exam in exams)
+    paper = {'COVID': 1252, 'non-COVID': 1229 if counts['non-COVID'] == 1229 else 1230}  # the download has one less
+    listing.compare('SARS-CoV-2-CT', counts.elements(), paper, say)
+    return exams
+
+
+def chest_xray(root, say):
+    """{Covid-19,No_findings,Pneumonia}/<image>, {train,test,val}/{NORMAL,PNEUMONIA}/<image> (Kermany) or images/<image>
+    with metadata.csv (ieee8023), told apart by what is in root.
+
+    Labels 'COVID-19', 'normal', 'pneumonia'. The patient is the part of a name before '_' in the first layout, in the
+    second that of names like person1_virus_6, and the column patientid in the third.
+    """
+    root = Path(root)
+    here = {listing.plain(entry.name) for entry in listing.visible(root)}
+    if 'metadata.csv' in here:
+        return _ieee8023(root, say)
+    if here & {'train', 'test'}:
+        say('chest X-ray (Kermany): all are children, none has COVID-19: beside COVID-19 images of adults from '
+             'elsewhere a classifier can tell the age instead')
+        return [listing.image(root, path, 'Kermany', label, split, listing.match('person[0-9]+_(bacteria|virus)(?=_)', path.name))
+                for split, folder in listing.folders(root, ('train', 'test', 'val'), '{train,test,val}', optional=('val',))
+                for label, place in listing.folders(folder, ('normal', 'pneumonia'), '{NORMAL,PNEUMONIA}/<image>')
+                for path in listing.images(place)]
+    wanted = {'COVID-19': ('Covid-19',), 'normal': ('No_findings', 'normal'), 'pneumonia': ('Pneumonia',)}
+    layout = '{Covid-19,No_findings,Pneumonia}/, {train,test}/{NORMAL,PNEUMONIA}/, or images/ with metadata.csv'
+    exams = [listing.image(root, path, 'chest-xray', label, '', listing.match('[^_]+(?=_)', path.name))
+             for label, folder in listing.folders(root, wanted, layout) for path in listing.images(folder)]
+    labels = defaultdict(set)
+    for exam in exams:
+        labels[exam.patient].add(exam.label)
+    both = sum(len(found) > 1 for found in labels.values())
+    say(f'chest X-ray: {both} of {len(labels)} patients are in two classes; the classes come from different '
+         'collections, and a classifier can tell the source instead of the disease')
+    return exams
+
+
+def _ieee8023(root, say):
+    files = {path.name: path for _, folder in listing.folders(root, ('images',), 'images/ with metadata.csv')
+             for path in listing.images(folder)}
+    words = {'covid-19': 'COVID-19', 'no finding': 'normal', 'pneumonia': 'pneumonia'}  # in this order
+    columns = ('patientid', 'finding', 'view', 'modality', 'filename')
+    exams, left, absent = [], 0, 0
+    for patient, finding, view, modality, name in listing.table(root / 'metadata.csv', *columns):
+        found = [label for word, label in words.items() if word in finding.lower()]
+        if not found or modality != 'X-ray' or view not in VIEWS:
+            left += 1
+        elif name not in files:
+            absent += 1
+        else:
+            exams.append(listing.image(root, files[name], 'ieee8023', found[0], '', patient))
+    say(f'chest X-ray (ieee8023): {left} rows of metadata.csv are left out (another modality, a view that is not '
+         f'{" or ".join(VIEWS)}, or another finding), {absent} name an image that is not here')
+    return listing.unique(root, listing.filled(root, exams, 'X-rays that metadata.csv names'))

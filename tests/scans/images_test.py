@@ -1,0 +1,247 @@
+"""Images of every mode end as the same grey, and the bytes decide what a file is."""
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from scan_files import real, refused, slices
+
+from covid_jax.scans import scan as limits
+from covid_jax.scans.decode import decode
+
+
+@pytest.fixture
+def noise(rng):
+    """[6, 8] bytes, some of them 0 and 255."""
+    return np.concatenate([np.uint8([[0, 255]] * 4).reshape(1, 8), rng.integers(0, 256, (5, 8), np.uint8)])
+
+
+def png_header(path, side):
+    """A PNG that claims a size it does not have, with the checksum that goes with the claim."""
+    Image.new('L', (1, 1)).save(path)
+    data = bytearray(path.read_bytes())
+    data[16:24] = struct.pack('>II', side, side)
+    data[29:33] = struct.pack('>I', zlib.crc32(data[12:29]))
+    path.write_bytes(data)
+    return path
+
+
+def grey16(path, values, order='<', photometric=1):
+    """A TIFF of 16 bits, written byte by byte: baseline tags, one strip."""
+    height, width = values.shape
+    tags = [(256, 3, width), (257, 3, height), (258, 3, 16), (259, 3, 1), (262, 3, photometric), (273, 4, 8),
+            (277, 3, 1), (278, 3, height), (279, 4, values.size * 2)]
+    data = values.astype(order + 'u2').tobytes()
+    entry = {3: 'HHIHxx', 4: 'HHII'}
+    table = b''.join(struct.pack(order + entry[kind], tag, kind, 1, value) for tag, kind, value in tags)
+    head = struct.pack(order + '2sHI', b'II' if order == '<' else b'MM', 42, 8 + len(data))
+    path.write_bytes(head + data + struct.pack(order + 'H', len(tags)) + table + bytes(4))
+    return path
+
+
+@pytest.mark.parametrize('mode', ['L', 'LA', 'P', 'RGB', 'RGBA', 'I;16'])
+def test_every_mode_gives_the_same_grey(tmp_path, mode):
+    grey = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
+    image = Image.fromarray(grey)
+    if mode == 'I;16':
+        image = Image.fromarray(grey.astype(np.uint16) * 257)
+    elif mode == 'P':
+        image = image.point(lambda v: 255 - v)
+        image.putpalette([255 - i for i in range(256) for _ in 'rgb'])
+    else:
+        image = image.convert(mode)
+    if mode in ('LA', 'RGBA'):
+        image.putalpha(Image.new('L', image.size, 3))
+    assert image.mode == mode
+    image.save(tmp_path / 'a.png', **({'transparency': b'\x00\x80'} if mode == 'P' else {}))
+    scan = decode(tmp_path / 'a.png')
+    np.testing.assert_array_equal(scan.voxels, grey[None])
+    assert scan.voxels.dtype == (np.float32 if mode == 'I;16' else np.uint8)
+    assert not scan.hounsfield and scan.spacing is None
+
+
+@pytest.mark.parametrize('mode, colour, grey', [('RGB', (255, 0, 0), 76), ('1', 1, 255)])  # 0.299 * 255 = 76.2
+def test_colour_is_its_luma_and_a_bit_is_black_or_white(tmp_path, mode, colour, grey):
+    Image.new(mode, (2, 2), colour).save(tmp_path / 'a.png')
+    assert (decode(tmp_path / 'a.png').voxels == grey).all()
+
+
+@pytest.mark.parametrize('inside', ['PNG', 'JPEG', 'TIFF', 'BMP', 'GIF'])
+def test_bytes_decide_and_not_the_name(tmp_path, inside):
+    Image.new('L', (4, 3), 90).save(tmp_path / 'a.jpg', inside)
+    assert decode(tmp_path / 'a.jpg').voxels.shape == (1, 3, 4)
+    np.testing.assert_allclose(decode(tmp_path / 'a.jpg').voxels, 90, atol=1)
+
+
+@pytest.mark.parametrize('side', [9000, 12000, 40000])
+def test_side_that_a_header_claims_is_judged_first(tmp_path, side):
+    refused(png_header(tmp_path / 'a.png', side), 'pixels')
+
+
+@pytest.mark.parametrize('mode', ['L', 'RGB', 'RGBA', 'P'])
+@pytest.mark.parametrize('compression', [None, 'tiff_lzw', 'tiff_adobe_deflate'])
+def test_tiff_gives_the_grey_that_was_written(tmp_path, noise, mode, compression):
+    image = Image.fromarray(noise)
+    if mode == 'P':
+        image = Image.fromarray(255 - noise)
+        image.putpalette([255 - i for i in range(256) for _ in 'rgb'])
+    image = image.convert(mode)
+    if mode == 'RGBA':
+        image.putalpha(Image.new('L', image.size, 3))
+    image.save(tmp_path / 'a.tif', compression=compression)
+    scan = decode(tmp_path / 'a.tif')
+    np.testing.assert_array_equal(scan.voxels, noise[None])
+    assert scan.voxels.dtype == np.uint8 and not scan.hounsfield and scan.spacing is None
+
+
+@pytest.mark.parametrize('order', '<>')
+def test_16_bits_of_a_tiff_are_65535_steps_of_grey(tmp_path, order):
+    values = np.array([[0, 257, 5140], [32896, 65278, 65535]])
+    scan = decode(grey16(tmp_path / 'a.tiff', values, order))
+    np.testing.assert_allclose(scan.voxels, [[[0, 1, 20], [128, 254, 255]]], rtol=1e-6)
+    assert scan.voxels.dtype == np.float32 and not scan.hounsfield
+
+
+@pytest.mark.parametrize('order', '<>')
+@pytest.mark.parametrize('most', [1, 4095, 5000, 8191, 16383])
+def test_12_to_14_bits_of_16_are_a_scanners_values_and_not_grey(tmp_path, order, most):
+    refused(grey16(tmp_path / 'a.tif', np.array([[0, 1, most]]), order), '16383', "'hu'", 'rescale')
+
+
+@pytest.mark.parametrize('order', '<>')
+def test_16_bits_that_are_used_or_all_black_are_grey(tmp_path, order):
+    scan = decode(grey16(tmp_path / 'b.tif', np.array([[0, 16384]]), order))
+    np.testing.assert_allclose(scan.voxels, [[[0, 16384 / 257]]])
+    assert decode(grey16(tmp_path / 'c.tif', np.array([[0, 0, 0]]), order)).voxels.max() == 0
+
+
+def test_8_bits_among_16_are_no_scan(tmp_path):
+    for i, top in enumerate((4095, 255, 4095)):
+        kind = np.uint8 if top == 255 else np.uint16
+        Image.fromarray(np.array([[0, top]], kind)).save(tmp_path / f'{i}.png')
+    refused(tmp_path, '1.png', 'has 8 bits', '16')
+    pages = [Image.new('L', (8, 6), 200)]
+    Image.new('I;16', (8, 6), 60000).save(tmp_path / 'a.tif', save_all=True, append_images=pages)
+    refused(tmp_path / 'a.tif', 'page 1', '8 bits')
+
+
+@pytest.mark.parametrize('compression', [None, 'tiff_lzw'])
+def test_white_may_be_0_in_8_and_in_16_bits(tmp_path, noise, compression):
+    inverted = (255 - noise.astype(np.uint16)) * 257
+    if compression:
+        Image.fromarray(inverted).save(tmp_path / 'b.tif', compression=compression, tiffinfo={262: 0})
+    else:
+        grey16(tmp_path / 'b.tif', inverted, photometric=0)
+    Image.fromarray(noise).save(tmp_path / 'a.tif', compression=compression, tiffinfo={262: 0})  # Pillow inverts
+    for name in ('a.tif', 'b.tif'):
+        with Image.open(tmp_path / name) as image:
+            assert image.tag_v2[262] == 0
+        np.testing.assert_array_equal(decode(tmp_path / name).voxels[0], noise)
+
+
+UPRIGHT = {1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1], 5: lambda a: a.T,
+           6: lambda a: np.rot90(a, -1), 7: lambda a: a.T[::-1, ::-1], 8: np.rot90}  # what EXIF 2.32 says of tag 274
+
+
+@pytest.mark.parametrize('orientation', UPRIGHT)
+@pytest.mark.parametrize('name, options', [
+    ('a.png', {}), ('a.jpg', {'quality': 100}), ('a.tif', {}), ('a.tif', {'compression': 'tiff_lzw'})])
+def test_every_format_is_turned_as_its_tag_says(tmp_path, orientation, name, options):
+    grey = (np.add.outer(np.arange(24) * 3, np.arange(32) * 5)).astype(np.uint8)
+    image, exif = Image.fromarray(grey), Image.Exif()
+    exif[274] = orientation
+    image.save(tmp_path / name, exif=exif, **options)
+    scan = decode(tmp_path / name)
+    np.testing.assert_allclose(scan.voxels[0], UPRIGHT[orientation](grey), atol=2)
+    if name.endswith('.jpg'):
+        return
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / name, exif=exif, **options)
+    np.testing.assert_array_equal(decode(tmp_path / name).voxels[0], UPRIGHT[orientation](grey))
+
+
+def test_slices_are_of_one_size_once_they_are_upright(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.new('L', (8, 6), 1).save(tmp_path / '1.png')
+    Image.new('L', (6, 8), 2).save(tmp_path / '2.png', exif=exif)
+    Image.new('L', (6, 8), 3).save(tmp_path / '3.tif', exif=exif)
+    assert decode(tmp_path).voxels[:, 0, 0].tolist() == [1, 2, 3] and decode(tmp_path).voxels.shape == (3, 6, 8)
+    Image.new('L', (8, 6), 2).save(tmp_path / '2.png', exif=exif)
+    refused(tmp_path, '2.png', '6 x 8', '8 x 6')
+
+
+def test_broken_exif_turns_nothing(tmp_path):
+    Image.new('L', (8, 6), 9).save(tmp_path / 'a.jpg', exif=b'Exif\0\0II*\0\xff\xff\xff\xff')
+    assert decode(tmp_path / 'a.jpg').voxels.shape == (1, 6, 8)
+
+
+@pytest.mark.parametrize('compression', [None, 'tiff_lzw'])
+def test_pages_of_a_tiff_are_slices(tmp_path, compression):
+    first, *pages = [Image.new('L', (8, 6), i) for i in (5, 3, 9)]
+    first.save(tmp_path / 'a.tif', save_all=True, append_images=pages, compression=compression)
+    scan = decode(tmp_path / 'a.tif')
+    assert scan.voxels.shape == (3, 6, 8) and scan.voxels[:, 0, 0].tolist() == [5, 3, 9]
+
+
+@pytest.mark.parametrize('second, words', [
+    (Image.new('L', (5, 6)), ['5 x 6', '8 x 6']),
+    (Image.new('F', (8, 6)), ['floating-point']),
+    (Image.new('I;16', (8, 6), 60000), ['16 bits']),
+])
+def test_pages_of_a_tiff_are_alike(tmp_path, second, words):
+    Image.new('L', (8, 6)).save(tmp_path / 'a.tif', save_all=True, append_images=[second])
+    refused(tmp_path / 'a.tif', 'page 1', *words)
+
+
+def test_several_pages_are_no_slice_of_a_folder(tmp_path):
+    folder = slices(tmp_path / 'scan', 2)
+    Image.new('L', (8, 6)).save(folder / 'ct 3.tif', save_all=True, append_images=[Image.new('L', (8, 6))])
+    refused(folder, 'ct 3.tif', '2 pages')
+
+
+@pytest.mark.parametrize('values, words', [
+    (np.float32([[0, .5], [1, 2]]), ['floating-point', '.npz']),
+    (np.int32([[-1000, 40]]), ['-1000 to 40', "'hu'"]),
+    (np.int32([[0, 70000]]), ['0 to 70000']),
+])
+def test_values_of_a_tiff_that_are_no_grey_are_refused(tmp_path, values, words):
+    Image.fromarray(values).save(tmp_path / 'a.tif')
+    refused(tmp_path / 'a.tif', *words)
+
+
+def test_more_slices_or_voxels_than_the_limits_are_refused(tmp_path, monkeypatch):
+    folder = slices(tmp_path / 'scan', 4)
+    monkeypatch.setattr(limits, 'VOXELS', 4 * 6 * 8 - 1)
+    refused(folder, '191 voxels')
+    monkeypatch.setattr(limits, 'FILES', 3)
+    refused(folder, '4 slices')
+
+
+def test_png_of_covid_ct_that_hold_jpeg_and_mix_modes_decode():
+    files = sorted(real('COVID-CT/Images-processed/CT_COVID').glob('*.png'))
+    jpegs = [path for path in files if path.read_bytes()[:2] == b'\xff\xd8']
+    modes = set()
+    for path in files:
+        with Image.open(path) as image:
+            modes.add(image.mode)
+        scan = decode(path)
+        assert scan.voxels.shape[0] == 1 and scan.voxels.dtype == np.uint8 and not scan.hounsfield
+        assert 100 < scan.voxels.max() <= 255
+    assert len(jpegs) == 32  # of the 251 that are here
+    assert {'L', 'RGB', 'RGBA'} <= modes
+    assert sum('%' in path.name for path in files) > 100
+
+
+def test_names_with_spaces_and_brackets_decode():
+    files = sorted(real('SARS-CoV-2-CT/COVID').glob('Covid (1*).png'))
+    assert len(files) > 50 and all(decode(path).voxels.shape[0] == 1 for path in files[:20])
+
+
+def test_exported_slices_come_back_in_order(tmp_path):
+    hu = decode(real('COVID-CT-MD/volumes') / 'P001.npz').voxels
+    grey = np.clip((hu + 1000.) / 1400 * 255, 0, 255).astype(np.uint8)
+    for i, plane in enumerate(grey):
+        Image.fromarray(plane).save(tmp_path / f'P001 [{i}].png')
+    np.testing.assert_array_equal(decode(tmp_path).voxels, grey)

@@ -1,0 +1,266 @@
+"""Files of VGG, DenseNet, EfficientNet, ResNet and ResNeSt, with names and shapes spelled out here, in tiny members of each.
+
+Full-size files with timm's names are in pretrained_test.py and each family's parity test.
+"""
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+from conftest import small_config
+from scipy.signal import correlate
+from weight_files import write_safetensors
+
+from covid_jax import UserError, start, warm
+from covid_jax.models import network
+from covid_jax.weights import pretrained
+
+# their name at timm, at torchvision, shape; the first convolution is of colours, the classifier of 5 classes
+NORM = ('weight', 'bias', 'running_mean', 'running_var')
+VGG = [
+    ('features.0.weight', 'features.0.weight', (4, 3, 3, 3)), ('features.0.bias', 'features.0.bias', (4,)),
+    ('features.3.weight', 'features.3.weight', (8, 4, 3, 3)), ('features.3.bias', 'features.3.bias', (8,)),
+    ('pre_logits.fc1.weight', 'classifier.0.weight', (8, 8, 7, 7)), ('pre_logits.fc1.bias', 'classifier.0.bias', (8,)),
+    ('pre_logits.fc2.weight', 'classifier.3.weight', (8, 8, 1, 1)), ('pre_logits.fc2.bias', 'classifier.3.bias', (8,)),
+    ('head.fc.weight', 'classifier.6.weight', (5, 8)), ('head.fc.bias', 'classifier.6.bias', (5,)),
+]
+
+
+def norm(timm, torchvision, channels):
+    return [(f'{timm}.{part}', f'{torchvision}.{part}', (channels,)) for part in NORM]
+
+
+def dense_layer(block, layer, channels):
+    at = f'features.denseblock{block}.denselayer{layer}'
+    return [*norm(f'{at}.norm1', f'{at}.norm.1', channels), *norm(f'{at}.norm2', f'{at}.norm.2', 16),
+            (f'{at}.conv1.weight', f'{at}.conv.1.weight', (16, channels, 1, 1)),
+            (f'{at}.conv2.weight', f'{at}.conv.2.weight', (4, 16, 3, 3))]
+
+
+def gate(timm, torchvision, wide):
+    """Squeeze-and-excitation with an inner width of 2."""
+    return [(f'{timm}.conv_reduce.weight', f'{torchvision}.fc1.weight', (2, wide, 1, 1)),
+            (f'{timm}.conv_reduce.bias', f'{torchvision}.fc1.bias', (2,)),
+            (f'{timm}.conv_expand.weight', f'{torchvision}.fc2.weight', (wide, 2, 1, 1)),
+            (f'{timm}.conv_expand.bias', f'{torchvision}.fc2.bias', (wide,))]
+
+
+def same(name, shape):
+    return name, name, shape
+
+
+DENSENET = [
+    same('features.conv0.weight', (6, 3, 7, 7)), *norm('features.norm0', 'features.norm0', 6),
+    *dense_layer(1, 1, 6), *dense_layer(1, 2, 10),
+    *norm('features.transition1.norm', 'features.transition1.norm', 14),
+    same('features.transition1.conv.weight', (7, 14, 1, 1)),
+    *dense_layer(2, 1, 7), *dense_layer(2, 2, 11), *norm('features.norm5', 'features.norm5', 15),
+    same('classifier.weight', (5, 15)), same('classifier.bias', (5,)),
+]
+EFFICIENTNET = [
+    ('conv_stem.weight', 'features.0.0.weight', (8, 3, 3, 3)), *norm('bn1', 'features.0.1', 8),
+    ('blocks.0.0.conv_dw.weight', 'features.1.0.block.0.0.weight', (8, 1, 3, 3)),
+    *norm('blocks.0.0.bn1', 'features.1.0.block.0.1', 8), *gate('blocks.0.0.se', 'features.1.0.block.1', 8),
+    ('blocks.0.0.conv_pw.weight', 'features.1.0.block.2.0.weight', (8, 8, 1, 1)),
+    *norm('blocks.0.0.bn2', 'features.1.0.block.2.1', 8),
+    ('blocks.1.0.conv_pw.weight', 'features.2.0.block.0.0.weight', (16, 8, 1, 1)),
+    *norm('blocks.1.0.bn1', 'features.2.0.block.0.1', 16),
+    ('blocks.1.0.conv_dw.weight', 'features.2.0.block.1.0.weight', (16, 1, 3, 3)),
+    *norm('blocks.1.0.bn2', 'features.2.0.block.1.1', 16), *gate('blocks.1.0.se', 'features.2.0.block.2', 16),
+    ('blocks.1.0.conv_pwl.weight', 'features.2.0.block.3.0.weight', (8, 16, 1, 1)),
+    *norm('blocks.1.0.bn3', 'features.2.0.block.3.1', 8),
+    ('conv_head.weight', 'features.8.0.weight', (16, 8, 1, 1)), *norm('bn2', 'features.8.1', 16),
+    ('classifier.weight', 'classifier.1.weight', (5, 16)), ('classifier.bias', 'classifier.1.bias', (5,)),
+]
+RESNET = [
+    same('conv1.weight', (4, 3, 7, 7)), *norm('bn1', 'bn1', 4),
+    same('layer1.0.conv1.weight', (4, 4, 1, 1)), *norm('layer1.0.bn1', 'layer1.0.bn1', 4),
+    same('layer1.0.conv2.weight', (4, 4, 3, 3)), *norm('layer1.0.bn2', 'layer1.0.bn2', 4),
+    same('layer1.0.conv3.weight', (16, 4, 1, 1)), *norm('layer1.0.bn3', 'layer1.0.bn3', 16),
+    same('layer1.0.downsample.0.weight', (16, 4, 1, 1)), *norm('layer1.0.downsample.1', 'layer1.0.downsample.1', 16),
+    same('fc.weight', (5, 16)), same('fc.bias', (5,)),
+]
+RESNEST = [
+    same('conv1.0.weight', (4, 3, 3, 3)), *norm('conv1.1', 'conv1.1', 4), same('conv1.3.weight', (4, 4, 3, 3)),
+    *norm('conv1.4', 'conv1.4', 4), same('conv1.6.weight', (8, 4, 3, 3)), *norm('bn1', 'bn1', 8),
+    same('layer1.0.conv1.weight', (4, 8, 1, 1)), *norm('layer1.0.bn1', 'layer1.0.bn1', 4),
+    same('layer1.0.conv2.conv.weight', (8, 2, 3, 3)), *norm('layer1.0.conv2.bn0', 'layer1.0.conv2.bn0', 8),
+    same('layer1.0.conv2.fc1.weight', (32, 4, 1, 1)), same('layer1.0.conv2.fc1.bias', (32,)),
+    *norm('layer1.0.conv2.bn1', 'layer1.0.conv2.bn1', 32),
+    same('layer1.0.conv2.fc2.weight', (8, 32, 1, 1)), same('layer1.0.conv2.fc2.bias', (8,)),
+    same('layer1.0.conv3.weight', (16, 4, 1, 1)), *norm('layer1.0.bn3', 'layer1.0.bn3', 16),
+    same('layer1.0.downsample.1.weight', (16, 8, 1, 1)), *norm('layer1.0.downsample.2', 'layer1.0.downsample.2', 16),
+    same('fc.weight', (5, 16)), same('fc.bias', (5,)),
+]
+# tiny member: tensors, its first convolution and what that is called, its classifier
+FAMILIES = {'_VGGTiny': (VGG, 'conv0', 'features.0', 'head.fc'),
+            '_DenseNetTiny': (DENSENET, 'conv0', 'features.conv0', 'classifier'),
+            '_EfficientNetTiny': (EFFICIENTNET, 'conv_stem', 'conv_stem', 'classifier'),
+            '_ResNetTiny': (RESNET, 'conv1', 'conv1', 'fc'), '_ResNeStTiny': (RESNEST, 'stem_conv0', 'conv1.0', 'fc')}
+TAPS = {'_DenseNetTiny': {}}  # in 2D alone; the rest: taps=1
+IMAGE = (1, 16, 24, 3)
+
+
+def drawn(listing, torchvision=False):
+    """Random tensors by name: the same numbers under either. torchvision's VGG is dense from [c, h, w] flattened."""
+    rng, tensors = np.random.default_rng(0), {}
+    for *names, shape in listing:
+        x = rng.normal(0, 0.3, shape).astype('f')
+        flat = torchvision and names[1] in ('classifier.0.weight', 'classifier.3.weight')
+        tensors[names[torchvision]] = x.reshape(len(x), -1) if flat else x
+    return tensors
+
+
+def started(name, image=IMAGE, classes=5, **fields):
+    net = network(name)(classes=classes, **(fields or TAPS.get(name, {'taps': 1})))
+    return net, jax.eval_shape(partial(net.init, jax.random.key(0)), np.zeros(image, 'f'))
+
+
+def leaf(variables, path, collection='params'):
+    for key in path.split('/'):
+        variables = variables[key] if key in variables else variables[collection][key]
+    return np.asarray(variables)
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+def test_both_libraries_names_of_a_file(tmp_path, name):
+    listing, first, their_first, head = FAMILIES[name]
+    _, shapes = started(name)
+    loaded = []
+    for torchvision in (False, True):
+        path = write_safetensors(tmp_path / f'{torchvision}.safetensors', drawn(listing, torchvision))
+        variables, report = pretrained.convert(shapes, pretrained.load(path, name), name)
+        assert pretrained.summary(report) == f'{len(listing)} loaded'
+        loaded.append(variables)
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(loaded[0]), jax.tree.leaves(loaded[1]), strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=jax.tree_util.keystr(path))
+    theirs = drawn(listing)
+    assert leaf(loaded[0], f'{first}/kernel')[0, 1, 2, 0, 3] == theirs[f'{their_first}.weight'][3, 0, 1, 2]
+    assert leaf(loaded[0], 'classifier/Dense_0/kernel')[2, 4] == theirs[f'{head}.weight'][4, 2]
+    np.testing.assert_array_equal(leaf(loaded[0], 'classifier/Dense_0/bias'), theirs[f'{head}.bias'])
+
+
+def test_leaves_by_hand():
+    vgg, dense, efficient = (
+        (drawn(FAMILIES[name][0]), pretrained.convert(started(name)[1], drawn(FAMILIES[name][0]), name)[0])
+        for name in ('_VGGTiny', '_DenseNetTiny', '_EfficientNetTiny'))
+    theirs, ours = vgg
+    assert leaf(ours, 'fc1/kernel')[2, 5, 3, 7] == theirs['pre_logits.fc1.weight'][7, 3, 2, 5]
+    assert leaf(ours, 'fc2/kernel')[1, 6] == theirs['pre_logits.fc2.weight'][6, 1, 0, 0]
+    assert leaf(ours, 'conv3/bias')[5] == theirs['features.3.bias'][5] and 'batch_stats' not in ours
+    theirs, ours = dense
+    here, there = 'denseblock2_denselayer2', 'features.denseblock2.denselayer2'
+    assert leaf(ours, f'{here}/conv2/kernel')[0, 1, 2, 9, 3] == theirs[f'{there}.conv2.weight'][3, 9, 1, 2]
+    assert leaf(ours, f'{here}/norm1/scale')[10] == theirs[f'{there}.norm1.weight'][10]
+    mean, var = ours['batch_stats']['transition1']['norm']['mean'], ours['batch_stats']['norm5']['var']
+    np.testing.assert_array_equal(mean, theirs['features.transition1.norm.running_mean'])
+    np.testing.assert_array_equal(var, theirs['features.norm5.running_var'])
+    theirs, ours = efficient
+    assert leaf(ours, 'blocks1_0/conv_dw/kernel')[0, 2, 0, 0, 13] == theirs['blocks.1.0.conv_dw.weight'][13, 0, 2, 0]
+    here, there = 'blocks0_0/se', 'blocks.0.0.se'
+    assert leaf(ours, f'{here}/conv_reduce/kernel')[0, 0, 0, 5, 1] == theirs[f'{there}.conv_reduce.weight'][1, 5, 0, 0]
+    assert leaf(ours, f'{here}/conv_expand/bias')[6] == theirs[f'{there}.conv_expand.bias'][6]
+    assert leaf(ours, 'blocks1_0/bn3/bias')[2] == theirs['blocks.1.0.bn3.bias'][2]
+
+
+def test_torchvisions_vgg_flattens_as_torch_does(rng):
+    """Convolutions, ReLUs, pools, dense layers over [c, h, w] flattened, in torch's layout and without jax."""
+    theirs, image = drawn(VGG, torchvision=True), rng.random((2, 28, 28, 3), np.float32)
+    net, shapes = started('_VGGTiny', image.shape)
+    x = image.transpose(0, 3, 1, 2).astype('d')
+    for k in (0, 3):
+        kernel, bias = theirs[f'features.{k}.weight'], theirs[f'features.{k}.bias']
+        x = np.stack([[sum(correlate(c, w, 'same', 'direct') for c, w in zip(one, out, strict=True)) for out in kernel]
+                      for one in x]) + bias[:, None, None]
+        x = np.maximum(x, 0).reshape(*x.shape[:2], x.shape[2] // 2, 2, x.shape[3] // 2, 2).max((3, 5))
+    x = x.reshape(2, 8 * 7 * 7)
+    for k in (0, 3):
+        x = np.maximum(x @ theirs[f'classifier.{k}.weight'].T + theirs[f'classifier.{k}.bias'], 0)
+    expected = x @ theirs['classifier.6.weight'].T + theirs['classifier.6.bias']
+    logits = jax.jit(net.apply)(pretrained.convert(shapes, theirs, '_VGGTiny')[0], image)[0]
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+@pytest.mark.parametrize('torchvision', [False, True])
+def test_grey_and_other_classes(name, torchvision):
+    listing, first, their_first, _ = FAMILIES[name]
+    tensors = drawn(listing, torchvision)
+    variables, report = pretrained.convert(started(name, (1, 16, 24, 1), classes=2)[1], tensors, name)
+    afresh = '2 initialised afresh (classifier: 2 classes, file has 5)'
+    assert pretrained.summary(report) == f'{len(listing) - 3} loaded; {afresh}; 1 summed RGB onto grey'
+    kernel = drawn(listing)[f'{their_first}.weight'].sum(1).transpose(1, 2, 0)
+    np.testing.assert_allclose(leaf(variables, f'{first}/kernel')[0, :, :, 0], kernel, rtol=1e-6)
+    assert {ours for ours, theirs, _ in report if theirs == '-'} == {'classifier/Dense_0/kernel', 'classifier/Dense_0/bias'}
+
+
+@pytest.mark.parametrize('inflate', ['mean', 'centre'])
+@pytest.mark.parametrize('name, fields, inflated', [
+    ('_VGGTiny', {'taps': 3}, 2), ('_EfficientNetTiny', {'taps': 3}, 3), ('_EfficientNetTiny', {'taps': None}, 3)])
+def test_a_2d_file_in_a_3d_network(name, fields, inflated, inflate):
+    listing = FAMILIES[name][0]
+    variables, report = pretrained.convert(started(name, (1, 8, 16, 24, 3), **fields)[1], drawn(listing), name, inflate)
+    assert [action for *_, action in report].count(f'inflated 3 ({inflate})') == inflated
+    ours, theirs = ('conv3', 'features.3') if name == '_VGGTiny' else ('blocks1_0/conv_dw', 'blocks.1.0.conv_dw')
+    kernel, flat = leaf(variables, f'{ours}/kernel'), drawn(listing)[f'{theirs}.weight'].transpose(2, 3, 1, 0)
+    weights = [1 / 3] * 3 if inflate == 'mean' else [0, 1, 0]
+    np.testing.assert_allclose(kernel, [w * flat for w in weights], rtol=1e-6)
+
+
+def test_the_dense_layer_of_a_vgg_in_3d_keeps_its_start():
+    """Its map is 2x4x6, not 7x7: the rest is loaded, the second dense layer too."""
+    for torchvision in (False, True):
+        _, shapes = started('_VGGTiny', (1, 8, 16, 24, 3), taps=3)
+        _, report = pretrained.convert(shapes, drawn(VGG, torchvision), '_VGGTiny')
+        rows = {ours: (theirs, action) for ours, theirs, action in report}
+        assert rows['fc1/kernel'] == ('-', 'initialised afresh (first dense layer: 2x4x6, file has 7x7)')
+        assert pretrained.summary(report).startswith('7 loaded; 2 inflated 3 (mean); 1 initialised afresh')
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+@pytest.mark.parametrize('torchvision', [False, True])
+def test_what_is_missing_unused_or_of_another_shape_is_an_error(name, torchvision):
+    listing, shapes = FAMILIES[name][0], started(name)[1]
+    for at in (0, len(listing) // 2):
+        wrong = drawn(listing, torchvision)
+        theirs = list(wrong)[at]
+        x = wrong.pop(theirs)
+        with pytest.raises(UserError, match=rf'not of {name}: {theirs} is missing for [^;]*$'):
+            pretrained.convert(shapes, wrong, name)
+        with pytest.raises(UserError, match=rf'{theirs} \(.*\) does not fit for [^;]*$'):
+            pretrained.convert(shapes, wrong | {theirs: np.concatenate([x, x])}, name)
+    with pytest.raises(UserError, match=r'features.99.weight \(4,\) is unused$'):
+        pretrained.convert(shapes, drawn(listing, torchvision) | {'features.99.weight': np.ones(4, 'f')}, name)
+
+
+@pytest.mark.parametrize('shape', [(8, 9, 7, 7), (9, 8, 7, 7), (8, 391), (8, 400), (8,), ()])
+def test_vggs_first_dense_layer_of_other_channels_is_an_error(shape):
+    wrong = drawn(VGG) | {'pre_logits.fc1.weight': np.ones(shape, 'f')}
+    with pytest.raises(UserError, match='pre_logits.fc1.weight .* does not fit'):
+        pretrained.convert(started('_VGGTiny')[1], wrong, '_VGGTiny')
+
+
+@pytest.mark.parametrize('name, places', [
+    ('ResNet50GRU', ('timm/resnet50.tv_in1k', 'pytorch.org/models/resnet50-0676ba61.pth')),
+    ('ResNeSt50', ('timm/resnest50d.in1k', 'zhanghang1989/ResNeSt')),
+    ('VGG19', ('timm/vgg19.tv_in1k', 'pytorch.org/models/vgg19-dcbb9e9d.pth')),
+    ('DenseNet169', ('timm/densenet169.tv_in1k', 'pytorch.org/models/densenet169-b2777c0a.pth')),
+    ('EfficientNetB4', ('timm/efficientnet_b4.ra2_in1k', 'pytorch.org/models/efficientnet_b4_rwightman-23ab8bcd.pth')),
+    ('ResNet14Small', ('no weights of ResNet14Small are published',)), ('CRNet', ('no weights of CRNet are published',))])
+def test_a_missing_file_says_where_one_is_usually_found(tmp_path, name, places):
+    with pytest.raises(UserError, match='there is no file .*absent.pth: set --config.model.pretrained') as e:
+        pretrained.load(tmp_path / 'absent.pth', name)
+    assert all(place in str(e.value) for place in places) and '\n' not in str(e.value)
+
+
+def test_a_training_state_without_statistics_starts_from_a_file(tmp_path):
+    c = small_config('baseline,size=small')
+    c.model.name, c.prep.size = '_VGGTiny', (1, 16, 24)
+    c.model.pretrained = str(tmp_path / 'vgg.safetensors')
+    with pytest.raises(UserError, match='there is no file .*vgg.safetensors'):
+        start.begin(c, tmp_path / 'run')
+    write_safetensors(tmp_path / 'vgg.safetensors', drawn(VGG))
+    state, _ = warm.initial_state(start.begin(c, tmp_path / 'run'), 1.0, jax.random.key(0))
+    np.testing.assert_array_equal(state.params['network']['conv3']['bias'], drawn(VGG)['features.3.bias'])
+    assert state.state == {'network': {}} and 'features.0.weight' in (tmp_path / 'run' / 'pretrained.txt').read_text()
