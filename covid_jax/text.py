@@ -1,0 +1,28 @@
+"""Text that came from data, on its way to a terminal or a CSV file: names of scans, labels, what a parser says."""
+
+from collections.abc import Iterable
+
+LINE = 2000  # signs of one message: what a broken file says of itself may be megabytes
+FORMULA = ('=', '+', '-', '@', '\t', '\r')  # a spreadsheet runs a cell that begins so
+
+
+def printable(text: object) -> str:
+    """One line without control signs, which a terminal would obey, and of at most LINE signs."""
+    line = ''.join(sign if sign.isprintable() else ' ' for sign in str(text)[:LINE + 1])
+    return line if len(line) <= LINE else line[:LINE] + '...'
+
+
+def some(names: Iterable[object], most: int = 5) -> str:
+    """The first of many names, for a message: 'a, b, c', and ', ...' where there are more than `most`."""
+    names = list(names)
+    return ', '.join([*map(str, names[:most]), *(['...'] if len(names) > most else [])])
+
+
+def cell(value: object) -> object:
+    """A value as a CSV file holds it: text that a spreadsheet would run starts with an apostrophe."""
+    return f"'{value}" if isinstance(value, str) and value.lstrip("'").startswith(FORMULA) else value
+
+
+def from_cell(text: str) -> str:
+    """What `cell` was given, if it was text."""
+    return text[1:] if text.startswith("'") and text.lstrip("'").startswith(FORMULA) else text

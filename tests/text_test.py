@@ -1,0 +1,32 @@
+import csv
+import io
+
+import pytest
+
+from covid_jax.text import LINE, cell, from_cell, printable, some
+
+
+def test_a_terminal_is_told_nothing_but_a_line():
+    assert printable('a\x1b[2Jb\nc\u202ed\u00e9') == 'a [2Jb c d\u00e9'
+    assert len(printable('x' * 10**6)) == LINE + 3
+    assert printable('x' * LINE) == 'x' * LINE
+
+
+def test_the_first_of_many_names():
+    assert some(range(5)) == '0, 1, 2, 3, 4'
+    assert some(range(6)) == '0, 1, 2, 3, 4, ...'
+    assert some(iter('ab'), 1) == 'a, ...'
+    assert some([]) == ''
+
+
+@pytest.mark.parametrize('text', ['=1+1', "'=1+1", "''-x", '+1', '-1', '@x', '\tx', "'a", 'a=1', '', "'", "o'=k"])
+def test_no_spreadsheet_runs_a_cell_and_it_is_read_back(text):
+    file = io.StringIO()
+    csv.writer(file).writerow([cell(text)])
+    written = next(csv.reader(io.StringIO(file.getvalue(), newline='')))[0]
+    assert not written.startswith(('=', '+', '-', '@', '\t'))
+    assert from_cell(written) == text
+
+
+def test_numbers_stay_numbers():
+    assert cell(-1.5) == -1.5
