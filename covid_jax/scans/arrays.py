@@ -2,38 +2,44 @@
 
 import math
 import zipfile
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from covid_jax.scans.scan import BYTES, VOXELS, Scan, check_spacing
+from covid_jax.text import some
 
-KEYS = ('hu', 'volume', 'image')
+KEYS = ('hu', 'volume', 'image')  # the first that is there is the scan
+NO_GREY = -200  # HU: whatever reaches lower is no grey value; air is at -1000, fat at -100
 
 
-def decode_npy(path):
+def decode_npy(path: Path) -> Scan:
     """The one array of a .npy file as a Scan; see `as_scan` for its units."""
     with path.open('rb') as stream:
         return as_scan(_array(stream, path.stat().st_size), False, None)
 
 
-def decode_npz(path):
+def decode_npz(path: Path) -> Scan:
     """The array 'hu' (Hounsfield units), 'volume' or 'image', or the only one, and spacing_mm (z, y, x) if it is there."""
     with zipfile.ZipFile(path) as archive:
         keys = [name.removesuffix('.npy') for name in archive.namelist()]
         arrays = [key for key in keys if key != 'spacing_mm']
         key = next((key for key in KEYS if key in keys), arrays[0] if len(arrays) == 1 else None)
         if key is None:
-            raise ValueError(f"no array named 'hu', 'volume' or 'image' (found: {', '.join(keys[:10]) or 'nothing'})")
+            raise ValueError(f"no array named 'hu', 'volume' or 'image' (found: {some(keys, 10) or 'nothing'})")
         spacing = None
         if 'spacing_mm' in keys:
-            spacing = tuple(float(mm) for mm in member(archive, 'spacing_mm', ndims=(1,), limit=3))
-            if len(spacing) != 3 or not all(0 < mm < math.inf for mm in spacing):
-                raise ValueError(f'spacing_mm must be three positive numbers (z, y, x), not {spacing}')
-            check_spacing(spacing)
+            lengths = tuple(float(mm) for mm in member(archive, 'spacing_mm', ndims=(1,), limit=3))
+            if len(lengths) != 3 or not all(0 < mm < math.inf for mm in lengths):
+                raise ValueError(f'spacing_mm must be three positive numbers (z, y, x), not {lengths}')
+            check_spacing(lengths)
+            spacing = lengths[0], lengths[1], lengths[2]
         return as_scan(member(archive, key), key == 'hu', spacing)
 
 
-def member(archive, key, kinds='iuf', ndims=(2, 3), limit=VOXELS):
+def member(archive: zipfile.ZipFile, key: str, kinds: str = 'iuf', ndims: Sequence[int] = (2, 3),
+           limit: int = VOXELS) -> np.ndarray:
     """One array of an open .npz archive. ValueError unless its dtype is of the kinds (numpy's letters), its rank one of
     ndims and its size at most limit."""
     info = archive.getinfo(key + '.npy')
@@ -63,17 +69,18 @@ def _array(stream, size, kinds='iuf', ndims=(2, 3), limit=VOXELS):
     return np.lib.format.read_array(stream, allow_pickle=False)
 
 
-def as_scan(array, hounsfield, spacing):
+def as_scan(array: np.ndarray, hounsfield: bool, spacing: tuple[float, float, float] | None) -> Scan:
     """[depth, height, width] or [height, width] of any real dtype -> Scan.
 
     Hounsfield units if the caller says so or the minimum is below -200; otherwise it must be grey: in [0, 255], or floats
     in [0, 1], which are multiplied by 255. ValueError for values that are neither, or not finite.
     """
     array = array[None] if array.ndim == 2 else array
-    low, high = float(array.min()), float(array.max())
+    low = float(array.min())
+    high = float(array.max())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError('some values are not finite')
-    if hounsfield or low < -200:
+    if hounsfield or low < NO_GREY:
         if low < -2**15 or high >= 2**15:
             raise ValueError(f'values from {low:g} to {high:g} are not Hounsfield units')
         dtype = np.float32 if array.dtype.kind == 'f' else np.int16

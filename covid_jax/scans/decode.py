@@ -16,6 +16,7 @@ from pathlib import Path
 from covid_jax import UserError, phantom
 from covid_jax.scans import arrays, dicom, images, metaimage, volumes
 from covid_jax.scans.scan import BYTES, FILES, Scan, blame, hidden, natural
+from covid_jax.text import some
 
 ARRAYS = ('.npz', '.npy')
 SUFFIXES = (*ARRAYS, *images.SUFFIXES, *volumes.SUFFIXES, '.dcm', '.zip')
@@ -24,7 +25,7 @@ READERS = (('.npz', arrays.decode_npz), ('.npy', arrays.decode_npy), (images.SUF
            (volumes.SUFFIXES, volumes.decode_volume))
 
 
-def decode(address, scratch=None):
+def decode(address: Path | str, scratch: Path | str | None = None) -> Scan:
     """The Scan at a path; see the module for what a path may be, and scan.py for what a Scan is.
 
     scratch: the folder in which a .zip is unpacked, None for the system's temporary one. What is unpacked is deleted when
@@ -43,7 +44,7 @@ def decode(address, scratch=None):
         return scan
 
 
-def split_address(address):
+def split_address(address: Path | str) -> tuple[Path, dict[str, str]]:
     """'scans/a::series=1.2.3' -> (Path('scans/a'), {'series': '1.2.3'}). UserError for a part that is not known."""
     path, mark, part = str(address).rpartition('::')
     key, _, value = part.partition('=')
@@ -54,7 +55,7 @@ def split_address(address):
     return Path(path), {key: value}
 
 
-def files_of(address):
+def files_of(address: Path | str) -> list[Path]:
     """Every file that decoding the address reads, in order: what its content hash is made of. Missing ones too."""
     path, _ = split_address(address)
     try:
@@ -64,26 +65,28 @@ def files_of(address):
     return sorted({*files, *(more for file in files for more in metaimage.companions(file))})
 
 
-def is_scan(path):
+def is_scan(path: Path) -> bool:
     """Whether a file or folder may be a scan: by its name, or as DICOM by its first bytes."""
     low = path.name.lower()
     return path.is_dir() or low.endswith(SUFFIXES) or low != 'dicomdir' and dicom.is_dicom(path)
 
 
-def patient_digest(address):
+def patient_digest(address: Path | str) -> str:
     """A digest of the DICOM patient of an address, '' where it is no DICOM or names nobody; see dicom.patient_digest.
 
     Members of a .zip are unpacked one after another until one names a patient. Never raises: an error may quote the id.
     """
     try:
         path, part = split_address(address)
-        series, low = part.get('series', ''), path.name.lower()
+        series = part.get('series', '')
+        name = path.name.lower()
         if path.is_dir():
             return dicom.patient_digest(dicom.find(path), series)
-        if low.endswith('.zip'):
+        if name.endswith('.zip'):
             return _zip_digest(path, series)
-        known = any(low.endswith(suffixes) for suffixes, _ in READERS)
-        return '' if known or not path.is_file() else dicom.patient_digest([path], series)
+        if not path.is_file() or any(name.endswith(suffixes) for suffixes, _ in READERS):
+            return ''
+        return dicom.patient_digest([path], series)
     except Exception:
         return ''
 
@@ -95,7 +98,7 @@ def _zip_digest(path, series):
             if name == 'dicomdir' or name.endswith(dicom.NO_DICOM):
                 continue
             with archive.open(info) as member, tempfile.NamedTemporaryFile(suffix='.dcm') as file:
-                start = member.read(132)
+                start = member.read(132)  # up to DICOM's magic, which stands at byte 128
                 if name.endswith('.dcm') or start[128:] == b'DICM':
                     file.write(start)
                     shutil.copyfileobj(member, file)
@@ -141,13 +144,14 @@ def _contents(folder):
 def _folder(folder, series):
     """Slices as images, or DICOM files at any depth, or the one volume that is here. UserError for several of these."""
     contents = {kind: files for kind, files in _contents(folder).items() if files}
-    told = [f'{len(files)} {kind}{"s" * (len(files) > 1)} ({_listed(files)})' for kind, files in contents.items()]
+    counted = [f'{len(files)} {kind}{"s" * (len(files) > 1)} ({some(file.name for file in files)})'
+               for kind, files in contents.items()]
     if len(contents) > 1:
-        raise UserError(f'{folder} holds {" and ".join(told)}: keep one kind, or give the path of one file')
+        raise UserError(f'{folder} holds {" and ".join(counted)}: keep one kind, or give the path of one file')
     if not contents:
         found = sorted((entry for entry in folder.iterdir() if not hidden(entry.name)), key=natural)
         raise UserError(f'no slices (PNG, JPG, TIFF or DICOM) and no single volume in {folder} '
-                        f'(found: {_listed(found) or "nothing"})')
+                        f'(found: {some(entry.name for entry in found) or "nothing"})')
     (kind, files), = contents.items()
     if kind == 'DICOM file':
         return dicom.decode_dicom(files, series)
@@ -155,12 +159,8 @@ def _folder(folder, series):
     if kind == 'image':
         return images.decode_slices(files)
     if len(files) > 1:
-        raise UserError(f'{folder} holds {told[0]}: keep one, or give its path')
+        raise UserError(f'{folder} holds {counted[0]}: keep one, or give its path')
     return _decode(files[0])
-
-
-def _listed(paths):
-    return ', '.join([path.name for path in paths[:5]] + ['...'] * (len(paths) > 5))
 
 
 def _zip(path, series, scratch):
@@ -198,9 +198,11 @@ def _members(archive):
     ValueError for more than a scan may have, for links, for names that lead out of the archive, and two of one name.
     """
     members = [info for info in archive.infolist() if not info.is_dir()]
-    size, seen, kept = sum(info.file_size for info in members), {}, []
+    size = sum(info.file_size for info in members)
     if len(members) > FILES or size > BYTES:
         raise ValueError(f'{len(members)} files of {size} bytes are more than {FILES} files or {BYTES} bytes')
+    names = {}  # as they are written, by what a file system that ignores case makes of them
+    shown = []
     for info in members:
         name = info.filename
         parts = [part for part in re.split(r'[/\\]', name) if part not in ('', '.')]
@@ -210,9 +212,9 @@ def _members(archive):
             raise ValueError(f'refused, its member {name[:100]!r} is a link: pack the file that it points to')
         info.filename = '/'.join(parts)
         key = info.filename.casefold()
-        if key in seen:
-            raise ValueError(f'refused, its members {seen[key][:100]!r} and {name[:100]!r} have one name: rename one')
-        seen[key] = name
+        if key in names:
+            raise ValueError(f'refused, its members {names[key][:100]!r} and {name[:100]!r} have one name: rename one')
+        names[key] = name
         if not any(map(hidden, parts)):
-            kept.append(info)
-    return kept
+            shown.append(info)
+    return shown

@@ -5,7 +5,10 @@ Orientation tags (EXIF, TIFF) are obeyed in every format; PhotometricInterpretat
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -16,20 +19,31 @@ from covid_jax.scans.scan import Scan, blame, natural
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff')
 FORMATS = ('PNG', 'JPEG', 'TIFF', 'BMP', 'GIF')  # what the bytes of an image may be
-PIXELS = 2**26
+PIXELS = 2**26  # of one slice
 DEEP = 2**14  # that 16 bits of grey reach; Hounsfield units and scanner values of 12 to 14 bits stay below
-ORIENTATION, PHOTOMETRIC, WIDTH, LENGTH = 274, 262, 256, 257  # tags of TIFF, the first also of EXIF
+ORIENTATION = 274  # a tag of TIFF and of EXIF; the three below are TIFF's alone
+PHOTOMETRIC = 262
+WIDTH = 256
+LENGTH = 257
 TURN = Image.Transpose
 TURNS = {2: TURN.FLIP_LEFT_RIGHT, 3: TURN.ROTATE_180, 4: TURN.FLIP_TOP_BOTTOM, 5: TURN.TRANSPOSE, 6: TURN.ROTATE_270,
          7: TURN.TRANSVERSE, 8: TURN.ROTATE_90}
 
 
-def decode_image(path):
+class Header(NamedTuple):
+    """What an image says before its pixels."""
+
+    size: tuple[int, int]  # (width, height) once it is upright
+    pages: int
+    deep: bool  # whether it has 16 bits
+
+
+def decode_image(path: Path) -> Scan:
     """One image -> Scan of one slice; the pages of a TIFF are its slices."""
     return decode_slices([path])
 
 
-def decode_slices(paths):
+def decode_slices(paths: Iterable[Path]) -> Scan:
     """Images of one size, one slice each, in the natural order of their names -> Scan.
 
     Of colours the luma is taken, alpha is ignored, 16 bits are divided by 257. UserError that names the file for a slice
@@ -41,8 +55,8 @@ def decode_slices(paths):
     _check_names(paths)
     headers = [_header(path) for path in paths]
     deep = _check_alike(paths, headers)
-    width, height, *_ = headers[0]
-    depth = sum(header[2] for header in headers)
+    width, height = headers[0].size
+    depth = sum(header.pages for header in headers)
     if depth * width * height > scan.VOXELS:
         raise ValueError(f'{depth} slices of {width} x {height} pixels are more than {scan.VOXELS} voxels')
     voxels = np.empty((depth, height, width), np.float32 if deep else np.uint8)
@@ -67,11 +81,11 @@ def _check_names(paths):
 
 def _check_alike(paths, headers):
     """Whether the slices have 16 bits. UserError for one of another size or depth, and for pages in one of several."""
-    width, height = size = Counter(header[:2] for header in headers).most_common(1)[0][0]
-    usual = Counter(header[3] for header in headers).most_common(1)[0][0]
-    for path, (*other, pages, deep) in zip(paths, headers, strict=True):
-        if tuple(other) != size:
-            raise UserError(f'{path}: this slice is {other[0]} x {other[1]} pixels, the others are {width} x {height}')
+    width, height = Counter(header.size for header in headers).most_common(1)[0][0]
+    usual = Counter(header.deep for header in headers).most_common(1)[0][0]
+    for path, (size, pages, deep) in zip(paths, headers, strict=True):
+        if size != (width, height):
+            raise UserError(f'{path}: this slice is {size[0]} x {size[1]} pixels, the others are {width} x {height}')
         if pages > 1 and len(paths) > 1:
             raise UserError(f'{path}: {pages} pages in one of {len(paths)} slices: put each scan into a folder of its '
                             'own')
@@ -96,12 +110,13 @@ def _open(path):
 
 
 def _header(path):
-    """(width, height, pages, whether it has 16 bits); the size is that of the upright image."""
     with _open(path) as image:
         if image.mode == 'F':
             raise ValueError('floating-point pixels have no known range: save them as .npy or .npz')
-        size = (image.tag_v2[WIDTH], image.tag_v2[LENGTH]) if image.format == 'TIFF' else image.size
-        return *(size[::-1] if _orientation(image) > 4 else size), _pages(image), image.mode.startswith('I')
+        # of a TIFF, image.size is that of the image already turned
+        width, height = (image.tag_v2[WIDTH], image.tag_v2[LENGTH]) if image.format == 'TIFF' else image.size
+        lies = _orientation(image) > 4  # 5 to 8 are quarter turns
+        return Header((height, width) if lies else (width, height), _pages(image), image.mode.startswith('I'))
 
 
 def _pages(image):
@@ -139,11 +154,15 @@ def _fill(path, planes):
                 raise ValueError(f'page {page} is {upright.width} x {upright.height} pixels, the first is '
                                  f'{plane.shape[1]} x {plane.shape[0]}')
             deep = upright.mode.startswith('I')
-            if upright.mode == 'F' or deep != (plane.dtype != np.uint8):
-                kind = 'floating-point' if upright.mode == 'F' else '16 bits or more' if deep else '8 bits or less'
-                raise ValueError(f'page {page} is {kind}, the first is not: save them all alike')
-            plane[:] = _grey16(upright, inverted) if deep else np.asarray(
-                upright if upright.mode == 'L' else upright.convert('L'))
+            if upright.mode == 'F':
+                raise ValueError(f'page {page} is floating-point, the first is not: save them all alike')
+            if deep != (plane.dtype != np.uint8):
+                bits = '16 bits or more' if deep else '8 bits or less'
+                raise ValueError(f'page {page} is {bits}, the first is not: save them all alike')
+            if deep:
+                plane[:] = _grey16(upright, inverted)
+            else:
+                plane[:] = np.asarray(upright if upright.mode == 'L' else upright.convert('L'))
 
 
 def _grey16(image, inverted):
@@ -152,4 +171,4 @@ def _grey16(image, inverted):
     if values.min() < 0 or values.max() > 2**16 - 1:
         raise ValueError(f"values from {values.min()} to {values.max()} are no grey; if they are Hounsfield units, save "
                          "them in an .npz under the key 'hu'")
-    return (2**16 - 1 - values if inverted else values) / np.float32(257)
+    return (2**16 - 1 - values if inverted else values) / np.float32(257)  # 65535 / 257 = 255

@@ -1,6 +1,9 @@
 """The header of a MetaImage (.mha, .mhd): its fields, its axes, and the file beside it. volumes.py reads the voxels."""
 
 import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,16 +14,18 @@ MATRICES = ('TransformMatrix', 'Rotation', 'Orientation')
 SPACINGS = ('ElementSpacing', 'ElementSize')
 ORIGINS = ('Offset', 'Position', 'Origin')
 ORDERS = ('ElementByteOrderMSB', 'BinaryDataByteOrderMSB')
-YES, NO = ('true', 't', '1'), ('false', 'f', '0')
+YES = ('true', 't', '1')
+NO = ('false', 'f', '0')
 
 
-def geometry(path):
+def geometry(path: Path) -> tuple[float, float, int]:
     """(z of the first slice, z between slices, slices) of a MetaImage, in mm towards the head. Reads its header only.
 
     ValueError where the slices do not lie across the body from the feet to the head, or where mm are not given.
     """
     fields, _ = read_fields(path)
-    (axes, spaced), (*_, depth) = directions(fields), numbers(fields, 'DimSize', 3, int)
+    axes, spaced = directions(fields)
+    depth = numbers(fields, 'DimSize', 3, int)[2]
     if not spaced:
         raise ValueError('no ElementSpacing of three numbers in the header')
     if axes[2, :2].any() or axes[:2, 2].any() or axes[2, 2] <= 0:  # x and y may be mirrored
@@ -31,7 +36,7 @@ def geometry(path):
     return origin[2], float(axes[2, 2]), depth
 
 
-def companions(path):
+def companions(path: Path) -> list[Path]:
     """The other files that decoding path reads: where a MetaImage keeps its voxels, if that is a file. Never raises."""
     try:
         if path.name.lower().endswith(('.mha', '.mhd')):
@@ -42,9 +47,10 @@ def companions(path):
     return []
 
 
-def directions(fields):
+def directions(fields: dict[str, str]) -> tuple[np.ndarray, bool]:
     """-> ([3, 3] of which column i is the step of index i in mm to the left, back and head, whether mm are known)."""
-    matrix, spacing = (next((key for key in keys if key in fields), '') for keys in (MATRICES, SPACINGS))
+    matrix = next((key for key in MATRICES if key in fields), '')
+    spacing = next((key for key in SPACINGS if key in fields), '')
     if not matrix and fields.get('AnatomicalOrientation', 'RAI') not in ('RAI', '???'):
         raise ValueError(f'AnatomicalOrientation = {fields["AnatomicalOrientation"][:60]!r} without a TransformMatrix')
     axes = np.reshape(numbers(fields, matrix, 9), (3, 3)).T if matrix else np.eye(3)
@@ -54,11 +60,12 @@ def directions(fields):
     return axes / lengths * (numbers(fields, spacing, 3) if spacing else 1), bool(spacing)
 
 
-def read_fields(path):
+def read_fields(path: Path) -> tuple[dict[str, str], int]:
     """-> ({key: value} of a MetaImage's header, the byte behind it). The last field is ElementDataFile."""
     with path.open('rb') as file:
         block = file.read(HEADER)
-    fields, at = {}, 0
+    fields = {}
+    at = 0
     while 'ElementDataFile' not in fields:
         end = block.find(b'\n', at)
         line = block[at:end if end >= 0 else None]
@@ -72,7 +79,7 @@ def read_fields(path):
     return fields, at
 
 
-def beside(path, name):
+def beside(path: Path, name: str) -> Path:
     """The file of that name in path's folder. ValueError for a name that leads anywhere else, and for several files."""
     if not name or re.search(r'[/\\:\0]|^\.+$|^LIST\b', name):
         raise ValueError(f'ElementDataFile = {name[:60]!r} must be LOCAL or the name of one file in the same folder')
@@ -81,7 +88,7 @@ def beside(path, name):
     return path.parent / name
 
 
-def numbers(fields, key, count, kind=float):
+def numbers(fields: dict[str, str], key: str, count: int, kind: Callable[[str], Any] = float) -> list:
     """The count finite numbers of a field."""
     try:
         values = [kind(word) for word in fields.get(key, '').split()]
@@ -92,7 +99,8 @@ def numbers(fields, key, count, kind=float):
     return values
 
 
-def flag(fields, key):
+def flag(fields: dict[str, str], key: str) -> bool:
+    """A field that is True or False; False where it is not there."""
     value = fields.get(key, 'False')
     if value.lower() not in (*YES, *NO):
         raise ValueError(f'{key} must be True or False, not {value[:60]!r}')

@@ -3,16 +3,19 @@
 import errno
 import re
 import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from covid_jax import UserError
+from covid_jax.text import printable
 
 VERSION = 1  # raised whenever a decoder gives other voxels for the same bytes: prepared scans are then made anew
-VOXELS = 2**30
-BYTES = 2**32
+VOXELS = 2**30  # of one scan: ten times the largest CT of a chest
+BYTES = 2**32  # of its array, and of what an archive unpacks to
 FILES = 4096  # that one scan may be made of
 MACHINE = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT)  # not the file's fault
 
@@ -33,7 +36,7 @@ class Scan(NamedTuple):
 
 
 @contextmanager
-def blame(path):
+def blame(path: Path | str) -> Iterator[None]:
     """Whatever a parser raises on foreign bytes becomes one printable line that names the file; its warnings are not ours.
 
     What is the machine's fault (no memory, no room on the disk) goes on as it is: the file may be good.
@@ -48,10 +51,10 @@ def blame(path):
         if isinstance(error, OSError) and error.errno in MACHINE:
             raise
         line = str(error) if isinstance(error, UserError) else f'{path}: {str(error) or type(error).__name__}'
-        raise UserError(''.join(sign if sign.isprintable() else ' ' for sign in line)) from error
+        raise UserError(printable(line)) from error
 
 
-def check_size(shape):
+def check_size(shape: Sequence[int]) -> None:
     """ValueError for a claimed shape of more voxels than any scan has, before memory is taken for it."""
     if any(n < 1 for n in shape):
         raise ValueError(f'{" x ".join(map(str, shape))} voxels are none')
@@ -59,18 +62,18 @@ def check_size(shape):
         raise ValueError(f'{" x ".join(map(str, shape))} are more than {VOXELS} voxels')
 
 
-def check_spacing(spacing):
+def check_spacing(spacing: Sequence[float] | np.ndarray) -> None:
     """ValueError for millimetres between voxels that no scan of a chest has."""
     if not all(0.01 <= mm <= 100 for mm in spacing):
         raise ValueError(f'voxels of {" x ".join(f"{mm:g}" for mm in spacing)} mm: a wrong unit or a broken header')
 
 
-def hidden(name):
+def hidden(name: str) -> bool:
     """Whether a file or folder is hidden, or something that macOS adds to archives."""
     return name.startswith(('.', '__MACOSX'))
 
 
-def natural(path):
+def natural(path: Path) -> tuple[list[int | str], str]:
     """The sort key of a slice: its whole stem with numbers as numbers ('ct 2' before 'ct 10'), then its name."""
     parts = re.split('([0-9]+)', path.stem.lower())
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name

@@ -8,17 +8,19 @@ import gzip
 import math
 import struct
 import zlib
+from pathlib import Path
 
 import nibabel
 import numpy as np
 
-from covid_jax.scans.arrays import as_scan
+from covid_jax.scans.arrays import NO_GREY, as_scan
 from covid_jax.scans.metaimage import ORDERS, YES, beside, directions, flag, numbers, read_fields
-from covid_jax.scans.scan import BYTES, check_size, check_spacing
+from covid_jax.scans.scan import BYTES, Scan, check_size, check_spacing
 
 SUFFIXES = ('.nii', '.nii.gz', '.mha', '.mhd')
 EXTENSIONS = 2**24  # bytes between the header and the voxels of a NIfTI
-CHUNK = 2**22
+CHUNK = 2**22  # bytes that are read or inflated at a time
+OBLIQUE = 10  # degrees off an axis of the body that are too many
 DEFLATE = 1032  # how many bytes one byte can be inflated to
 TYPES = {'MET_CHAR': 'i1', 'MET_UCHAR': 'u1', 'MET_SHORT': 'i2', 'MET_USHORT': 'u2', 'MET_INT': 'i4', 'MET_UINT': 'u4',
          'MET_FLOAT': 'f4', 'MET_DOUBLE': 'f8'}
@@ -28,7 +30,7 @@ ONLY = {'ObjectType': ('image',), 'NDims': ('3',), 'BinaryData': YES, 'ElementNu
         'ElementToIntensityFunctionOffset': ('0', '0.0')}
 
 
-def decode_volume(path):
+def decode_volume(path: Path) -> Scan:
     """.nii, .nii.gz, .mha or .mhd -> Scan: Hounsfield units where the minimum is below -200, else grey, see as_scan.
 
     ValueError for a header that promises more than the file holds or more than any scan has, more than one volume or
@@ -91,13 +93,16 @@ def _metaimage(path):
     element = fields.get('ElementType', '')
     if element not in TYPES:
         raise ValueError(f'ElementType = {element[:60]!r} is not one of {", ".join(TYPES)}')
-    shape, (axes, spaced) = numbers(fields, 'DimSize', 3, int), directions(fields)
+    shape = numbers(fields, 'DimSize', 3, int)
+    axes, spaced = directions(fields)
     orders = {flag(fields, key) for key in ORDERS if key in fields}
     if len(orders) > 1:
         raise ValueError(f'{" and ".join(ORDERS)} say different things')
-    zipped, source = flag(fields, 'CompressedData'), path
+    zipped = flag(fields, 'CompressedData')
+    source = path
     if fields['ElementDataFile'] != 'LOCAL':
-        source, start = beside(path, fields['ElementDataFile']), 0
+        source = beside(path, fields['ElementDataFile'])
+        start = 0
     size = (source.stat().st_size - start) * (DEFLATE if zipped else 1)
     dtype = _checked(shape, np.dtype(('>' if True in orders else '<') + TYPES[element]), size)
     with source.open('rb') as file:
@@ -124,7 +129,7 @@ def _checked(shape, dtype, size):
 
 def _inflated(file):
     """Yields what a zlib or gzip stream holds, at most CHUNK bytes at a time."""
-    inflate = zlib.decompressobj(47)
+    inflate = zlib.decompressobj(47)  # 15 for the largest window, 32 for: zlib or gzip as its first bytes say
     while not inflate.eof and (data := inflate.unconsumed_tail or file.read(CHUNK)):
         yield inflate.decompress(data, CHUNK)
     yield inflate.flush()
@@ -160,7 +165,7 @@ def _scaled(values, slope=None, inter=None):
     for plane, stored in zip(out, values, strict=True):
         plane[:] = stored if slope is None else stored * np.float64(slope) + np.float64(inter)
         whole = whole and bool((plane == np.rint(plane)).all())
-    return out.astype(np.int16) if whole and -2**15 <= out.min() < -200 and out.max() < 2**15 else out
+    return out.astype(np.int16) if whole and -2**15 <= out.min() < NO_GREY and out.max() < 2**15 else out
 
 
 def _scan(values, axes):
@@ -170,7 +175,7 @@ def _scan(values, axes):
     cosines = axes / spacing
     near = np.abs(cosines).argmax(axis=0)  # the patient's axis of each index
     off = np.degrees(np.arccos(np.minimum(np.abs(cosines).max(axis=0), 1)))
-    if off.max() > 10:
+    if off.max() > OBLIQUE:
         raise ValueError(f'oblique, an axis is {off.max():.0f} degrees off: resample it to axial')
     if sorted(near) != [0, 1, 2]:
         raise ValueError('two of its axes have one direction')
