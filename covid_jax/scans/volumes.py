@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+from nibabel.orientations import apply_orientation
 
 from covid_jax.scans.arrays import NO_GREY, as_scan
 from covid_jax.scans.metaimage import ORDERS, YES, beside, directions, flag, numbers, read_fields
@@ -179,8 +180,8 @@ def _scan(values, axes):
         raise ValueError(f'oblique, an axis is {off.max():.0f} degrees off: resample it to axial')
     if sorted(near) != [0, 1, 2]:
         raise ValueError('two of its axes have one direction')
-    order = [int(np.flatnonzero(near == axis)[0]) for axis in (2, 1, 0)]
-    values = values.transpose([2 - i for i in order])
-    values = values[tuple(slice(None, None, 1 if cosines[near[i], i] > 0 else -1) for i in order)]
-    scan = as_scan(values, False, tuple(float(spacing[i]) for i in order))
+    # nibabel takes [i, j, k], and for each of them its axis of the body and 1 or -1
+    values = apply_orientation(values.T, np.stack([near, np.sign(cosines[near, range(3)])], 1)).T
+    x, y, z = (float(mm) for mm in spacing[near.argsort()])
+    scan = as_scan(values, False, (z, y, x))
     return scan._replace(voxels=np.ascontiguousarray(scan.voxels))
