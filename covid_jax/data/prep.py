@@ -2,11 +2,14 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
 from covid_jax import UserError
 from covid_jax.scans.lungs import box, guess_spacing, lung_mask
+from covid_jax.scans.scan import Scan
 
 LUNGS = ('', 'crop', 'mask')
 
@@ -44,41 +47,58 @@ class Prep:
             raise UserError(f'--config.prep.margin={self.margin} must be three lengths in mm: z, y, x')
 
     @property
-    def hash(self):
+    def hash(self) -> str:
         """The same in every process and Python version."""
         floats = [[float(v) for v in values] for values in (self.window, self.spacing, self.margin)]
         fields = (floats[0], [int(n) for n in self.size], floats[1], self.lungs, floats[2] if self.lungs else [], self.version)
         return hashlib.sha256(repr(fields).encode()).hexdigest()[:16]
 
 
-def prepare(scan, prep):
+class Taps(NamedTuple):
+    """Where the samples along one axis of the result lie among the voxels of a scan; each array has one entry a sample."""
+
+    below: np.ndarray   # the index of the voxel before it
+    above: np.ndarray   # and after it
+    weight: np.ndarray  # of the one after it, float32 in [0, 1)
+    inside: np.ndarray  # whether it lies in the scan at all
+
+
+def prepare(scan: Scan, prep: Prep) -> np.ndarray:
     """A decoded scan [depth, height, width] -> uint8 [*prep.size, 1]: lungs found, windowed, then resampled linearly.
 
     CMC-COV19D section 5.1 (resize to a fixed depth, height and width); Rubik's cube Pro section 4.1 (lungs, crop with
     margins, spacing). Reads only the slices that it needs. UserError where the values can be neither Hounsfield units nor
     0..255, where a spacing is asked for and the scan has none, and where no lungs are found.
     """
-    voxels, low, high = scan.voxels, *(prep.window if scan.hounsfield else (0.0, 255.0))
+    voxels = scan.voxels
+    low, high = prep.window if scan.hounsfield else (0.0, 255.0)
     if not scan.hounsfield:
-        least, most = voxels.min(), voxels.max()
+        least = voxels.min()
+        most = voxels.max()
         if least < 0 or most > 255:
             raise UserError(f'values from {least:g} to {most:g} are neither Hounsfield units nor grey values 0..255')
     if prep.spacing and not scan.spacing:
         raise UserError(f'--config.prep.spacing={prep.spacing} needs scans that know their spacing, as DICOM or NIfTI does')
+    spacing = scan.spacing or guess_spacing(voxels.shape)
     mask = None
     if prep.lungs:
-        mask = _lungs(scan)
-        inside = box(mask, scan.spacing or guess_spacing(voxels.shape), prep.margin)
-        voxels, mask = voxels[inside], mask[inside] if prep.lungs == 'mask' else None
-    steps = np.divide(prep.spacing, scan.spacing) if prep.spacing else np.divide(voxels.shape, prep.size)
-    (below, above, weight, here), *planar = [_taps(*a) for a in zip(voxels.shape, prep.size, steps, strict=True)]
+        lungs = _lungs(scan)
+        around = box(lungs, spacing, prep.margin)
+        voxels = voxels[around]
+        if prep.lungs == 'mask':
+            mask = lungs[around]
+    steps = np.divide(prep.spacing, spacing) if prep.spacing else np.divide(voxels.shape, prep.size)
+    z, y, x = (_taps(*axis) for axis in zip(voxels.shape, prep.size, steps, strict=True))
+
+    @lru_cache(maxsize=2)  # neighbours in the result share a slice of the scan
+    def plane(k):
+        return _plane(voxels[k], None if mask is None else mask[k], low, high, y, x)
+
     out = np.zeros((*prep.size, 1), np.uint8)
-    done = {}
-    for i in np.flatnonzero(here):
-        done = {k: done[k] if k in done else _plane(voxels[k], None if mask is None else mask[k], low, high, *planar)
-                for k in (below[i], above[i])}
-        plane = done[below[i]] + np.float32(weight[i]) * (done[above[i]] - done[below[i]])
-        np.rint(plane, out=out[i, :, :, 0], casting='unsafe')
+    for i in np.flatnonzero(z.inside):
+        lower = plane(z.below[i])
+        upper = plane(z.above[i])
+        np.rint(lower + z.weight[i] * (upper - lower), out=out[i, :, :, 0], casting='unsafe')
     return out
 
 
@@ -94,25 +114,26 @@ def _plane(plane, mask, low, high, rows, columns):
     plane = np.clip((plane.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low)), 0, 255)
     if mask is not None:
         plane *= mask
-    for axis, (below, above, weight, here) in enumerate((rows, columns)):
-        if len(below) == plane.shape[axis] and not weight.any() and here.all():
-            continue
-        lower, upper = plane.take(below, axis), plane.take(above, axis)
-        upper -= lower
-        upper *= np.expand_dims(weight, 1 - axis)
+    for axis, taps in enumerate((rows, columns)):
+        if len(taps.below) == plane.shape[axis] and not taps.weight.any() and taps.inside.all():
+            continue  # every sample is a voxel
+        lower = plane.take(taps.below, axis)
+        upper = plane.take(taps.above, axis)
+        upper -= lower  # in place, for this is where preparing a scan spends its time
+        upper *= np.expand_dims(taps.weight, 1 - axis)
         lower += upper
-        plane = lower if here.all() else lower * np.expand_dims(here, 1 - axis)
+        plane = lower if taps.inside.all() else lower * np.expand_dims(taps.inside, 1 - axis)
     return plane
 
 
 def _taps(length, size, step):
     """Linear interpolation of `size` samples `step` voxels apart, their middle the middle of `length` voxels.
 
-    Returns indices below and above, float32 weight of the one above, and whether the sample lies in the scan, whose edge
-    is half a voxel beyond the last centre; there the last voxel is repeated.
+    The scan ends half a voxel beyond the last centre; on the way there the last voxel is repeated.
     """
     at = (np.arange(size) + 0.5 - size / 2) * step + length / 2 - 0.5
-    here = (at > -0.5 - 1e-6) & (at < length - 0.5 + 1e-6)
+    inside = (at > -0.5 - 1e-6) & (at < length - 0.5 + 1e-6)  # a sample on the very edge is in, however it is rounded
     at = np.clip(at, 0, length - 1)
     below = np.floor(at).astype(int)
-    return below, np.minimum(below + 1, length - 1), (at - below).astype(np.float32), here
+    above = np.minimum(below + 1, length - 1)
+    return Taps(below, above, (at - below).astype(np.float32), inside)
