@@ -9,9 +9,9 @@ import hashlib
 import logging
 import mmap
 import struct
-import threading
 import warnings
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,7 +45,6 @@ STORAGE = '1.2.840.10008.5.1.4.1.1.'  # what the SOP classes of the standard beg
 PLUGINS = {uid.JPEGBaseline8Bit: 'pillow', uid.JPEGExtended12Bit: 'pillow', uid.JPEG2000: 'pillow',
            uid.JPEG2000Lossless: 'pillow', uid.JPEGLossless: 'gdcm', uid.JPEGLosslessSV1: 'gdcm',
            uid.JPEGLSLossless: 'gdcm', uid.JPEGLSNearLossless: 'gdcm', uid.RLELossless: 'pydicom'}
-LOCK, INSIDE, SILENCE = threading.Lock(), [], ExitStack()  # of quiet: log and warnings belong to the whole process
 NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
 
 
@@ -65,37 +64,19 @@ class Header(NamedTuple):
     person: str  # see digest
 
 
-@contextmanager
-def _silence():
-    logger = logging.getLogger('pydicom')
-    level = logger.level
-    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
-        warnings.simplefilter('ignore')
-        logger.setLevel(logging.CRITICAL + 1)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
+def quiet() -> None:
+    """From here on pydicom warns of nothing, logs nothing and validates nothing: all three quote what they are about."""
+    logging.getLogger('pydicom').setLevel(logging.CRITICAL + 1)
+    warnings.filterwarnings('ignore', module='pydicom')
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+    pydicom.config.settings.writing_validation_mode = pydicom.config.IGNORE
+
+
+quiet()  # for the whole process: around each file it would end in one thread while another still reads
 
 
 @contextmanager
-def quiet():
-    """Nothing is warned of, logged or validated, until no thread is inside: all three quote what they are about."""
-    with LOCK:
-        if not INSIDE:
-            SILENCE.enter_context(_silence())
-        INSIDE.append(1)
-    try:
-        yield
-    finally:
-        with LOCK:
-            INSIDE.pop()
-            if not INSIDE:
-                SILENCE.close()
-
-
-@contextmanager
-def own_words(path, problem):
+def own_words(path: Path, problem: str) -> Iterator[None]:
     """A foreign exception may quote any part of the file: only its type is told. What is the machine's fault stays."""
     try:
         yield
@@ -107,7 +88,7 @@ def own_words(path, problem):
         raise UserError(f'{path}: {problem} ({type(error).__name__}): export or copy it again') from None
 
 
-def parse(path, keys):
+def parse(path: Path, keys: list) -> tuple[pydicom.Dataset, uid.UID, str, int, int | None]:
     """-> (the elements of a file named by keys, its transfer syntax, VR, first byte and number of bytes of its pixels).
 
     The number is 0 where there are no pixels (the VR is OF or OD where they are floats) and None where only reading
@@ -116,27 +97,35 @@ def parse(path, keys):
     """
     with path.open('rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         data.seek(132 if data[128:132] == b'DICM' else 0)
-        meta = read_dataset(data, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
+        meta = read_dataset(data, False, True,  # type: ignore[arg-type]  # a map reads like a file
+                            stop_when=lambda tag, vr, length: tag >> 16 != 2)
         syntax = uid.UID(meta.get('TransferSyntaxUID') or uid.ExplicitVRLittleEndian)
         if syntax == uid.DeflatedExplicitVRLittleEndian:
             raise UserError(f'{path}: deflated DICOM is not read: export it uncompressed')
         little = syntax != uid.ExplicitVRBigEndian
-        tags = read_dataset(data, syntax == uid.ImplicitVRLittleEndian, little, specific_tags=keys,
+        tags = read_dataset(data, syntax == uid.ImplicitVRLittleEndian, little, specific_tags=keys,  # type: ignore[arg-type]
                             stop_when=lambda tag, vr, length: tag >> 16 == 0x7FE0 and tag & 0xFFFF in (8, 9, 16))
         if not tags.get('SOPClassUID') and 'MediaStorageSOPClassUID' in meta:  # cut off before the first
             tags.SOPClassUID = meta.MediaStorageSOPClassUID
-        head, order = data[data.tell():data.tell() + 12], '<' if little else '>'
+        order = '<' if little else '>'
+        start = data.tell()
+        head = data[start:start + 12]  # tag, VR and length of what comes next
         if head[:4] != struct.pack(order + 'HH', 0x7FE0, 0x0010):
             floats = {struct.pack(order + 'HH', 0x7FE0, element): vr for element, vr in ((8, 'OF'), (9, 'OD'))}
             return tags, syntax, floats.get(head[:4], ''), 0, 0
-        long = head[4:6] in (b'OB', b'OW', b'UN')  # otherwise there is no VR, and the length is where it would be
-        at, length = data.tell() + (12 if long else 8), struct.unpack(order + 'I', head[8:] if long else head[4:8])[0]
+        if head[4:6] in (b'OB', b'OW', b'UN'):
+            vr = head[4:6].decode()
+            at = start + 12
+            length, = struct.unpack(order + 'I', head[8:])
+        else:  # no VR: the length is in its place
+            vr = 'OW'
+            at = start + 8
+            length, = struct.unpack(order + 'I', head[4:8])
         left = max(len(data) - at, 0)
-        size = None if length == 2**32 - 1 else min(length, left)
-        return tags, syntax, head[4:6].decode() if long else 'OW', at, size
+        return tags, syntax, vr, at, None if length == 2**32 - 1 else min(length, left)  # 2**32 - 1: up to a mark
 
 
-def read_header(path):
+def read_header(path: Path) -> Header:
     """What a file says before its pixels -> Header."""
     with own_words(path, 'cannot be read as DICOM'):
         tags, syntax, vr, at, size = parse(path, TAGS + PERSON)
@@ -152,7 +141,7 @@ def read_header(path):
         return Header(path, tags, syntax, vr, at, size, rows, columns, frames, bits, person)
 
 
-def digest(tags):
+def digest(tags: pydicom.Dataset) -> str:
     """Takes the patient's id out of the elements -> its hash, '' where it is blank or stands for nobody."""
     raw = [tags.get_item(key) for key in PERSON if key in tags]
     found = {element.tag: bytes(element.value or b'').strip(b' \0') for element in raw}
@@ -163,7 +152,7 @@ def digest(tags):
     return hashlib.sha256(patient + b'\0' + issuer).hexdigest() if plain and plain not in NOBODY else ''
 
 
-def check_whole(header):
+def check_whole(header: Header) -> None:
     """UserError for a file without image that is none of the objects that have none: the rest of it is missing."""
     with own_words(header.path, 'cannot be read as DICOM'):
         said = uid.UID(str(header.tags.get('SOPClassUID') or ''))
@@ -173,7 +162,7 @@ def check_whole(header):
             raise UserError(f'{header.path}: {problem}: copy it again or remove it')
 
 
-def check_pixels(header):
+def check_pixels(header: Header) -> None:
     """UserError for pixels that cannot be read or are not all there, before memory is taken for them."""
     allocated, stored, high, _ = header.bits
     need = header.frames * header.rows * header.columns * allocated // 8
@@ -202,20 +191,20 @@ def check_pixels(header):
         check_size((header.frames, header.rows, header.columns))
 
 
-def modality(header):
+def modality(header: Header) -> str:
     """As the file says, '?' for what is none: this gets into errors."""
     said = str(header.tags.get('Modality') or '')
     return said if said in ('CT', *XRAY, *OBJECTS, *OTHERS) else '?'
 
 
-def kind(header):
+def kind(header: Header) -> str:
     """What an object is, in the words of the standard."""
     with own_words(header.path, 'cannot be read as DICOM'):
-        kind = uid.UID(str(header.tags.get('SOPClassUID')))
-        return kind.name if kind.type else f'object of modality {modality(header)}'
+        said = uid.UID(str(header.tags.get('SOPClassUID')))
+        return said.name if said.type else f'object of modality {modality(header)}'
 
 
-def numbers(value):
+def numbers(value: object) -> np.ndarray | None:
     """An element of one or more numbers -> float64 array, None where absent or blank. ValueError for no numbers."""
     if value is None or isinstance(value, str) and not value.strip():
         return None

@@ -1,12 +1,13 @@
 """DICOM -> Scan: CT in Hounsfield units, slices from the feet to the head by position, X-rays as grey.
 
-dicom_header.py reads headers, dicom_planes.py the geometry, dicom_pixels.py the values. Of the patient's id only a hash
-is kept, to tell people apart, and neither is said anywhere.
+header.py reads headers, planes.py the geometry, pixels.py the values. Of the patient's id only a hash is kept, to tell
+people apart, and neither is said anywhere.
 """
 
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pydicom.tag import Tag
@@ -25,7 +26,6 @@ from covid_jax.scans.dicom.header import (
     numbers,
     own_words,
     parse,
-    quiet,
     read_header,
 )
 from covid_jax.scans.dicom.pixels import read_voxels
@@ -37,7 +37,7 @@ NO_DICOM = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.npy', '.npz', '.csv', '.
 SLICE = re.compile(r'[^.]*[0-9][^.]*|.*\.[0-9]+')  # how slices without suffix are called, and LICENSE or README are not
 
 
-def is_dicom(path):
+def is_dicom(path: Path | str) -> bool:
     """Whether a file holds DICOM by its content: 'DICM' at byte 128."""
     try:
         with open(path, 'rb', buffering=0) as file:
@@ -49,13 +49,14 @@ def is_dicom(path):
         return False
 
 
-def find(folder):
+def find(folder: Path) -> list[Path]:
     """The DICOM files below a folder, sorted: with the magic or named .dcm. Hidden ones and DICOMDIR are left out.
 
     A file beside them that is called like a slice without suffix ('IM0007') is one of them even without the magic: it
     is a broken slice, which decode_dicom refuses by name.
     """
-    found, folders = [], [folder]
+    found: list[str] = []
+    folders: list[Path | str] = [folder]
     while folders:
         here = folders.pop()
         try:
@@ -64,22 +65,24 @@ def find(folder):
         except OSError as error:
             if error.errno in MACHINE:
                 raise
-            raise UserError(f'{here}: the folder cannot be read ({os.strerror(error.errno)}): allow it or move the '
+            raise UserError(f'{here}: the folder cannot be read ({error.strerror}): allow it or move the '
                             'folder away') from None
         folders += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-        good, bad = [], []
+        slices = []
+        broken = []
         for entry in entries:
             low = entry.name.lower()
             if low != 'dicomdir' and not low.endswith(NO_DICOM) and entry.is_file():
                 if low.endswith('.dcm') or is_dicom(entry.path):
-                    good.append(entry.path)
+                    slices.append(entry.path)
                 elif SLICE.fullmatch(low):
-                    bad.append(entry.path)
-        found += good + bad if good else []
+                    broken.append(entry.path)
+        if slices:
+            found += slices + broken
     return sorted(map(Path, found))
 
 
-def patient_digest(paths, series=''):
+def patient_digest(paths: Iterable[Path | str], series: str = '') -> str:
     """A hash that is the same for all files of one patient, '' where the id is blank or stands for nobody.
 
     paths: the files of a scan, series: the one that is meant. The first of its images that names somebody counts. The
@@ -90,7 +93,7 @@ def patient_digest(paths, series=''):
         if not (path.name.lower().endswith('.dcm') or is_dicom(path)):
             continue
         try:
-            with quiet(), own_words(path, 'cannot be read as DICOM'):
+            with own_words(path, 'cannot be read as DICOM'):
                 tags = parse(path, keys)[0]
                 person = digest(tags)
                 mine = not series or str(tags.get('SeriesInstanceUID') or 'none') == series
@@ -101,35 +104,34 @@ def patient_digest(paths, series=''):
     return ''
 
 
-def decode_dicom(paths, series=''):
+def decode_dicom(paths: Sequence[Path | str], series: str = '') -> Scan:
     """The DICOM files of one scan -> Scan; of several series the one whose SeriesInstanceUID is `series`.
 
     CT (also enhanced, of many frames) is in Hounsfield units, or grey by its window where it has no rescale values; one
     X-ray is grey without spacing, dark where little was absorbed. UserError or ValueError of one line that names the
     file or the slice for what is no such image, does not fit together, has gaps or is not axial.
     """
-    with quiet():
-        if len(paths) > scan.FILES:
-            raise ValueError(f'{len(paths)} DICOM files are more than {scan.FILES}')
-        headers = _choose([read_header(Path(path)) for path in paths], series)
-        kinds = '/'.join(sorted({modality(header) for header in headers}))
-        if kinds not in ('CT', *XRAY):
-            raise ValueError(f'a series of modality {kinds}: only CT and X-rays (CR, DX) can be read')
-        _one_person(headers)
-        for header in headers:
-            check_pixels(header)
-        if kinds in XRAY and (len(headers) > 1 or headers[0].frames > 1):
-            raise ValueError(f'{sum(header.frames for header in headers)} X-rays in one series '
-                             f'({headers[0].path.name}, ...): give the path of one file')
-        check_size((sum(header.frames for header in headers), headers[0].rows, headers[0].columns))
-        planes = planes_of(headers)
-        if kinds in XRAY:
-            return Scan(read_voxels(planes, [0], lambda stored: stored, False), False, None)
-        order, orient, spacing = arrange(planes)
-        hounsfield = all(plane.rescale is not None and plane.hounsfield for plane in planes)
-        if not hounsfield:
-            check_grey(planes)
-        return Scan(read_voxels(planes, order, orient, hounsfield), hounsfield, spacing)
+    if len(paths) > scan.FILES:
+        raise ValueError(f'{len(paths)} DICOM files are more than {scan.FILES}')
+    headers = _choose([read_header(Path(path)) for path in paths], series)
+    kinds = '/'.join(sorted({modality(header) for header in headers}))
+    if kinds not in ('CT', *XRAY):
+        raise ValueError(f'a series of modality {kinds}: only CT and X-rays (CR, DX) can be read')
+    _one_person(headers)
+    for header in headers:
+        check_pixels(header)
+    if kinds in XRAY and (len(headers) > 1 or headers[0].frames > 1):
+        raise ValueError(f'{sum(header.frames for header in headers)} X-rays in one series '
+                         f'({headers[0].path.name}, ...): give the path of one file')
+    check_size((sum(header.frames for header in headers), headers[0].rows, headers[0].columns))
+    planes = planes_of(headers)
+    if kinds in XRAY:
+        return Scan(read_voxels(planes, [0], lambda stored: stored, False), False, None)
+    order, orient, spacing = arrange(planes)
+    hounsfield = all(plane.rescale is not None and plane.hounsfield for plane in planes)
+    if not hounsfield:
+        check_grey(planes)
+    return Scan(read_voxels(planes, order, orient, hounsfield), hounsfield, spacing)
 
 
 def _choose(headers, series):
@@ -138,9 +140,9 @@ def _choose(headers, series):
         return any(word in str(header.tags.get('ImageType')).upper() for word in ('LOCALIZER', 'SCOUT'))
 
     def listing(groups):
-        told = [f'{key} ({modality(group[0])}, {sum(header.frames for header in group)} of {group[0].rows} x '
+        each = [f'{key} ({modality(group[0])}, {sum(header.frames for header in group)} of {group[0].rows} x '
                 f'{group[0].columns}{_thickness(group[0])})' for key, group in sorted(groups.items())]
-        return '; '.join(told[:5] + ['...'] * (len(told) > 5))
+        return '; '.join(each[:5] + ['...'] * (len(each) > 5))
 
     for header in headers:
         check_whole(header)
@@ -148,9 +150,11 @@ def _choose(headers, series):
     if not images:
         kinds = Counter('localizer' if header.rows and scout(header) else kind(header) for header in headers)
         raise ValueError(f'no CT and no X-ray here, only {", ".join(f"{n} x {kind}" for kind, n in kinds.items())}')
-    first = [header for header in images if not str(header.tags.get('SOPClassUID')).startswith(SECONDARY)]
+    if not series:  # no secondary captures, unless there is nothing else
+        primary = [header for header in images if not str(header.tags.get('SOPClassUID')).startswith(SECONDARY)]
+        images = primary or images
     groups = {}
-    for header in images if series else first or images:
+    for header in images:
         groups.setdefault(str(header.tags.get('SeriesInstanceUID') or 'none'), []).append(header)
     if series and series not in groups:
         raise ValueError(f'no series {series} here, there is {listing(groups)}')
