@@ -20,7 +20,7 @@ from covid_jax import UserError, sources
 from covid_jax.data import splits, store
 from covid_jax.data.prep import Prep
 from covid_jax.sources.exams import SPLITS, Exam, check_classes, class_index, class_names
-from covid_jax.sources.listing import find
+from covid_jax.sources.listing import find_listed
 
 
 class Survey(NamedTuple):
@@ -121,7 +121,7 @@ def prep_of(config):
 
 def _included(exams, path, say):
     """The ids that the file names, and what they come to."""
-    named, absent = find(exams, path)
+    named, absent = find_listed(exams, path)
     train = [e.id for e in exams if e.split == 'train']
     chosen = len(named.intersection(train))
     apart = f', {len(named) - chosen} are in val or test and stay there' if len(named) > chosen else ''

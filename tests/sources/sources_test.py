@@ -13,7 +13,7 @@ from dicoms import series
 from covid_jax import UserError, sources
 from covid_jax.config import base
 from covid_jax.sources.exams import class_index
-from covid_jax.sources.listing import listed
+from covid_jax.sources.listing import read_ids
 
 SHARED = Path(__file__).parents[2] / '../shared/data'
 
@@ -164,7 +164,7 @@ class TestPartsOf:
         ('cov19_ct_db', 16, ('0.jpg',)), ('cc_ccii', 8, tuple(f'{k}.png' for k in range(20)))])
     def test_shipped_lists_are_written_as_the_source_writes_ids(self, tmp_path, root, name, count, files):
         path = root / f'configs/exclude/{name}.txt'
-        bad = listed(path)
+        bad = read_ids(path)
         good = {'cov19_ct_db': ('train/covid/a', 'train/non-covid/a', 'val/covid/a', 'val/non-covid/a'),
                 'cc_ccii': ('NCP/1/1', 'CP/1/1', 'Normal/1/1')}[name]
         touch(tmp_path, *(f'{scan}/{file}' for scan in (*bad, *good) for file in files))
