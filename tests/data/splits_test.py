@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from covid_jax import UserError
-from covid_jax.data.splits import assign, check, check_duplicates, choose, place
+from covid_jax.data.splits import assign, assign_sources, check, check_duplicates, choose
 from covid_jax.sources.exams import Exam
 
 CLASSES = ('normal', 'covid|COVID-19', 'pneumonia')
@@ -173,7 +173,7 @@ def sites(*splits):
 def placed(parts, folds=1, fold=0, **more):
     """{site: how many of each split}, and what is said."""
     said = []
-    exams = place(parts, settings(**more), folds, fold, said.append)
+    exams = assign_sources(parts, settings(**more), folds, fold, said.append)
     return {site: Counter(e.split for e in exams if e.site == site) for site in sorted({e.site for e in exams})}, said
 
 
@@ -191,14 +191,14 @@ class TestPlace:
         assert placed(sites(('',), ('',)), split='drawn')[1] == []
 
     def test_drawn_splits_are_those_of_the_same_patients_without_any(self):
-        drawn = place(sites(('train', 'val')), settings(split='drawn'), say=list)
-        assert drawn == place(sites(('',)), settings(), say=list)
+        drawn = assign_sources(sites(('train', 'val')), settings(split='drawn'), say=list)
+        assert drawn == assign_sources(sites(('',)), settings(), say=list)
 
     @pytest.mark.parametrize('folds', [3, 4])
     def test_every_source_is_folded(self, folds):
         tested = Counter()
         for fold in range(folds):
-            exams = place(sites(('train', 'val'), ('',), ('test',)), settings(), folds, fold, list)
+            exams = assign_sources(sites(('train', 'val'), ('',), ('test',)), settings(), folds, fold, list)
             tested.update(e.id for e in exams if e.split == 'test')
             counts = Counter(e.site for e in exams if e.split == 'test')
             assert set(counts) == {'s0', 's1', 's2'} and all(40 // folds <= n <= -(-40 // folds) for n in counts.values())
@@ -218,15 +218,15 @@ class TestPlace:
     def test_a_source_of_fewer_patients_than_folds_is_named(self):
         two = [exam('b/1', site='b'), exam('b/2', site='b', split='val'), exam('b/3', '', site='b')]
         with pytest.raises(UserError, match='folds=3 needs at least 3 .* not the 2 of b: take fewer folds$'):
-            place([*sites(('',)), two], settings(), 3, 0, list)
+            assign_sources([*sites(('',)), two], settings(), 3, 0, list)
         with pytest.raises(UserError, match='not the 2 of folder: take fewer folds$'):
-            place([two], settings(), 3, 0, list)
+            assign_sources([two], settings(), 3, 0, list)
 
     def test_held_out_patients_are_the_test_whatever_else_is_asked(self):
         for more in ({}, {'split': 'drawn'}, {'split': 'source'}):
             counts, _ = placed(sites(('train',), ('',)), held_out=('s0/0', 's1/1', 's1/2'), **more)
             assert [counts[site]['test'] for site in ('s0', 's1')] == [1, 2]
-        exams = place(sites(('',), ('',)), settings(held_out=('s0/0',)), 4, 1, list)
+        exams = assign_sources(sites(('',), ('',)), settings(held_out=('s0/0',)), 4, 1, list)
         assert next(e.split for e in exams if e.id == 's0/0') == 'test'
 
     def test_a_site_that_is_held_out_whole_needs_no_folds(self):
