@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from covid_jax import UserError
-from covid_jax.data import store
+from covid_jax.data import parts, store
 from covid_jax.data.prep import Prep, prepare
 from covid_jax.phantom import address
 from covid_jax.scans.decode import decode
@@ -162,7 +162,7 @@ if __name__ == '__main__':
 """
 
 
-def test_a_killed_preparation_goes_on_where_it_was(tmp_path):
+def test_a_killed_preparation_goes_on_where_it_was(tmp_path, monkeypatch):
     script, root = tmp_path / 'script.py', tmp_path / 'store'
     script.write_text(KILLED)
     process = subprocess.Popen([sys.executable, script, root])
@@ -181,18 +181,15 @@ def test_a_killed_preparation_goes_on_where_it_was(tmp_path):
 
     exams = [Exam(f'e{i}', f'p{i}', '', 'covid', 'train', address(0, i, 'covid')) for i in range(12)]
     prepared = []
-    original = store._prepare_all
+    make = parts.make
 
-    def spy(missing, *args):
-        prepared.extend(e.id for e in missing)
+    def record(exams, *args):
+        prepared.extend(e.id for e in exams)
         assert {p: p.stat().st_mtime_ns for p in done} == stamps
-        return original(missing, *args)
+        return make(exams, *args)
 
-    store._prepare_all = spy
-    try:
-        made = built(exams, root)
-    finally:
-        store._prepare_all = original
+    monkeypatch.setattr(parts, 'make', record)
+    made = built(exams, root)
     assert 0 < len(prepared) <= 9 and len(made.images) == 12
     for i in (0, 5, 11):
         expected = prepare(decode(address(0, i, 'covid')), PREP)
