@@ -67,10 +67,6 @@ class TestDraw:
         words = [exam(f'p{i}', ('covid', 'COVID-19')[i % 2]) for i in range(10)]
         assert len(patients(assign(words, CLASSES, val=0, test=.1), 'test')) == 1
 
-    def test_class_of_two_patients_goes_to_train(self):
-        placed = assign(cohort(10, 10, 2), CLASSES)
-        assert {e.split for e in placed if e.label == 'pneumonia'} == {'train'}
-
 
 class TestGiven:
 
@@ -269,11 +265,6 @@ class TestChoose:
             check(settings(use=use))
 
 
-def test_undeclared_label_is_refused():
-    with pytest.raises(UserError, match='flu'):
-        assign([exam('a', 'flu')], CLASSES)
-
-
 class TestDuplicates:
 
     def test_same_content_in_two_splits_is_named(self):
@@ -281,12 +272,6 @@ class TestDuplicates:
         with pytest.raises(UserError, match=r'a \(train\) = b \(test\)') as caught:
             check_duplicates(exams, ['1', '1', '2'])
         assert 'lonely' not in str(caught.value)
-
-    def test_at_most_ten_pairs_are_listed(self):
-        exams = [exam(f'{split}{i}', split=split) for i in range(30) for split in ('train', 'val')]
-        with pytest.raises(UserError, match='30 pairs') as caught:
-            check_duplicates(exams, [str(i // 2) for i in range(60)])
-        assert str(caught.value).count(' = ') == 10
 
     def test_within_a_split_or_without_one_is_fine(self):
         exams = [exam('a', split='train'), exam('b', split='train'), exam('c'), exam('d', split='test')]

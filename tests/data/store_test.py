@@ -85,29 +85,12 @@ def test_what_is_the_machines_fault_sets_nothing_aside(tmp_path, rng, monkeypatc
     assert built(exams, tmp_path / 'store').broken == {}
 
 
-def test_the_decoder_counts_as_content(tmp_path, rng, monkeypatch):
-    """Another version of the decoders, and another suffix for the same bytes, may give other voxels."""
-    (exam,) = exams_in(tmp_path, rng, 1)
-    other = tmp_path / 'copy.zip'
-    other.write_bytes((tmp_path / 'scan0.npz').read_bytes())
-    first = store.content_hashes([exam], tmp_path / 'store')
-    assert store.content_hashes([exam._replace(path=str(other))], tmp_path / 'store') != first
-    monkeypatch.setattr(store.scan, 'VERSION', 99)
-    assert store.content_hashes([exam], tmp_path / 'store') != first
-
-
 def test_a_scan_that_kills_its_process_is_set_aside_and_the_others_go_on(tmp_path, rng, monkeypatch, capsys):
     in_workers(tmp_path, monkeypatch, 'os.abort()')
     exams = exams_in(tmp_path, rng)
     made = store.build(exams, store.content_hashes(exams, tmp_path / 'store'), PREP, tmp_path / 'store', workers=2)
     assert list(made.broken) == ['e2'] and 'scan2.npz' in made.broken['e2'] and sorted(made.row) == ['e0', 'e1', 'e3']
     assert 'one at a time' in capsys.readouterr().out
-
-
-def test_a_part_of_a_file_is_another_content_than_the_file(tmp_path, rng):
-    (whole,) = exams_in(tmp_path, rng, 1)
-    slices = [whole._replace(path=f'{whole.path}::slice={i}') for i in (1, 2)]
-    assert len(set(store.content_hashes([whole, *slices], tmp_path / 'store'))) == 3
 
 
 def test_nothing_usable_is_one_line(tmp_path, rng):
@@ -118,27 +101,27 @@ def test_nothing_usable_is_one_line(tmp_path, rng):
         built(exams, tmp_path / 'store')
 
 
-def test_a_changed_file_is_another_store(tmp_path, rng):
-    exams = exams_in(tmp_path, rng)
-    before = store.content_hashes(exams, tmp_path / 'store')
-    np.savez(exams[2].path, hu=np.full((5, 20, 20), -700, np.int16))
-    after = store.content_hashes(exams, tmp_path / 'store')
-    assert [a == b for a, b in zip(before, after, strict=True)] == [True, True, False, True]
-
-
-def test_hashes_are_of_bytes_not_of_names(tmp_path, rng):
-    exams = exams_in(tmp_path, rng, 2)
-    with open(exams[0].path, 'rb') as a, open(exams[1].path, 'wb') as b:
-        b.write(a.read())
-    first, second = store.content_hashes(exams, tmp_path / 'store')
-    assert first == second
+def test_what_counts_as_content(tmp_path, rng, monkeypatch):
+    """Bytes and not names; but a suffix, which chooses the decoder, its version, a part, and the names of slices."""
+    (exam,) = exams_in(tmp_path, rng, 1)
     folder = tmp_path / 'slices'
     folder.mkdir()
     (folder / '1.png').write_bytes(b'one')
-    exam = Exam('f', 'f', '', 'covid', '', str(folder))
-    before = store.content_hashes([exam], tmp_path / 'store')
-    (folder / '1.png').rename(folder / '2.png')  # another slice order may be another scan
-    assert store.content_hashes([exam], tmp_path / 'store') != before
+    for name in ('copy.npz', 'copy.zip'):
+        shutil.copy(exam.path, tmp_path / name)
+
+    def digest(path):
+        return store.content_hashes([exam._replace(path=str(path))], tmp_path / 'store')[0]
+
+    first, slices = digest(exam.path), digest(folder)
+    assert digest(tmp_path / 'copy.npz') == first
+    assert len({first, digest(tmp_path / 'copy.zip'), digest(f'{exam.path}::slice=1'), digest(f'{exam.path}::slice=2')}) == 4
+    (folder / '1.png').rename(folder / '2.png')  # another order of slices may be another scan
+    assert digest(folder) != slices
+    np.savez(exam.path, hu=np.full((5, 20, 20), -700, np.int16))
+    assert digest(exam.path) != first
+    monkeypatch.setattr(store.scan, 'VERSION', 99)
+    assert digest(tmp_path / 'copy.npz') != first
 
 
 KILLED = """

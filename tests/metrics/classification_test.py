@@ -107,15 +107,6 @@ def test_one_class_leaves_undefined_what_needs_the_other():
     assert values(only_covid)['f1_normal'] == 0
 
 
-def test_precision_is_of_what_was_predicted_positive():
-    """Of four predictions of the class three are right; normal and pneumonia count as others alike."""
-    label = np.array([0, 1, 1, 1, 1, 2])
-    probability = np.eye(3)[[1, 1, 1, 1, 2, 2]]
-    result = classification_metrics(label, probability, NAMES)
-    assert result['precision'] == {'value': 3 / 4, 'n': 4}
-    assert classification_metrics(label, probability, NAMES, positive=2)['precision'] == {'value': 1 / 2, 'n': 2}
-
-
 def test_precision_without_predictions_and_without_hits():
     names = 'normal', 'covid'
     nobody = classification_metrics(np.array([0, 1]), binary([0.1, 0.2]), names, 0.15)

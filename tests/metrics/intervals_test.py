@@ -44,14 +44,6 @@ def test_doubling_every_exam_does_not_narrow_the_interval():
         assert interval == pytest.approx(bounds(once)[key], abs=1e-12)
 
 
-def test_exams_taken_for_patients_would_narrow_it_by_the_root_of_two():
-    label, probability, patient = exams(200)
-    label, probability, patient = (np.concatenate([a, a]) for a in (label, probability, patient))
-    low, high = bounds(with_intervals(accuracy, label, probability, patient))['accuracy']
-    wrong_low, wrong_high = bounds(with_intervals(accuracy, label, probability, np.arange(400)))['accuracy']
-    assert (high - low) / (wrong_high - wrong_low) == pytest.approx(2**0.5, rel=0.15)
-
-
 def test_accuracy_of_400_patients_is_close_to_the_wilson_interval():
     label, right = np.arange(400) % 2, np.arange(400) % 20 > 2  # 160 of 200 and 180 of 200
     probability = np.eye(2)[np.where(right, label, 1 - label)]

@@ -96,13 +96,6 @@ class TestCovidCt:
         line = refused(listed, published_images.covid_ct, tmp_path)
         assert 'expected the columns File name, Patient ID, found image, patient' in line and 'MetaInfo.csv' in line
 
-    def test_real(self):
-        exams, notes = listed(published_images.covid_ct, real('COVID-CT'))
-        assert Counter((exam.label, exam.split) for exam in exams) == {
-            ('COVID', 'train'): 191, ('COVID', 'val'): 60, ('NonCOVID', 'train'): 234, ('NonCOVID', 'val'): 58}
-        assert [note for note in notes if 'absent' in note] == [
-            'COVID-CT: the lists testCT_COVID.txt, testCT_NonCOVID.txt are not here: those splits are absent']
-
 
 class TestSarsCov2Ct:
 
