@@ -25,11 +25,6 @@ from covid_jax.runtime.state import TrainState
 from covid_jax.sources.exams import Exam, class_index, class_names
 from covid_jax.weights import pretrained
 
-LEAST = {'seeds': 1, 'folds': 1, 'fold': 0, 'seed': 0, 'data.split_seed': 0, 'data.workers': 0,
-         'train.eval_every': 0, 'train.log_every': 1, 'train.patience': 0, 'eval.tta': 0, 'eval.resamples': 0}
-CHOICES = {'model.dtype': ('auto', 'float32', 'bfloat16', 'float64'), 'model.inflate': ('mean', 'centre'),
-           'train.order': tuple(order.ORDERS)}
-
 
 class Run(NamedTuple):
     """config: with nothing left to be filled in; folder: where the run lives; prep: how its scans are prepared.
@@ -109,12 +104,7 @@ def load(folder: str | Path) -> tuple[Run, TrainState]:
 
 def check_fields(config: ConfigDict) -> None:
     """UserError for a number or a word that cannot be."""
-    for name, low in LEAST.items():
-        if (value := configs.get(config, name)) < low:
-            raise UserError(f'--config.{name}={value} must be at least {low}')
-    for name, allowed in CHOICES.items():
-        if (value := configs.get(config, name)) not in allowed:
-            raise UserError(f'--config.{name}={value} must be {", ".join(allowed[:-1])} or {allowed[-1]}')
+    configs.check_ranges(config)
     if config.train.patience and config.eval.select == 'last':
         raise UserError('--config.train.patience needs a score to wait for: set --config.eval.select to another than last')
     optim.check(config.train)

@@ -10,7 +10,7 @@ import covid_jax
 PACKAGE = Path(covid_jax.__file__).parent
 ROWS = [{'metrics', 'augment', 'models', 'losses', 'ranking', 'runtime', 'config', 'phantom', 'text'}, {'scans', 'weights'}, {'sources'},
         {'data'}, {'predictions'}, {'methods'}, {'evaluate', 'report', 'warm'}, {'start'}, {'train', 'rank', 'predict', 'compare', 'ensemble', 'plan'},
-        {'experiment'}, {'main', 'cli'}]
+        {'experiment', 'flags'}, {'commands'}, {'main', 'cli'}]
 # report is drawn from by evaluate; both commands have the same flags.
 WITHIN = {('evaluate', 'report'), ('cli', 'main')}
 RANK = {name: i for i, row in enumerate(ROWS) for name in row}
