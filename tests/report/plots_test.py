@@ -57,8 +57,7 @@ def test_a_failed_write_leaves_the_older_file(tmp_path, monkeypatch):
     path.write_bytes(b'older')
 
     def full_disk(figure, file, **_):
-        with open(file, 'wb') as half:
-            half.write(b'half')
+        file.write(b'half')
         raise OSError('no space left')
 
     monkeypatch.setattr('matplotlib.figure.Figure.savefig', full_disk)
