@@ -1,6 +1,7 @@
 """The covid-jax command: a thin layer over covid_jax.commands. Each understands the flags of covid_jax.main."""
 
 import sys
+from typing import Any
 
 import typer
 
@@ -11,7 +12,7 @@ from covid_jax.main import run_and_exit
 
 VERBATIM = '\b\n'  # the lines of a paragraph after it stay as they are
 OTHERS = {'allow_extra_args': True, 'ignore_unknown_options': True}  # flags that typer does not know go on to covid_jax.flags
-USAGE_ERROR = typer.BadParameter.__base__  # typer's own copy of click's, or click's, by version
+USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # of typer's own copy of click or of click, by version
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
                   epilog=f'{VERBATIM}Examples:\n{commands.EXAMPLES}')
