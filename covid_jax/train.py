@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Mapping
+from contextlib import closing, nullcontext
 from functools import partial
 from typing import NamedTuple
 
@@ -111,13 +112,14 @@ def loop(session: Session, step: Callable, state: TrainState, asked: Callable[[]
     host = jax.process_index()
     hosts = jax.process_count()
     done = int(state.step)
-    writer = Writer(run.folder, done) if host == 0 else None
+    writing = closing(Writer(run.folder, done)) if host == 0 else nullcontext()
     save_seconds = stopwatch(run.folder)
     compiled = done + 1  # the step after which time counts
     rows = []
     augment_key = jax.random.fold_in(session.key, AUGMENT)
     train = pipeline.train_batches(session.dataset, session.order, config.train.batch, done, host, hosts)
-    with train as batches, progress(session.total, done, config.train.batch, host == 0) as say:
+    shown = progress(session.total, done, config.train.batch, host == 0)
+    with train as batches, writing as writer, shown as say:
         for batch in batches:
             state, scalars = step(state, put(run.mesh, batch), augment_key)
             rows.append({'step': done, **scalars})
@@ -146,8 +148,6 @@ def loop(session: Session, step: Callable, state: TrainState, asked: Callable[[]
                 raise Interrupted(stop, done)
             if done == session.total or evaluating and exhausted(session, done):
                 break
-    if writer:
-        writer.close()
     return state
 
 
