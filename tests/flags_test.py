@@ -61,7 +61,7 @@ ROW = '--config=configs/cmc.py'
     (f'{ROW} --config.train=3', '--config.train=3'),
     (f'{ROW} --num_processes=two', '--num_processes=two'),
     (f'{ROW} --wrokdir=x', "'wrokdir'. Did you mean: workdir"),
-    (f'{ROW} workdir=x', "'workdir=x' is not a flag: fields are set as --config.FIELD=VALUE"),
+    (f'workdir=x {ROW}', "'workdir=x' is not a flag: fields are set as --config.FIELD=VALUE"),
     ('--config=configs/cmc.py:model5,size=small --config.views.depth=6',
      'each stage has its own views.depth: set --config.model1.views.depth (there are model1, model3, model4)'),
 ])
