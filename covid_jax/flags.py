@@ -90,7 +90,6 @@ def explained() -> str:
 
 def _defined():
     values = flags.FlagValues()
-    values.set_gnu_getopt()  # flags may follow a word that is none, which is then refused
     flags.DEFINE_multi_string('config', [], MEANING['config'], flag_values=values)
     flags.DEFINE_string('workdir', None, MEANING['workdir'], flag_values=values)
     flags.DEFINE_bool('distributed', False, MEANING['distributed'], flag_values=values)
