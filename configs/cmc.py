@@ -27,6 +27,8 @@ the others; any field can be set for one stage so. Rows that were trained apart 
 once each was evaluated as Model5 does: the same command with --config.eval.tta=3.
 """
 
+from ml_collections import ConfigDict
+
 from covid_jax import UserError
 from covid_jax.config import base, row, set_stages
 
@@ -39,12 +41,13 @@ TABLE = {  # network, slices of a training view, contrastive loss, mixup
 }
 SMALL = {'ResNet50': 'ResNet14Small', 'ResNeSt50': 'ResNeSt14Small', 'ResNet50GRU': 'ResNet14GRUSmall'}
 SMALL_SLICES = {128: 24, 64: 20}
-AUTHORS = {'ResNet50': {'taps': 1, 'depth_strides': (1, 1, 1, 1, 1, 1)}, 'ResNeSt50': {'taps': 1, 'stem_plane': 7}}
+AUTHORS: dict[str, dict] = {'ResNet50': {'taps': 1, 'depth_strides': (1, 1, 1, 1, 1, 1)}, 'ResNeSt50': {'taps': 1, 'stem_plane': 7}}
 
 
-def get_config(arg=''):
+def get_config(arg: str = '') -> ConfigDict:
     name, choice = row(arg or 'model4,size=small', ROWS, size=('full', 'small'), encoder=('paper', 'authors'))
-    small, authors = choice['size'] == 'small', choice['encoder'] == 'authors'
+    small = choice['size'] == 'small'
+    authors = choice['encoder'] == 'authors'
     c = base()
     c.method = 'cmc'
     c.cmc = {
@@ -86,9 +89,11 @@ def get_config(arg=''):
     return c.lock()
 
 
-def encoder_and_losses(name, small, authors):
+def encoder_and_losses(name: str, small: bool, authors: bool) -> dict[str, dict]:
     """What a row of Table 1 has of its own."""
     network, depth, contrastive, mixup = TABLE[name]
-    model = {'name': SMALL[network] if small else network, **(AUTHORS[network] if authors else {})}
+    model = {'name': SMALL[network] if small else network}
+    if authors:
+        model |= AUTHORS[network]
     slices = SMALL_SLICES[depth] if small else depth
     return {'model': model, 'views': {'depth': slices}, 'cmc': {'contrastive': contrastive, 'mixup': mixup}}

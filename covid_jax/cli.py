@@ -1,51 +1,46 @@
-"""covid-jax plan --config=configs/cmc.py --topology=v5e:2x4
+"""The covid-jax command: a thin layer over covid_jax.commands. Each understands the flags of covid_jax.main."""
 
-The covid-jax command: a thin layer, with the flags of covid_jax.main.
-"""
+import sys
+from typing import Any
 
-from pathlib import Path
+import typer
 
-from absl import flags
+from covid_jax import UserError, commands
+from covid_jax.commands import plan
+from covid_jax.flags import explained
+from covid_jax.main import run_and_exit
 
-from covid_jax import UserError
-from covid_jax.main import CONFIG, WORKDIR, cli, default_workdir
+VERBATIM = '\b\n'  # the lines of a paragraph after it stay as they are
+OTHERS = {'allow_extra_args': True, 'ignore_unknown_options': True}  # flags that typer does not know go on to covid_jax.flags
+USAGE_ERROR: Any = typer.BadParameter.__base__  # of typer's own copy of click or of click, by version
 
-TOPOLOGY = flags.DEFINE_string('topology', '', 'A TPU slice, which need not be there: v5e:2x4. Default: this host.')
-
-
-def show_plans():
-    """What a step of every training of the config takes: parameters, memory, FLOPs, collectives."""
-    if CONFIG.value is None:
-        raise UserError('a plan of what? for example --config=configs/cmc.py')
-    from covid_jax import experiment, plan, start
-
-    config, workdir = CONFIG.value, Path(WORKDIR.value or default_workdir())
-    if config.ensemble.runs:
-        raise UserError('--config.ensemble.runs averages finished runs, which takes no training step')
-    shown = set()
-    for part in experiment.parts(config, workdir):
-        if part.config.kind != 'train' or part.stage in shown:  # a stage's folds and seeds take the same
-            continue
-        shown.add(part.stage)
-        if part.stage:
-            print(f'== {part.stage}', flush=True)
-        devices = plan.slice_devices(TOPOLOGY.value) if TOPOLOGY.value else None
-        plan.show(plan.make(start.build(part.config, workdir / part.folder, devices)))
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+                  epilog=f'{VERBATIM}Examples:\n{commands.EXAMPLES}')
 
 
-COMMANDS = {'plan': show_plans}
+@app.callback()
+def _covid_jax():
+    """Published methods for diagnosing COVID-19 from chest CT and X-ray. Research software, not a medical device."""
 
 
-def run(argv):
-    if len(argv) != 2 or argv[1] not in COMMANDS:
-        raise UserError(f'which command? covid-jax {"|".join(COMMANDS)} --config=configs/cmc.py; fields are set as '
-                        f'--config.FIELD=VALUE')
-    COMMANDS[argv[1]]()
+app.command('plan', context_settings=OTHERS, epilog=f'{VERBATIM}Flags of every command:\n{explained()}')(plan.run)
 
 
-def main():
-    flags.FLAGS.set_gnu_getopt()  # the command stands before its flags
-    cli(run)
+def run(arguments: list[str]) -> None:
+    """Runs a command. UserError for what typer itself refuses."""
+    group = typer.main.get_command(app)
+    try:
+        with group.make_context('covid-jax', list(arguments)) as context:
+            group.invoke(context)
+    except USAGE_ERROR as e:
+        refusal = e.format_message().rstrip('.')
+        raise UserError(f'{refusal}; for example: covid-jax plan --config=configs/cmc.py, and covid-jax --help names all') from None
+    except typer.Exit as e:
+        sys.exit(e.exit_code)
+
+
+def main() -> None:
+    run_and_exit(run)
 
 
 if __name__ == '__main__':

@@ -1,13 +1,95 @@
 """What every config file starts from, how a row of a paper's table is named, and how stages follow the config."""
 
-import ml_collections
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict, FieldReference
 
 from covid_jax import UserError
 
+# The sections that every config has, with what each field means.
+DATA = {
+    'source': 'phantom',  # see docs/data.md; several, with commas between them, are sites of one data set
+    'root': '',  # the folder, or the manifest's CSV file; one for each source, with commas between them
+    'exclude': '',  # a text file of ids that are left out, one a line
+    'include': '',  # a text file of ids: of the train split these alone are learnt from
+    'use': 'auto',  # what of train is learnt from: labelled | all | classes, with commas; auto: what the method can read
+    'classes': ('noncovid|non-covid|non_covid|normal|healthy|pneumonia|cap|cp', 'covid|covid-19|covid19|ncp'),
+    'split': 'auto',  # source: what the sources name is kept | drawn: it is ignored | auto: source, but drawn in folds
+    'val': 0.2,  # share of patients, where the source names no val split
+    'test': 0.2,
+    'held_out': (),  # patients that are the test split
+    'split_seed': 0,
+    'store': '',  # where prepared scans are kept; '': in the run's folder
+    'workers': 0,  # preparing processes; 0: one a core
+    'phantom': {
+        'seed': 0,
+        'train': 360,
+        'val': 60,
+        'test': 120,
+        'kind': 'ct',  # ct | slice (axial, of a ct) | xray (posterior-anterior, of a ct)
+        'sites': 1,  # with a scanner each, 4 at most; 1: every phantom has its own
+        'covid': 0.5,  # share of each split; the rest is normal and pneumonia
+        'unlabelled': 0.0,  # share of the training phantoms whose label is not told
+    },
+}
+PREP = {
+    'window': (-1000.0, 400.0),  # Hounsfield units that become 0 and 255
+    'size': (24, 48, 48),  # depth, height, width
+    'spacing': (),  # z, y, x in mm: resample to it, then crop or pad to size; (): resize the whole scan to size
+    'lungs': '',  # crop: to the box around both lungs | mask: that, and 0 outside the lungs
+    'margin': (5.0, 9.0, 9.0),  # z, y, x in mm by which the box is wider
+}
+MODEL = {
+    'name': 'ResNeSt14Small',
+    'dtype': 'auto',
+    'mean': 0.3529,
+    'std': 0.2983,
+    'remat': False,  # compute each block again in the backward pass: less memory, more time
+    'pretrained': '',  # a file of weights, .safetensors or torch's .pth, or a run's folder; init_from goes before it
+    'inflate': 'mean',  # how its 2D kernels become 3D: mean (copies in every slice) | centre (the middle slice)
+    'taps': 0,  # slices that a kernel sees: 3 | 1, each slice by itself; 0: the network's own, and 1 for single images
+    'stem_plane': 0,  # height and width of the first kernel; 0: the network's own
+    'depth_strides': (),  # of the stem, its pool, and each stage; (): the network's own
+    'sites': 0,  # sets of statistics of a network that normalises by site; 0: the network's own
+}
+TRAIN = {
+    'batch': 0,  # scans; 0: the least multiple of twice the device count that is at least 8
+    'epochs': 10.0,
+    # shuffle | by_site: equally many of each site in every batch | balanced: the rarer classes repeated until all are
+    # as many as the most frequent
+    'order': 'shuffle',
+    'optimizer': 'adam',  # adam | sgd
+    'momentum': 0.0,  # of sgd
+    'clip': 0.0,  # the largest global norm of the gradient; 0: any
+    'lr': 6e-4,
+    'schedule': 'steps',  # steps | cosine: by epoch | constant
+    'lr_steps': (0.8, 0.95),  # of steps: shares of the training after which the rate is divided by 10
+    'period': 0.0,  # of cosine: epochs from lr to 0, after which it rises again; 0: all epochs
+    'weight_decay': 1e-5,  # L2, added to the gradient
+    'patience': 0,  # validations without a better score after which training ends; 0: never
+    'eval_every': 1.0,  # epochs between validations; each saves a checkpoint
+    'log_every': 10,  # steps
+}
+VIEWS = {
+    'name': 'cmc',  # cmc | none: how a scan is changed in training, and where eval.tta asks for it in evaluation
+    'depth': 0,  # slices of a training view; 0: all slices of a prepared scan
+}
+EVAL = {
+    'batch': 0,  # scans; 0: as in training
+    'tta': 0,  # random views of each test scan that are averaged; 0: the scan itself
+    # what chooses the checkpoint that is kept: a metric of the val split, or a scalar that the method names | loss: the
+    # lowest there | last: none; auto: macro_f1, or loss where the method does not classify
+    'select': 'auto',
+    'resamples': 1000,  # of the bootstrap
+    'features': False,  # leave features.npz
+}
 
-def base():
+
+def base() -> ConfigDict:
     """Fields that every method has, for CT on the phantom at a size for a laptop. configs/*.py say what differs."""
-    c = ml_collections.ConfigDict()
+    c = ConfigDict({'data': DATA, 'prep': PREP, 'model': MODEL, 'train': TRAIN, 'views': VIEWS, 'eval': EVAL})
     c.seed = 0  # of initial weights, order, augmentation
     c.seeds = 1  # how many, from `seed` up
     c.folds = 1  # over 1: cross-validation, each patient in test once
@@ -18,92 +100,68 @@ def base():
     c.init_from = ''  # a run's folder, or an earlier stage: start from its parameters and statistics
     c.init_skip = 'auto'  # modules of the network that start afresh, with commas; auto: the classifier of another task
     c.allow_leak = False  # True: start from a run that learnt from this one's validation or test patients; outputs say so
-    c.data = {
-        'source': 'phantom',  # see docs/data.md; several, with commas between them, are sites of one data set
-        'root': '',  # the folder, or the manifest's CSV file; one for each source, with commas between them
-        'exclude': '',  # a text file of ids that are left out, one a line
-        'include': '',  # a text file of ids: of the train split these alone are learnt from
-        'use': 'auto',  # what of train is learnt from: labelled | all | classes, with commas; auto: what the method can read
-        'classes': ('noncovid|non-covid|non_covid|normal|healthy|pneumonia|cap|cp', 'covid|covid-19|covid19|ncp'),
-        'split': 'auto',  # source: what the sources name is kept | drawn: it is ignored | auto: source, but drawn in folds
-        'val': 0.2,  # share of patients, where the source names no val split
-        'test': 0.2,
-        'held_out': (),  # patients that are the test split
-        'split_seed': 0,
-        'store': '',  # where prepared scans are kept; '': in the run's folder
-        'workers': 0,  # preparing processes; 0: one a core
-        'phantom': {
-            'seed': 0,
-            'train': 360,
-            'val': 60,
-            'test': 120,
-            'kind': 'ct',  # ct | slice (axial, of a ct) | xray (posterior-anterior, of a ct)
-            'sites': 1,  # with a scanner each, 4 at most; 1: every phantom has its own
-            'covid': 0.5,  # share of each split; the rest is normal and pneumonia
-            'unlabelled': 0.0,  # share of the training phantoms whose label is not told
-        },
-    }
-    c.prep = {
-        'window': (-1000.0, 400.0),  # Hounsfield units that become 0 and 255
-        'size': (24, 48, 48),  # depth, height, width
-        'spacing': (),  # z, y, x in mm: resample to it, then crop or pad to size; (): resize the whole scan to size
-        'lungs': '',  # crop: to the box around both lungs | mask: that, and 0 outside the lungs
-        'margin': (5.0, 9.0, 9.0),  # z, y, x in mm by which the box is wider
-    }
-    c.model = {
-        'name': 'ResNeSt14Small',
-        'dtype': 'auto',
-        'mean': 0.3529,
-        'std': 0.2983,
-        'remat': False,  # compute each block again in the backward pass: less memory, more time
-        'pretrained': '',  # a file of weights, .safetensors or torch's .pth, or a run's folder; init_from goes before it
-        'inflate': 'mean',  # how its 2D kernels become 3D: mean (copies in every slice) | centre (the middle slice)
-        'taps': 0,  # slices that a kernel sees: 3 | 1, each slice by itself; 0: the network's own, and 1 for single images
-        'stem_plane': 0,  # height and width of the first kernel; 0: the network's own
-        'depth_strides': (),  # of the stem, its pool, and each stage; (): the network's own
-        'sites': 0,  # sets of statistics of a network that normalises by site; 0: the network's own
-    }
-    c.train = {
-        'batch': 0,  # scans; 0: the least multiple of twice the device count that is at least 8
-        'epochs': 10.0,
-        # shuffle | by_site: equally many of each site in every batch | balanced: the rarer classes repeated until all are
-        # as many as the most frequent
-        'order': 'shuffle',
-        'optimizer': 'adam',  # adam | sgd
-        'momentum': 0.0,  # of sgd
-        'clip': 0.0,  # the largest global norm of the gradient; 0: any
-        'lr': 6e-4,
-        'schedule': 'steps',  # steps | cosine: by epoch | constant
-        'lr_steps': (0.8, 0.95),  # of steps: shares of the training after which the rate is divided by 10
-        'period': 0.0,  # of cosine: epochs from lr to 0, after which it rises again; 0: all epochs
-        'weight_decay': 1e-5,  # L2, added to the gradient
-        'patience': 0,  # validations without a better score after which training ends; 0: never
-        'eval_every': 1.0,  # epochs between validations; each saves a checkpoint
-        'log_every': 10,  # steps
-    }
-    c.views = {
-        'name': 'cmc',  # cmc | none: how a scan is changed in training, and where eval.tta asks for it in evaluation
-        'depth': 0,  # slices of a training view; 0: all slices of a prepared scan
-    }
-    c.eval = {
-        'batch': 0,  # scans; 0: as in training
-        'tta': 0,  # random views of each test scan that are averaged; 0: the scan itself
-        # what chooses the checkpoint that is kept: a metric of the val split, or a scalar that the method names | loss: the
-        # lowest there | last: none; auto: macro_f1, or loss where the method does not classify
-        'select': 'auto',
-        'resamples': 1000,  # of the bootstrap
-        'features': False,  # leave features.npz
-    }
     return c
 
 
-def row(arg, rows, **choices):
+# The least that a number may be, and what a word may be.
+LEAST = {'seeds': 1, 'folds': 1, 'fold': 0, 'seed': 0, 'data.split_seed': 0, 'data.workers': 0,
+         'train.eval_every': 0, 'train.log_every': 1, 'train.patience': 0, 'eval.tta': 0, 'eval.resamples': 0}
+CHOICES = {'model.dtype': ('auto', 'float32', 'bfloat16', 'float64'), 'model.inflate': ('mean', 'centre'),
+           'train.order': ('shuffle', 'by_site', 'balanced')}
+
+
+def check_ranges(config: ConfigDict) -> None:
+    """UserError for a number or a word of the sections above that cannot be, whatever the method, network and data are."""
+    for name, low in LEAST.items():
+        if (value := get(config, name)) < low:
+            raise UserError(f'--config.{name}={value} must be at least {low}')
+    for name, allowed in CHOICES.items():
+        if (value := get(config, name)) not in allowed:
+            raise UserError(f'--config.{name}={value} must be {", ".join(allowed[:-1])} or {allowed[-1]}')
+
+
+def check_names(config: ConfigDict, names: Iterable[str]) -> None:
+    """UserError for one of these dotted names that is no field of the config, with the one that may be meant; and for a field
+    that every stage that trains has for itself, so that the config's own would change nothing."""
+    known = [name for name, _ in _fields(config)]
+    of_stage = {stage: {name for name, value in _fields(config[stage]) if not isinstance(value, FieldReference)}
+                for stage in config.stages if config[stage].get('kind') == 'train'}
+    for name in names:
+        if of_stage and all(name in fields for fields in of_stage.values()):
+            raise UserError(f'each stage has its own {name}: set --config.{next(iter(of_stage))}.{name} (there are '
+                            f'{", ".join(of_stage)})')
+        if name not in known:
+            meant = _meant(name, known)
+            raise UserError(f'no field --config.{name}' + (f': did you mean --config.{meant}?' if meant else ''))
+
+
+def _fields(config, prefix='') -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of all sections and fields; the value of one that follows another field is a FieldReference."""
+    for key, value in config.items(preserve_field_references=True):
+        yield prefix + key, value
+        if isinstance(value, ConfigDict):
+            yield from _fields(value, f'{prefix}{key}.')
+
+
+def _meant(name, known):
+    """The known name that is like `name`: in its last part exactly, else as a whole, else in its last part; '' if none is."""
+    by_last_part = {full.split('.')[-1]: full for full in known}
+    last_part = name.split('.')[-1]
+    if last_part in by_last_part:
+        return by_last_part[last_part]
+    if like := difflib.get_close_matches(name, known, 1):
+        return like[0]
+    like = difflib.get_close_matches(last_part, by_last_part, 1)
+    return by_last_part[like[0]] if like else ''
+
+
+def row(arg: str, rows: Sequence[str], **choices: tuple[str, ...]) -> tuple[str, dict[str, str]]:
     """'model4,size=small' -> ('model4', {'size': 'small'}): a row of the paper's table and what it is asked to vary.
 
     rows: the names there are, the default first. choices: what each key may be, the default first. UserError for others.
     """
     name, *pairs = arg.split(',')
-    if '=' in name:
+    if '=' in name:  # no row is named
         pairs.insert(0, name)
         name = ''
     if name and name not in rows:
@@ -118,24 +176,24 @@ def row(arg, rows, **choices):
     return name or rows[0], values
 
 
-def get(config, name):
+def get(config: ConfigDict, name: str) -> Any:
     """The field of a dotted name, as 'train.lr'."""
     for part in name.split('.'):
         config = config[part]
     return config
 
 
-def put(config, name, value):
+def put(config: ConfigDict, name: str, value: Any) -> None:
     """Sets the field of a dotted name; sections that are not there are made."""
     *sections, last = name.split('.')
     for section in sections:
         if section not in config:
-            config[section] = ml_collections.ConfigDict()
+            config[section] = ConfigDict()
         config = config[section]
     config[last] = value
 
 
-def set_stages(config, stages):
+def set_stages(config: ConfigDict, stages: Mapping[str, dict]) -> None:
     """Gives the config its stages, {name: overrides}, to be run in this order. UserError for a name that is a section."""
     if taken := sorted(stages.keys() & config.keys()):
         raise UserError(f'a stage may not be called {taken[0]!r}: the config has a field of that name')
@@ -144,7 +202,7 @@ def set_stages(config, stages):
     config.stages = tuple(made)
 
 
-def stage(config, overrides):
+def stage(config: ConfigDict, overrides: dict) -> ConfigDict:
     """A stage of the config, for config[name]: each field follows the config's own, but for the overrides, a nested dict.
 
     Both are fields that can be set from the command line: --config.FIELD for all stages that follow it, and
@@ -164,9 +222,9 @@ def stage(config, overrides):
 def _follow(config, overrides):
     if unknown := overrides.keys() - config.keys():
         raise KeyError(f'a stage overrides {", ".join(unknown)}, which the config does not have')
-    followed = ml_collections.ConfigDict()
+    followed = ConfigDict()
     for key, value in config.items():
-        if isinstance(value, ml_collections.ConfigDict):
+        if isinstance(value, ConfigDict):
             followed[key] = _follow(value, overrides.get(key, {}))
         elif key in overrides:
             followed[key] = overrides[key]

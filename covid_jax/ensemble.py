@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from covid_jax import UserError, evaluate
 from covid_jax.data import lineage
@@ -17,7 +18,7 @@ from covid_jax.sources.exams import class_names
 FIELDS = ('kind', 'seed', 'ensemble.runs', 'data.classes', 'eval.resamples')  # all that an ensemble has of a config
 
 
-def check(config):
+def check(config: ConfigDict) -> None:
     """UserError where the config's ensemble cannot be, whatever the runs hold."""
     runs = config.ensemble.runs.split(',')
     if '' in runs or len(runs) < 2:
@@ -26,7 +27,7 @@ def check(config):
         raise UserError(f'--config.ensemble.runs={config.ensemble.runs} names a run twice')
 
 
-def average(config, folder):
+def average(config: ConfigDict, folder: str | Path) -> dict | None:
     """The unweighted mean of the probabilities that the runs in config.ensemble.runs left, and all that a run leaves of it.
 
     Each run had its own preparation and test-time augmentation; what they share are the exams, splits and labels.
@@ -46,14 +47,17 @@ def average(config, folder):
     digest = hashlib.sha256(repr(mean.exams).encode()).hexdigest()[:16]
     workdir.check(mine, folder, older, digest)
     workdir.keep(mine, folder, dataset=digest)
-    lineage.write(folder, [row for run in runs if Path(run, 'exams.csv').exists()
-                           for row in lineage.inherited(lineage.read(run), run)])
+    before = []
+    for run in runs:
+        if Path(run, 'exams.csv').exists():
+            before += lineage.inherited(lineage.read(run), run)
+    lineage.write(folder, before)
     note = 'some exams are of patients that a member learnt from' if mean.columns.get('seen', np.zeros(1)).any() else ''
     metrics = evaluate.write_report(folder, mean, config.eval.resamples, config.seed, note=note)
     for split in mean.splits:
         if not mean.of(split).labelled().exams:
             continue
-        curves = {name: evaluate.curve(run.of(split)) for name, run in zip(short(runs), members, strict=True)}
+        curves = {name: evaluate.curve(member.of(split)) for name, member in zip(short(runs), members, strict=True)}
         curves[f'mean of {len(runs)}'] = evaluate.curve(mean.of(split))
         plots.roc_png(Path(folder) / f'roc_runs_{split}.png', curves, note)
     return metrics
@@ -61,17 +65,17 @@ def average(config, folder):
 
 def mean_of(members: list[Predictions], runs: list[str]) -> Predictions:
     """The mean probability of each exam, in the first member's order. UserError where the members have other exams."""
-    first = members[0]
-    position = [{exam: i for i, exam in enumerate(member.exams)} for member in members]
-    for run, places in zip(runs, position, strict=True):
-        if odd := position[0].keys() ^ places.keys():
+    exams = members[0].exams
+    ordered = []
+    for run, member in zip(runs, members, strict=True):
+        row_of = {exam: i for i, exam in enumerate(member.exams)}
+        if odd := {*exams} ^ row_of.keys():
             raise UserError(f'{runs[0]} and {run} did not predict the same exams, with the same splits and labels: '
                             f'{len(odd)} differ, one is {min(odd).id}')
-    ordered = [member.at([places[exam] for exam in first.exams])
-               for member, places in zip(members, position, strict=True)]
+        ordered.append(member.at([row_of[exam] for exam in exams]))
     seen = [member.columns['seen'] for member in ordered if 'seen' in member.columns]
-    return first._replace(probability=np.mean([member.probability for member in ordered], 0), features=None,
-                          columns={'seen': np.max(seen, 0)} if seen else {})
+    return members[0]._replace(probability=np.mean([member.probability for member in ordered], 0), features=None,
+                               columns={'seen': np.max(seen, 0)} if seen else {})
 
 
 def _read(run, names):
@@ -83,12 +87,16 @@ def _read(run, names):
     return read(path, names)
 
 
-def short(folders):
-    """The folders, less what all of them begin and end with."""
+def short(folders: list[str]) -> list[str]:
+    """The folders, less what all of them begin and end with; as they are, where nothing would tell them apart."""
     parts = [Path(folder).parts for folder in folders]
-    same = [len(set(at)) == 1 for at in zip(*parts, strict=False)]
-    first = same.index(False) if False in same else 0
-    tail = [len(set(at)) == 1 for at in zip(*(p[::-1] for p in parts), strict=False)]
-    last = tail.index(False) if False in tail else 0
-    short = ['/'.join(p[first:len(p) - last]) for p in parts]
-    return short if len(set(short)) == len(short) else folders
+    start = _shared(parts)
+    end = _shared([p[::-1] for p in parts])
+    names = ['/'.join(p[start:len(p) - end]) for p in parts]
+    return names if len({*names}) == len(names) else folders
+
+
+def _shared(sequences):
+    """How many elements all sequences have in common from their start on; 0 where one of them is the start of the others."""
+    same = [len({*elements}) == 1 for elements in zip(*sequences, strict=False)]
+    return same.index(False) if False in same else 0

@@ -1,70 +1,94 @@
 """A split -> Predictions -> metrics with intervals, and the files that hold them."""
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from covid_jax import predictions as answers
 from covid_jax.data import pipeline
+from covid_jax.methods.method import Method
 from covid_jax.metrics.classification import classification_metrics, confusion, decide, frozen_threshold
 from covid_jax.metrics.intervals import with_intervals
 from covid_jax.predictions import Predictions
 from covid_jax.report import plots
 from covid_jax.runtime.files import write, write_csv
 from covid_jax.runtime.mesh import put, replicated
+from covid_jax.runtime.state import TrainState
 from covid_jax.sources.exams import class_names
+from covid_jax.text import printable, some
 
 POSITIVE = 1  # COVID, in binary and in ternary tasks
 OF_POSITIVE = ('sensitivity', 'specificity', 'precision', 'auc', 'average_precision', 'threshold')
 
+Answers = dict[str, np.ndarray]  # {name: [n, ...]}
+Predict = Callable[..., dict[str, jax.Array]]  # (params, state, batch, key or None) -> {name: [batch, ...]}
+Metrics = dict[str, dict[str, Any]]  # {metric: {'value', 'low', 'high', 'n', ...}}
 
-def predictor(method, mesh, features=False):
+
+class Running(Protocol):
+    """What evaluation needs of a start.Run."""
+
+    @property
+    def config(self) -> ConfigDict: ...
+
+    @property
+    def mesh(self) -> jax.sharding.Mesh: ...
+
+
+def predictor(method: Method, mesh: jax.sharding.Mesh, features: bool = False) -> Predict:
     """Compiled (params, state, batch, key or None) -> {name: [batch, ...]} on every host: what method.predict answers, with
     'probability' [batch, classes] in place of its logits, and without its features where they are not asked for."""
 
     @partial(jax.jit, out_shardings=replicated(mesh))
     def answer(params, state, batch, key=None):
-        found = method.predict(params, state, batch, key)
-        if 'logits' in found:
-            found['probability'] = jax.nn.softmax(found.pop('logits'))
+        answers = method.predict(params, state, batch, key)
+        if 'logits' in answers:
+            answers['probability'] = jax.nn.softmax(answers.pop('logits'))
         if not features:
-            del found['features']
-        return found
+            del answers['features']
+        return answers
 
     return answer
 
 
-def predict_split(predict, state, dataset, split, batch, mesh, key=None, passes=0):
+def predict_split(predict: Predict, state: TrainState, dataset: pipeline.Dataset, split: str, batch: int,
+                  mesh: jax.sharding.Mesh, key: jax.Array | None = None, passes: int = 0) -> Answers:
     """{name: [n, ...]}, the answers for the split's exams in order: plain, or the mean over `passes` random views drawn from
     `key` (CMC-COV19D section 3.4.2)."""
-    rows = []
-    hosts = jax.process_index(), jax.process_count()
-    with pipeline.eval_batches(dataset, split, batch, *hosts) as batches:
-        for b in batches:
-            b = put(mesh, b)
-            keys = [jax.random.fold_in(key, t) for t in range(passes)] or [None]
-            drawn = [jax.device_get(predict(state.params, state.state, b, k)) for k in keys]
-            rows.append(jax.tree.map(lambda *views: np.mean(views, 0), *drawn))
-    n = len(dataset.of_split(split))
-    return jax.tree.map(lambda *parts: np.concatenate(parts)[:n], *rows)
+    keys = [jax.random.fold_in(key, t) for t in range(passes)] or [None]
+    means = []
+    with pipeline.eval_batches(dataset, split, batch, jax.process_index(), jax.process_count()) as batches:
+        for host_rows in batches:
+            rows = put(mesh, host_rows)
+            drawn = [jax.device_get(predict(state.params, state.state, rows, k)) for k in keys]
+            means.append(jax.tree.map(lambda *views: np.mean(views, 0), *drawn))
+    n = len(dataset.of_split(split))  # the last batch is filled up
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[:n], *means)
 
 
-def collect(run, predict, state, dataset, splits, key=None) -> Predictions:
+def collect(run: Running, predict: Predict, state: TrainState, dataset: pipeline.Dataset, splits: Sequence[str],
+            key: jax.Array | None = None) -> Predictions:
     """The Predictions of these splits, with the run's test-time augmentation where there is a key."""
     config = run.config
     passes = 0 if key is None else config.eval.tta
     present = [split for split in splits if len(dataset.of_split(split))]
     parts = [predict_split(predict, state, dataset, split, config.eval.batch, run.mesh, key, passes) for split in present]
     rows = np.concatenate([dataset.of_split(split) for split in present]) if present else np.zeros(0, int)
-    whole = jax.tree.map(lambda *some: np.concatenate(some), *parts) if present else {}
-    return Predictions(class_names(config.data.classes), [dataset.exams[i] for i in rows], dataset.label[rows],
-                       whole.pop('probability', None), whole.pop('features', None), whole)
+    columns = jax.tree.map(lambda *of_splits: np.concatenate(of_splits), *parts) if present else {}
+    probability = columns.pop('probability', None)
+    features = columns.pop('features', None)
+    return Predictions(class_names(config.data.classes), [dataset.exams[i] for i in rows], dataset.label[rows], probability,
+                       features, columns)
 
 
-def score(predictions, threshold=None, resamples=0, seed=0):
+def score(predictions: Predictions, threshold: float | None = None, resamples: int = 0, seed: int = 0) -> Metrics:
     """{metric: {value, low, high, n}} of the labelled rows; without resamples no intervals."""
     p = predictions.labelled()
     metrics = partial(classification_metrics, names=p.names, threshold=threshold, positive=POSITIVE)
@@ -74,7 +98,7 @@ def score(predictions, threshold=None, resamples=0, seed=0):
     return with_intervals(metrics, p.label, p.probability, patients, resamples=resamples, seed=seed, names=p.names)
 
 
-def groups(predictions):
+def groups(predictions: Predictions) -> tuple[dict[str, Predictions], list[str]]:
     """{'all': rows, 'site NAME': rows of each of several sites, 'patients': one row for each, where some have several exams},
     and the patients that are in none of the last."""
     grouped = {'all': predictions}
@@ -86,14 +110,14 @@ def groups(predictions):
     return grouped, torn
 
 
-def all_metrics(predictions, resamples=0, seed=0):
+def all_metrics(predictions: Predictions, resamples: int = 0, seed: int = 0) -> dict[str, dict[str, Metrics]]:
     """{split: {group: {metric: ...}}}. The threshold is frozen on the validation split, by exam, and by patient for them."""
-    metrics = {split: {} for split in predictions.splits}
+    metrics: dict[str, dict[str, Metrics]] = {split: {} for split in predictions.splits}
     grouped, _ = groups(predictions)
     for group, rows in grouped.items():
         basis = grouped['patients' if group == 'patients' else 'all'].of('val').labelled()
         threshold = frozen_threshold(basis.label, basis.probability, POSITIVE)
-        frozen = {'value': threshold, 'low': None, 'high': None, 'n': len(basis.exams)}
+        frozen: dict[str, Any] = {'value': threshold, 'low': None, 'high': None, 'n': len(basis.exams)}
         if threshold is None:
             frozen['reason'] = 'undefined: no validation split with both classes to freeze it on'
         for split in rows.splits:
@@ -105,23 +129,27 @@ def all_metrics(predictions, resamples=0, seed=0):
     return metrics
 
 
-def seen_before(predictions):
+def seen_before(predictions: Predictions) -> dict[str, Any]:
     """How many rows are of patients that an earlier run learnt from, as a metric's entry with the reason."""
     count = int(np.count_nonzero(predictions.columns['seen']))
     n = len(predictions.exams)
-    reason = f'{count} of {n} are of patients that an earlier run learnt from: these numbers are no test of new patients'
-    return {'value': count, 'low': None, 'high': None, 'n': n, **({'reason': reason} if count else {})}
+    entry: dict[str, Any] = {'value': count, 'low': None, 'high': None, 'n': n}
+    if count:
+        entry['reason'] = (f'{count} of {n} are of patients that an earlier run learnt from: these numbers are no test of new '
+                           'patients')
+    return entry
 
 
 def _with_positive(name, entry, names):
     return {**entry, 'positive': names[POSITIVE]} if name.startswith(OF_POSITIVE) else entry
 
 
-def write_report(folder, predictions, resamples=0, seed=0, broken=(), note=''):
+def write_report(folder: Path | str, predictions: Predictions, resamples: int = 0, seed: int = 0,
+                 broken: Mapping[str, str] = MappingProxyType({}), note: str = '') -> dict[str, dict[str, Metrics]]:
     """predictions.csv, metrics.json, submission files and plots, in the folder. Returns the metrics.
 
-    Where patients have several exams, predictions_patients.csv holds one row for each. broken: exams that could not be
-    prepared; note: a sentence that every plot carries.
+    Where patients have several exams, predictions_patients.csv holds one row for each. broken: {exam id: reason} of exams
+    that could not be prepared; note: a sentence that every plot carries.
     """
     folder = Path(folder)
     p = predictions
@@ -130,8 +158,8 @@ def write_report(folder, predictions, resamples=0, seed=0, broken=(), note=''):
     grouped, torn = groups(p)
     if 'patients' in grouped:
         if torn:
-            print(f'{len(torn)} patients have images of different labels and are not in the metrics by patient: '
-                  f'{", ".join(torn[:5])}{", ..." if len(torn) > 5 else ""}', flush=True)
+            print(printable(f'{len(torn)} patients have images of different labels and are not in the metrics by patient: '
+                            f'{some(torn)}'), flush=True)
         answers.write(folder / 'predictions_patients.csv', grouped['patients'], without=('id',))
     write(folder / 'metrics.json', json.dumps(metrics, indent=1))
     write_submission(folder / 'submission', p, broken)
@@ -148,31 +176,37 @@ def write_report(folder, predictions, resamples=0, seed=0, broken=(), note=''):
     return metrics
 
 
-def curve(predictions):
+def curve(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
     """What roc_png draws: (1 for positive, else 0; score) of the labelled rows."""
     p = predictions.labelled()
     return (p.label == POSITIVE).astype(int), p.probability[:, POSITIVE]
 
 
-def write_quarantine(folder, broken):
+def write_quarantine(folder: Path | str, broken: Mapping[str, str]) -> None:
     """quarantine.csv, where exams could not be prepared: {exam id: reason}."""
     if broken:
         write_csv(Path(folder) / 'quarantine.csv', [('id', 'reason'), *broken.items()])
 
 
-def write_submission(folder, predictions, broken=()):
-    """The challenge's two files, covid.csv and non-covid.csv: one row with the names of the unlabelled scans that were
-    decided so, with commas between them. Nothing where all scans have labels."""
-    unknown = predictions.at(np.flatnonzero(predictions.label < 0))
-    if not unknown.exams:
+def write_submission(folder: Path | str, predictions: Predictions, broken: Mapping[str, str] = MappingProxyType({})) -> None:
+    """The two files of the COV19-CT-DB challenge, folder/covid.csv and folder/non-covid.csv: one row with the names of the
+    unlabelled scans that were decided so, with commas between them.
+
+    Nothing is written where all scans have labels. A name is the last part of an id where that is unique, else the whole id.
+    broken: {exam id: reason} of exams that could not be prepared and are in neither file.
+    """
+    unlabelled = predictions.at(np.flatnonzero(predictions.label < 0))
+    if not unlabelled.exams:
         return
-    rows = {'covid': [], 'non-covid': []}
-    for exam, decided in zip(unknown.exams, decide(unknown.probability, positive=POSITIVE), strict=True):
-        rows['covid' if decided == POSITIVE else 'non-covid'].append(exam.id)
+    names = [exam.id.rpartition('/')[2] for exam in unlabelled.exams]
+    if len(set(names)) < len(names):
+        names = [exam.id for exam in unlabelled.exams]
+    is_covid = decide(unlabelled.probability, positive=POSITIVE) == POSITIVE
+    covid = [name for name, is_positive in zip(names, is_covid, strict=True) if is_positive]
+    other = [name for name, is_positive in zip(names, is_covid, strict=True) if not is_positive]
+    folder = Path(folder)
     folder.mkdir(exist_ok=True)
-    unique = len({exam.id.rpartition('/')[2] for exam in unknown.exams}) == len(unknown.exams)
-    print(f'{folder}: {len(rows["covid"])} unlabelled scans in covid.csv, {len(rows["non-covid"])} in non-covid.csv'
-          + (f'; {len(broken)} scans that could not be prepared are in neither, see quarantine.csv' if broken else ''),
-          flush=True)
-    for name, row in rows.items():
-        write_csv(folder / f'{name}.csv', [[x.rpartition('/')[2] if unique else x for x in row]])
+    missing = f'; {len(broken)} scans that could not be prepared are in neither, see quarantine.csv' if broken else ''
+    print(f'{folder}: {len(covid)} unlabelled scans in covid.csv, {len(other)} in non-covid.csv{missing}', flush=True)
+    write_csv(folder / 'covid.csv', [covid])
+    write_csv(folder / 'non-covid.csv', [other])

@@ -14,6 +14,7 @@ from covid_jax import config as configs
 from covid_jax.data import lineage, pipeline
 from covid_jax.report import tables
 from covid_jax.runtime import files, workdir
+from covid_jax.text import printable
 from covid_jax.train import train_and_evaluate
 
 REFERENCES = ('init_from', 'ensemble.runs')  # fields that name earlier stages, or folders of runs, with commas
@@ -29,17 +30,21 @@ class Part(NamedTuple):
     config: ConfigDict
 
 
+Say = Callable[[str], None]
+Ready = tuple[start.Run, pipeline.Survey]  # a training, and what is known of its data
+
+
 class Kind(NamedTuple):
     """check(config): UserError for what can be known before anything is done. run(part, folder, ready, say) -> metrics; ready:
-    of a training, its Run and the survey of its data."""
+    of a training alone."""
 
-    check: Callable
+    check: Callable[[ConfigDict], None]
     run: Callable
 
 
 def _train(part, folder, ready, say):
-    begun, survey = ready
-    return train_and_evaluate(begun, survey, _before(begun), say)
+    run, survey = ready
+    return train_and_evaluate(run, survey, _before(run), say)
 
 
 KINDS = {
@@ -48,7 +53,7 @@ KINDS = {
 }
 
 
-def run(config, folder):
+def run(config: ConfigDict, folder: str | Path) -> dict[str, dict]:
     """Runs all that the config asks for below `folder`, each part where an earlier call left it; prints the table.
 
     Where config.ensemble.runs names finished runs, nothing is trained: they are averaged. Returns {part: {split: {group:
@@ -61,7 +66,7 @@ def run(config, folder):
     for part in todo:  # all of them, before the first trains
         KINDS[part.config.kind].check(part.config)
     ready = prepare_trainings(todo, folder, say)
-    results = {}
+    results: dict[str, dict[str, dict]] = {}
     for part in todo:
         if jax.process_index() == 0 and part.folder.parts:
             print(f'== {part.folder}', flush=True)
@@ -74,7 +79,7 @@ def run(config, folder):
     return results[todo[-1].stage]
 
 
-def parts(config, folder):
+def parts(config: ConfigDict, folder: str | Path) -> list[Part]:
     """The Parts of a config in the order in which they run.
 
     A stage with folds=1 or seeds=1 of its own, among others of several, is done once and found by all that name it. UserError
@@ -86,17 +91,17 @@ def parts(config, folder):
     stages = ('',) if config.ensemble.runs else config.stages or ('',)
     todo = []
     for stage in stages:
-        c = stage_config(config, stage)
+        own = stage_config(config, stage)
         for name in ('folds', 'seeds'):
-            if c[name] not in (1, config[name]):
-                raise UserError(f'--config.{stage}.{name}={c[name]} must be 1 or as --config.{name}, {config[name]}')
-        for fold in range(c.folds):
-            for seed in range(c.seed, c.seed + c.seeds):
+            if own[name] not in (1, config[name]):
+                raise UserError(f'--config.{stage}.{name}={own[name]} must be 1 or as --config.{name}, {config[name]}')
+        for fold in range(own.folds):
+            for seed in range(own.seed, own.seed + own.seeds):
                 todo.append(part_of(config, folder, stage, fold, seed))
     return todo
 
 
-def stage_config(config, stage):
+def stage_config(config: ConfigDict, stage: str) -> ConfigDict:
     """The config of a stage, of all its folds and seeds."""
     c = config.copy_and_resolve_references()
     if stage and stage not in c:
@@ -122,24 +127,29 @@ def stage_config(config, stage):
     return c
 
 
-def part_of(config, folder, stage, fold, seed):
+def part_of(config: ConfigDict, folder: Path, stage: str, fold: int, seed: int) -> Part:
     """The Part of a stage, a fold and a seed: earlier stages that it names become folders."""
     c = stage_config(config, stage)
     here = part_folder(config, c, stage, fold, seed)
     for name in REFERENCES:
-        runs = [run.strip() for run in configs.get(c, name).split(',')]
+        named = [run.strip() for run in configs.get(c, name).split(',')]
         if stage:
-            runs = [_earlier(config, folder, c, stage, run, fold, seed) if run in config.stages else run for run in runs]
+            sources = [_earlier(config, folder, c, stage, run, fold, seed) if run in config.stages else run for run in named]
         elif name == 'ensemble.runs':  # of finished runs, the parts of the same fold and seed
-            runs = [str(Path(run, here)) if run else '' for run in runs]
-        configs.put(c, name, ','.join(runs))
+            sources = [str(Path(run, here)) if run else '' for run in named]
+        else:
+            sources = named
+        configs.put(c, name, ','.join(sources))
     c.update({'stages': (), 'seeds': 1, 'seed': seed, 'fold': fold})
     c.data.store = c.data.store or str(folder / 'store')
     return Part(stage, fold, seed, here, c)
 
 
-def part_folder(config, c, stage, fold, seed):
-    """stage/fold0/seed0; stage alone where it has one of each, and without what it has one of where the config has several."""
+def part_folder(config: ConfigDict, c: ConfigDict, stage: str, fold: int, seed: int) -> Path:
+    """stage/fold0/seed0; stage alone where it has one of each, and without what it has one of where the config has several.
+
+    c: the config of the stage.
+    """
     if c.folds == c.seeds == 1:
         return Path(stage)
     names = [stage]
@@ -163,7 +173,7 @@ def _earlier(config, folder, c, stage, run, fold, seed):
     return str(folder / part_folder(config, named, run, fold, theirs))
 
 
-def prepare_trainings(todo, folder, say):
+def prepare_trainings(todo: list[Part], folder: Path, say: Say) -> dict[Path, Ready]:
     """{folder of a part: (its Run, the survey of its data)} of all that is trained.
 
     UserError for what is wrong with any of them, before a scan is prepared: the configs first, then what they start from, the
@@ -182,13 +192,13 @@ def prepare_trainings(todo, folder, say):
             start.trace(run)
             traced.add(shape)
     surveys = {}
-    learnt = {}
+    learnt: dict[str, list[lineage.Row]] = {}
     ready = {}
     for name, run in runs.items():
-        c = run.config
-        data = json.dumps([c.data.to_json(), c.prep.to_json(), c.folds, c.fold, run.method.labelled])
+        config = run.config
+        data = json.dumps([config.data.to_json(), config.prep.to_json(), config.folds, config.fold, run.method.labelled])
         if data not in surveys:
-            surveys[data] = pipeline.survey(c, c.data.store, run.method.labelled, say)
+            surveys[data] = pipeline.survey(config, config.data.store, run.method.labelled, say)
         survey = surveys[data]
         before = _before(run, learnt)
         start.check_survey(run, survey, before, say)
@@ -222,7 +232,7 @@ def _traced_fields(run):
     return json.dumps([fields, warm.from_file(run.config) and not warm.begun(run.folder)])
 
 
-def write_results(folder, part, metrics):
+def write_results(folder: Path, part: Part, metrics: dict | None) -> None:
     """results.json: what a part was, and its metrics; and seconds.json of a part that trains nothing."""
     result = {'kind': part.config.kind, 'stage': part.stage, 'fold': part.fold, 'seed': part.seed, 'metrics': metrics}
     files.write(folder / 'results.json', json.dumps(result, indent=1))
@@ -230,13 +240,13 @@ def write_results(folder, part, metrics):
         files.write(folder / 'seconds.json', json.dumps({'training': 0.0}) + '\n')
 
 
-def sayer():
-    """say(line): prints each line once, on the first host, however many parts say it."""
+def sayer() -> Say:
+    """say(line): prints each line once, on the first host, however many parts say it. Lines may quote what data hold."""
     said = set()
 
     def say(line):
         if line not in said and jax.process_index() == 0:
-            print(line, flush=True)
+            print(printable(line), flush=True)
         said.add(line)
 
     return say

@@ -1,125 +1,80 @@
-"""python -m covid_jax.main --config=configs/cmc.py --workdir=runs/cmc
+"""Trains and evaluates what a config says; the same command again goes on where it was stopped.
 
-Flags, start-up over several hosts, dispatch. Heavy imports wait until they are needed: the processes that prepare scans
+Start-up over several hosts, dispatch, exit codes. Heavy imports wait until they are needed: the processes that prepare scans
 import this file too.
 """
 
-import difflib
 import os
-import runpy
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from absl import app, flags, logging
-from ml_collections import FieldReference, config_flags
 
-from covid_jax import UserError
+from covid_jax import UserError, commands
+from covid_jax.flags import explained, parse
+from covid_jax.runtime.interrupt import Interrupted
+from covid_jax.text import printable
 
-CONFIG = config_flags.DEFINE_config_file('config', None, 'A config file: configs/cmc.py, or with a row configs/cmc.py:ROW.')
-WORKDIR = flags.DEFINE_string('workdir', None, 'Where the run lives; the same folder again goes on. Default: runs/<config>.')
-COORDINATOR = flags.DEFINE_string('coordinator', None, 'host:port of process 0, for a run over several hosts.')
-NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes the run has.')
-DISTRIBUTED = flags.DEFINE_bool('distributed', False, 'On each host of a TPU pod or SLURM job, which jax finds by itself.')
-PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this one is, from 0.')
-
-
-def default_workdir():
-    name = Path(flags.FLAGS['config'].config_filename)
-    file, _, arg = name.name.partition(':')
-    return Path('runs', '-'.join(filter(None, [Path(file).stem, *arg.replace('=', '-').split(',')])))
+HELP = {'-h', '-help', '--help', '--helpshort', '--helpfull'}
+USER_ERROR = 2  # exit codes; of a signal 128 and its number, as a shell has it
+INTERRUPTED = 130
+SECONDS_TO_EXIT = 5  # after Ctrl-C
 
 
-def main(argv):
-    if argv[1:]:
-        raise UserError(f'{argv[1]!r} is not a flag: fields are set as --config.FIELD=VALUE')
-    if CONFIG.value is None:
-        raise UserError('which method? for example --config=configs/cmc.py')
+def train(arguments: list[str]) -> None:
+    """python -m covid_jax.main: runs the config that the flags name."""
+    if HELP & {*arguments}:
+        print(f'{__doc__.splitlines()[0]}\n\n{commands.EXAMPLES}\nFlags:\n{explained()}')
+        return
+    given = parse(arguments)
+    hosts = given.coordinator, given.num_processes, given.process_id
+    if None in hosts and hosts != (None, None, None):
+        raise UserError('--coordinator, --num_processes and --process_id go together')
     import jax
 
     if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
         jax.config.update('jax_compilation_cache_dir', str(Path('~/.cache/covid_jax').expanduser()))
-    given = [f.value is not None for f in (COORDINATOR, NUM_PROCESSES, PROCESS_ID)]
-    if any(given) and not all(given):
-        raise UserError('--coordinator, --num_processes and --process_id go together')
-    if DISTRIBUTED.value or all(given):
-        jax.distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    if given.distributed or None not in hosts:
+        jax.distributed.initialize(*hosts)
     from covid_jax import experiment
 
     logging.set_verbosity(logging.ERROR)  # orbax tells every step of every save
-    experiment.run(CONFIG.value, WORKDIR.value or default_workdir())
+    experiment.run(given.config, given.workdir)
 
 
-def parse(argv):
-    """absl's flags, but what a user mistypes is one line."""
-    check_config(argv)
+def run_and_exit(command: Callable[[list[str]], None]) -> None:
+    """Runs a command with the process's arguments; what a user can cause ends in one line and an exit code."""
     try:
-        return flags.FLAGS(argv, known_only=False)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
-        raise UserError(' '.join(str(e).split())) from None
-
-
-def check_config(argv):
-    """UserError for a config file or a row that is not there, and for a field that the config does not have."""
-    names = [a.lstrip('-').partition('=')[0] for a in argv]
-    if 'config' not in names[1:]:
-        return
-    at = names.index('config', 1)
-    file, _, row = (argv[at].partition('=')[2] or ''.join(argv[at + 1:at + 2])).partition(':')
-    if not Path(file).is_file():
-        raise UserError(f'there is no config file {file}')
-    try:
-        config = runpy.run_path(file)['get_config'](row)
-    except (SyntaxError, KeyError):
-        raise UserError(f'{file} is no config file: it has no get_config') from None
-    known = list(_fields(config))
-    own = {stage: set(_fields(config[stage], own=True)) for stage in config.stages}
-    trained = [stage for stage in own if config[stage].get('kind') == 'train']
-    for name in names[1:]:
-        field = name.removeprefix('config.')
-        if not name.startswith('config.'):
-            continue
-        if trained and all(field in own[stage] for stage in trained):
-            raise UserError(f'each stage has its own {field}: set --config.{trained[0]}.{field} (there are '
-                            f'{", ".join(trained)})')
-        if field not in known:
-            last = {k.split('.')[-1]: k for k in known}
-            name = field.split('.')[-1]
-            close = [last[name]] if name in last else difflib.get_close_matches(field, known, 1)
-            close = close or [last[k] for k in difflib.get_close_matches(name, last, 1)]
-            raise UserError(f'no field --config.{field}' + (f': did you mean --config.{close[0]}?' if close else ''))
-
-
-def _fields(config, prefix='', own=False):
-    """The names of all fields, or of those that follow no other field."""
-    for key, value in config.items(preserve_field_references=True):
-        if not own or not isinstance(value, FieldReference):
-            yield prefix + key
-        if hasattr(value, 'items'):
-            yield from _fields(value, f'{prefix}{key}.', own)
-
-
-def cli(run=main):
-    """Runs run(argv) with the flags parsed; what a user can cause ends in one line."""
-    try:
-        app.run(run, flags_parser=parse)
+        app.run(lambda argv: command(argv[1:]), flags_parser=_none_of_absl)
     except UserError as e:
-        sys.exit(_say(e, 2))
+        sys.exit(_say(e, USER_ERROR))
+    except Interrupted as e:
+        number, step = e.args
+        sys.exit(_say(f'saved at step {step}: the same command goes on', 128 + number))
     except KeyboardInterrupt:
-        forced = threading.Timer(5, os._exit, [130])  # should a thread or process that an exit waits for not end:
-        forced.daemon = True  # all files are whole at any time
+        # An exit waits for threads and processes. Should one of them not end: all files are whole at any time.
+        forced = threading.Timer(SECONDS_TO_EXIT, os._exit, [INTERRUPTED])
+        forced.daemon = True
         forced.start()
-        sys.exit(_say('interrupted: the same command goes on', 130))
-    except Exception as e:
-        if type(e).__name__ == 'Interrupted':  # imported with jax alone
-            sys.exit(_say(f'saved at step {e.args[1]}: the same command goes on', 128 + e.args[0]))
-        raise
+        sys.exit(_say('interrupted: the same command goes on', INTERRUPTED))
+
+
+def _none_of_absl(argv):
+    """absl's own flags keep their defaults; the command parses ours."""
+    flags.FLAGS(argv[:1])
+    return argv
 
 
 def _say(message, code):
-    print(f'covid_jax: {message}', file=sys.stderr, flush=True)
+    print(f'covid_jax: {printable(message)}', file=sys.stderr, flush=True)
     return code
 
 
+def main() -> None:
+    run_and_exit(train)
+
+
 if __name__ == '__main__':
-    cli()
+    main()

@@ -3,10 +3,10 @@ ranks answers reads it."""
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from covid_jax import UserError
 from covid_jax.runtime import files
 from covid_jax.scans.scan import blame
 from covid_jax.sources.exams import Exam
+from covid_jax.text import from_cell
 
 FIELDS = ('id', 'patient', 'site', 'split', 'label')
 
@@ -34,7 +35,7 @@ class Predictions(NamedTuple):
     features: np.ndarray | None = None
     columns: Mapping[str, np.ndarray] = MappingProxyType({})
 
-    def at(self, rows) -> 'Predictions':
+    def at(self, rows: Sequence[int] | np.ndarray) -> 'Predictions':
         """The rows at these positions, in this order."""
         rows = np.asarray(rows, int)
         return self._replace(exams=[self.exams[i] for i in rows], label=self.label[rows],
@@ -66,24 +67,27 @@ class Predictions(NamedTuple):
         The second value names the patients that are left out because their exams have different labels (unlabelled exams
         aside).
         """
-        members = {}
+        rows_of: dict[tuple[str, str], list[int]] = {}  # (split, patient) -> rows
         for i, exam in enumerate(self.exams):
-            members.setdefault((exam.split, exam.patient), []).append(i)
-        whole = []
+            rows_of.setdefault((exam.split, exam.patient), []).append(i)
+        groups = []
+        labels = []
         torn = []
-        for (_, patient), rows in members.items():
-            labels = set(self.label[rows].tolist()) - {-1}
-            if len(labels) > 1:
+        for (_, patient), rows in rows_of.items():
+            known = set(self.label[rows].tolist()) - {-1}
+            if len(known) > 1:
                 torn.append(patient)
-            else:
-                whole.append((rows, labels.pop() if labels else -1))
+                continue
+            groups.append(rows)
+            labels.append(known.pop() if known else -1)
 
         def mean(values):
-            return np.array([values[rows].mean(0) for rows, _ in whole], np.float32).reshape(-1, *values.shape[1:])
+            return np.array([values[rows].mean(0) for rows in groups], np.float32).reshape(-1, *values.shape[1:])
 
+        firsts = [self.exams[rows[0]] for rows in groups]
         patients = self._replace(
-            exams=[self.exams[rows[0]]._replace(id=self.exams[rows[0]].patient) for rows, _ in whole],
-            label=np.array([label for _, label in whole], np.int32),
+            exams=[exam._replace(id=exam.patient) for exam in firsts],
+            label=np.array(labels, np.int32),
             probability=None if self.probability is None else mean(self.probability),
             features=None if self.features is None else mean(self.features),
             columns={name: mean(column) for name, column in self.columns.items()})
@@ -98,21 +102,25 @@ def header(names: tuple[str, ...]) -> list[str]:
 def write(path: str | Path, predictions: Predictions, without: tuple[str, ...] = ()) -> None:
     """Writes the table as a CSV file, without some of its columns. It has a probability."""
     p = predictions
+    assert p.probability is not None
     columns = [*header(p.names), *p.columns]
-    kept = [i for i, name in enumerate(columns) if name not in without]
     rows = [columns]
     for i, exam in enumerate(p.exams):
         label = p.names[p.label[i]] if p.label[i] >= 0 else ''
-        more = (f'{column[i]:g}' for column in p.columns.values())
-        rows.append([exam.id, exam.patient, exam.site, exam.split, label, *(f'{x:.6f}' for x in p.probability[i]), *more])
-    files.write_csv(path, ([row[i] for i in kept] for row in rows))
+        probability = [f'{x:.6f}' for x in p.probability[i]]
+        further = [f'{column[i]:g}' for column in p.columns.values()]
+        rows.append([exam.id, exam.patient, exam.site, exam.split, label, *probability, *further])
+    wanted = [i for i, name in enumerate(columns) if name not in without]
+    files.write_csv(path, ([row[i] for i in wanted] for row in rows))
 
 
 def write_features(path: str | Path, predictions: Predictions) -> None:
     """Writes features.npz: id, split [n] as text, features float32 [n, dim], and the further columns."""
+    arrays: dict[str, Any] = {
+        'id': np.array([e.id for e in predictions.exams]), 'split': np.array([e.split for e in predictions.exams]),
+        'features': predictions.features, **predictions.columns}
     content = io.BytesIO()
-    np.savez(content, id=np.array([e.id for e in predictions.exams]), split=np.array([e.split for e in predictions.exams]),
-             features=predictions.features, **predictions.columns)
+    np.savez(content, **arrays)
     files.write(path, content.getvalue())
 
 
@@ -120,29 +128,29 @@ def read(path: str | Path, names: tuple[str, ...]) -> Predictions:
     """The table of a predictions.csv whose classes have these names. UserError where it is another's, or damaged."""
     path = Path(path)
     with blame(path), path.open(newline='', encoding='utf-8') as f:
-        columns, *rows = list(csv.reader(f)) or [[]]
+        columns, *rows = [list(map(from_cell, row)) for row in csv.reader(f)] or [[]]
     wanted = header(names)
     more = columns[len(wanted):]
     if columns[:len(wanted)] != wanted or any(name.startswith('p_') for name in more):
         raise UserError(f'{path} has the columns {",".join(columns) or "of nothing"}, and these classes {",".join(wanted)}')
-    exams = []
-    label = []
+    exams: list[Exam] = []
     numbers = []
     seen = set()
     for line, row in enumerate(rows, 2):
         try:
             values = np.array(row[len(FIELDS):], np.float32)
-            exam = Exam(*row[:3], label=row[4], split=row[3], path='')
+            name, patient, site, split, label = row[:len(FIELDS)]
+            exam = Exam(name, patient, site, label, split, path='')
             p = values[:len(names)]
             if (len(row) != len(columns) or not ((p >= 0) & (p <= 1)).all() or abs(p.sum() - 1) > 1e-3
                     or exam.label not in ('', *names) or (exam.split, exam.id) in seen):
                 raise ValueError
-        except (ValueError, IndexError, TypeError):
+        except ValueError:
             raise UserError(f'{path} line {line} is damaged: run the run again, which rewrites it') from None
         seen.add((exam.split, exam.id))
         exams.append(exam)
-        label.append(names.index(exam.label) if exam.label else -1)
         numbers.append(values)
-    numbers = np.array(numbers, np.float32).reshape(-1, len(names) + len(more))
-    extra = {name: numbers[:, len(names) + i] for i, name in enumerate(more)}
-    return Predictions(tuple(names), exams, np.array(label, np.int32), numbers[:, :len(names)], None, extra)
+    labels = np.array([names.index(exam.label) if exam.label else -1 for exam in exams], np.int32)
+    table = np.array(numbers, np.float32).reshape(-1, len(names) + len(more))
+    extra = {name: table[:, len(names) + i] for i, name in enumerate(more)}
+    return Predictions(tuple(names), exams, labels, table[:, :len(names)], None, extra)

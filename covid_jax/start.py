@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -23,12 +24,8 @@ from covid_jax.runtime import checkpoint, optim, workdir
 from covid_jax.runtime.mesh import default_batch, make_mesh, replicated
 from covid_jax.runtime.state import TrainState
 from covid_jax.sources.exams import Exam, class_index, class_names
+from covid_jax.text import some
 from covid_jax.weights import pretrained
-
-LEAST = {'seeds': 1, 'folds': 1, 'fold': 0, 'seed': 0, 'data.split_seed': 0, 'data.workers': 0,
-         'train.eval_every': 0, 'train.log_every': 1, 'train.patience': 0, 'eval.tta': 0, 'eval.resamples': 0}
-CHOICES = {'model.dtype': ('auto', 'float32', 'bfloat16', 'float64'), 'model.inflate': ('mean', 'centre'),
-           'train.order': tuple(order.ORDERS)}
 
 
 class Run(NamedTuple):
@@ -84,14 +81,9 @@ def load(folder: str | Path) -> tuple[Run, TrainState]:
     kept = workdir.read(folder)
     if kept is None or not isinstance(kept.get('method'), str):
         raise UserError(f'{folder} holds no run that trained a network: give the folder of a finished run')
-    known = configs.base()
-    with known.unlocked(), known.ignore_type():
-        for name, value in kept.items():
-            if name not in workdir.BESIDE:
-                configs.put(known, name, tuple(value) if isinstance(value, list) else value)
     mesh = make_mesh()
-    config = methods.resolve(known)
-    config.eval.batch = mesh.size * -(-config.eval.batch // mesh.size)
+    config = methods.resolve(_config_of(kept))
+    config.eval.batch = mesh.size * math.ceil(config.eval.batch / mesh.size)
     method = methods.make(config, mesh)
     run = Run(config, Path(folder), mesh, method, pipeline.prep_of(config), _threshold(folder), tuple(kept['sites'] or ()),
               kept['versions'] or {})
@@ -103,18 +95,23 @@ def load(folder: str | Path) -> tuple[Run, TrainState]:
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), {'params': params, 'state': state})
     found, missing = checkpoint.put({name: saved.get(name) for name in like}, like)
     if missing:
-        raise UserError(f'the checkpoint in {folder} is of another network: it lacks {", ".join(missing[:3])}')
+        raise UserError(f'the checkpoint in {folder} is of another network: it lacks {some(missing, 3)}')
     return run, TrainState(jnp.int32(step), found['params'], (), found['state'], jnp.int32(-1))
 
 
+def _config_of(kept):
+    """The config of a run, from what workdir.read gives: a field that it does not know has the default."""
+    config = configs.base()
+    with config.unlocked(), config.ignore_type():
+        for name, value in kept.items():
+            if name not in workdir.BESIDE:
+                configs.put(config, name, tuple(value) if isinstance(value, list) else value)
+    return config
+
+
 def check_fields(config: ConfigDict) -> None:
-    """UserError for a number or a word that cannot be."""
-    for name, low in LEAST.items():
-        if (value := configs.get(config, name)) < low:
-            raise UserError(f'--config.{name}={value} must be at least {low}')
-    for name, allowed in CHOICES.items():
-        if (value := configs.get(config, name)) not in allowed:
-            raise UserError(f'--config.{name}={value} must be {", ".join(allowed[:-1])} or {allowed[-1]}')
+    """UserError for a number or a word that cannot be, whatever the data are."""
+    configs.check_ranges(config)
     if config.train.patience and config.eval.select == 'last':
         raise UserError('--config.train.patience needs a score to wait for: set --config.eval.select to another than last')
     optim.check(config.train)
@@ -122,9 +119,9 @@ def check_fields(config: ConfigDict) -> None:
 
 def resolve_batches(config: ConfigDict, folder: str | Path, devices: int) -> None:
     """Fills in the batch sizes. UserError where they do not divide over the devices."""
-    kept = workdir.read(folder) or {}
+    started_with = workdir.read(folder) or {}
     with config.unlocked():
-        config.train.batch = config.train.batch or kept.get('train.batch') or default_batch(devices)
+        config.train.batch = config.train.batch or started_with.get('train.batch') or default_batch(devices)
         config.eval.batch = config.eval.batch or config.train.batch
     for name in ('train', 'eval'):
         batch = config[name].batch
@@ -152,7 +149,8 @@ def trace(run: Run) -> None:
     jax.eval_shape(method.loss, params, state, abstract_batch(config, config.train.batch), key, 0)
     answers = jax.eval_shape(method.predict, params, state, abstract_batch(config, config.eval.batch))
     metrics = metric_names(run.classes) if 'logits' in answers else ()
-    if config.eval.select not in (known := ('auto', 'last', 'loss', *method.scores, *metrics)):
+    known = ('auto', 'last', 'loss', *method.scores, *metrics)
+    if config.eval.select not in known:
         raise UserError(f'--config.eval.select={config.eval.select} must be one of {", ".join(known)}')
     warm.check(run, params, state)
 
@@ -163,7 +161,8 @@ def metric_names(classes: tuple[str, ...]) -> list[str]:
     return list(classification_metrics(each, np.eye(len(classes)), classes))
 
 
-def check_survey(run: Run, survey: pipeline.Survey, before: list[lineage.Row], say: Callable = print) -> None:
+def check_survey(run: Run, survey: pipeline.Survey, before: list[lineage.Row],
+                 say: Callable[[str], None] = print) -> None:
     """UserError for what is wrong with a run and its data before a scan is prepared: a folder that was started with others,
     sites that the network does not normalise, an order that the exams do not allow, and a test that is none, because the runs
     `before` learnt from its patients."""
@@ -176,7 +175,7 @@ def check_survey(run: Run, survey: pipeline.Survey, before: list[lineage.Row], s
         lineage.refuse(lineage.leaks(survey.exams, survey.hashes, before), survey.exams)
 
 
-def check_sites(config: ConfigDict, exams: list[Exam], say: Callable) -> None:
+def check_sites(config: ConfigDict, exams: list[Exam], say: Callable[[str], None]) -> None:
     """UserError where the network normalises by another number of sites than are trained on, or by others than the run that
     it starts from."""
     normalised = config.model.sites or sites(config.model.name)

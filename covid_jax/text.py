@@ -1,8 +1,10 @@
 """Text that came from data, on its way to a terminal or a CSV file: names of scans, labels, what a parser says."""
 
+import re
 from collections.abc import Iterable
 
 LINE = 2000  # signs of one message: what a broken file says of itself may be megabytes
+NUMBER = re.compile(r'[+-]?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?', re.ASCII)
 FORMULA = ('=', '+', '-', '@', '\t', '\r')  # a spreadsheet runs a cell that begins so
 
 
@@ -19,10 +21,15 @@ def some(names: Iterable[object], most: int = 5) -> str:
 
 
 def cell(value: object) -> object:
-    """A value as a CSV file holds it: text that a spreadsheet would run starts with an apostrophe."""
-    return f"'{value}" if isinstance(value, str) and value.lstrip("'").startswith(FORMULA) else value
+    """A value as a CSV file holds it: text that a spreadsheet would run starts with an apostrophe. Numbers stay as they are."""
+    return f"'{value}" if isinstance(value, str) and _runs(value.lstrip("'")) else value
 
 
 def from_cell(text: str) -> str:
     """What `cell` was given, if it was text."""
-    return text[1:] if text.startswith("'") and text.lstrip("'").startswith(FORMULA) else text
+    return text[1:] if text.startswith("'") and _runs(text.lstrip("'")) else text
+
+
+def _runs(text):
+    """Whether a spreadsheet would take the text for a formula."""
+    return text.startswith(FORMULA) and not NUMBER.fullmatch(text)

@@ -1,7 +1,8 @@
 """The loop: the same for every method."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import closing, nullcontext
 from functools import partial
 from typing import NamedTuple
 
@@ -19,8 +20,11 @@ from covid_jax.predictions import write_features
 from covid_jax.runtime import checkpoint, files, optim, workdir
 from covid_jax.runtime.interrupt import Interrupted, requests
 from covid_jax.runtime.mesh import put, replicated
-from covid_jax.runtime.state import jit_step
+from covid_jax.runtime.state import TrainState, jit_step
 from covid_jax.runtime.writers import Writer, progress, stopwatch
+
+# What is drawn from the run's key, folded in: the same numbers again would draw the same.
+INIT, AUGMENT, TEST_VIEWS, VAL_LOSS = range(4)
 
 
 class Session(NamedTuple):
@@ -38,7 +42,8 @@ class Session(NamedTuple):
     checkpoints: ocp.CheckpointManager
 
 
-def train_and_evaluate(run, survey, before=(), say=print):
+def train_and_evaluate(run: start.Run, survey: pipeline.Survey, before: list[lineage.Row],
+                       say: Callable[[str], None] = print) -> dict | None:
     """Trains one network and evaluates it; goes on where an earlier call with the same folder was stopped.
 
     run: as from start.begin. survey: of its data, as from pipeline.survey, which start.check_survey passes. before: what the
@@ -49,26 +54,20 @@ def train_and_evaluate(run, survey, before=(), say=print):
     """
     config = run.config
     folder = run.folder
-    first = jax.process_index() == 0
     dataset = pipeline.prepare(survey, config.data.store or folder / 'store', config.data.workers, say)
     start.check_sites(config, dataset.exams, say)  # again: a site may have lost all its scans
     announce(run, dataset, say)
     order = orders.make(dataset, config.train.order, config.train.batch, config.seed)
     total = optim.total_steps(config.train, order.epoch)
     key = jax.jit(partial(jax.random.key, config.seed), out_shardings=replicated(run.mesh))()
-    state, tx = warm.initial_state(run, order.epoch, jax.random.fold_in(key, 0), say)
+    state, tx = warm.initial_state(run, order.epoch, jax.random.fold_in(key, INIT), say)
     latest = checkpoint.latest_step(folder / 'checkpoints')
 
     with checkpoint.manager(folder / 'checkpoints') as checkpoints:
         if latest is not None:
             state = checkpoint.restore(checkpoints, latest, state)
-        if first:  # after the start: one that fails must not claim the folder
-            workdir.keep(workdir.fields(config), folder, dataset=survey.digest, sites=list(dataset.sites),
-                         versions=start.versions())
-            evaluate.write_quarantine(folder, dataset.broken)
-            lineage.write(folder, [*lineage.own(dataset.exams, dataset.hashes), *before])
-            overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
-            files.write(folder / 'network.txt', overview + '\n')
+        if jax.process_index() == 0:  # after the start: one that fails must not claim the folder
+            describe(run, survey, dataset, before, state)
         eval_every = max(1, round(config.train.eval_every * order.epoch))
         loss = jax.jit(run.method.loss, out_shardings=replicated(run.mesh))
         predict = evaluate.predictor(run.method, run.mesh, config.eval.features)
@@ -83,7 +82,18 @@ def train_and_evaluate(run, survey, before=(), say=print):
     return report(session, state, lineage.leaks(dataset.exams, dataset.hashes, before))
 
 
-def announce(run, dataset, say):
+def describe(run: start.Run, survey: pipeline.Survey, dataset: pipeline.Dataset, before: list[lineage.Row],
+             state: TrainState) -> None:
+    """Writes what a run is into its folder: config.json, quarantine.csv, exams.csv, network.txt."""
+    workdir.keep(workdir.fields(run.config), run.folder, dataset=survey.digest, sites=list(dataset.sites),
+                 versions=start.versions())
+    evaluate.write_quarantine(run.folder, dataset.broken)
+    lineage.write(run.folder, [*lineage.own(dataset.exams, dataset.hashes), *before])
+    overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
+    files.write(run.folder / 'network.txt', overview + '\n')
+
+
+def announce(run: start.Run, dataset: pipeline.Dataset, say: Callable[[str], None]) -> None:
     """What the splits that are empty mean."""
     for name, why in (('val', 'the last checkpoint is evaluated, no threshold is frozen'), ('test', 'no test metrics')):
         if not len(dataset.of_split(name)) and run.method.labelled:
@@ -92,27 +102,31 @@ def announce(run, dataset, say):
         say('no val split: --config.train.patience has nothing to wait for')
 
 
-def loop(session, step, state, asked):
-    """Steps until the last, with validation and a checkpoint every `eval_every`; Interrupted after a saved stop."""
+def loop(session: Session, step: Callable, state: TrainState, asked: Callable[[], int]) -> TrainState:
+    """Steps until the last, with validation and a checkpoint every `eval_every`; Interrupted after a saved stop.
+
+    step: as from jit_step. asked() -> the number of the signal that asks to stop, or 0.
+    """
     run = session.run
     config = run.config
-    hosts = jax.process_index(), jax.process_count()
-    first = hosts[0] == 0
+    host = jax.process_index()
+    hosts = jax.process_count()
     done = int(state.step)
-    writer = Writer(run.folder, done) if first else None
+    writing = closing(Writer(run.folder, done)) if host == 0 else nullcontext()
     save_seconds = stopwatch(run.folder)
     compiled = done + 1  # the step after which time counts
     rows = []
-    augment_key = jax.random.fold_in(session.key, 1)
-    train = pipeline.train_batches(session.dataset, session.order, config.train.batch, done, *hosts)
-    with train as batches, progress(session.total, done, config.train.batch, first) as tell:
+    augment_key = jax.random.fold_in(session.key, AUGMENT)
+    train = pipeline.train_batches(session.dataset, session.order, config.train.batch, done, host, hosts)
+    shown = progress(session.total, done, config.train.batch, host == 0)
+    with train as batches, writing as writer, shown as say:
         for batch in batches:
             state, scalars = step(state, put(run.mesh, batch), augment_key)
             rows.append({'step': done, **scalars})
             done += 1
             evaluating = done % session.eval_every == 0 or done == session.total
             logging = evaluating or done % config.train.log_every == 0 or done == compiled
-            stop = asked() if hosts[1] == 1 else logging and agreed(asked())
+            stop = asked() if hosts == 1 else logging and agreed(asked())
             score = None
             if logging or stop:
                 check_finite(state)
@@ -122,10 +136,10 @@ def loop(session, step, state, asked):
             if logging or stop:
                 rows = [{name: value if name == 'step' else float(value) for name, value in row.items()}
                         for row in jax.device_get(rows)]
-                if first:
+                if writer:
                     writer.write(rows)
                     save_seconds()
-                tell(done, f'loss {rows[-1]["loss"]:.4f}')
+                say(done, f'loss {rows[-1]["loss"]:.4f}')
                 rows = []
             if evaluating or stop:  # after the rows: a restart keeps the rows of the steps before it
                 checkpoint.save(session.checkpoints, state, score)
@@ -134,29 +148,28 @@ def loop(session, step, state, asked):
                 raise Interrupted(stop, done)
             if done == session.total or evaluating and exhausted(session, done):
                 break
-    if first:
-        writer.close()
     return state
 
 
-def exhausted(session, step):
+def exhausted(session: Session, step: int) -> bool:
     """Whether so many validations as config.train.patience says have passed without a better score."""
     patience = session.run.config.train.patience * session.eval_every
     return 0 < patience <= checkpoint.since_better(session.checkpoints, step)
 
 
-def check_finite(state):
+def check_finite(state: TrainState) -> None:
+    """UserError for a training that has met a loss or a gradient that is not finite."""
     if (bad := int(state.bad)) >= 0:
         raise UserError(f'the loss or its gradient is not finite at step {bad}: run again with a lower '
                         f'--config.train.lr and another --workdir')
 
 
-def agreed(number):
+def agreed(number: int) -> int:
     """The highest signal number that any host was asked with: all stop at the same step, or none."""
     return int(multihost_utils.process_allgather(np.int32(number)).max())
 
 
-def validate(session, state):
+def validate(session: Session, state: TrainState) -> tuple[float | None, dict[str, jax.Array]]:
     """The score of a checkpoint by config.eval.select, higher is better, or None; and the validation split's scalars.
 
     Selected is a metric of the validation split (macro F1 by default, where the method classifies), the lowest 'loss' there
@@ -166,10 +179,8 @@ def validate(session, state):
     dataset = session.dataset
     if not len(dataset.of_split('val')):
         return None, {}
-    metrics = {}
     predictions = evaluate.collect(run, session.predict, state, dataset, ('val',))
-    if predictions.probability is not None:
-        metrics = evaluate.score(predictions)
+    metrics = {} if predictions.probability is None else evaluate.score(predictions)
     values = {name: m['value'] for name, m in metrics.items() if m['value'] is not None}
     select = run.config.eval.select
     if select == 'auto':
@@ -182,36 +193,37 @@ def validate(session, state):
     return score, {f'val/{name}': jnp.float32(value) for name, value in values.items()}
 
 
-def val_losses(session, state):
+def val_losses(session: Session, state: TrainState) -> dict[str, float]:
     """{scalar: mean} of the loss over whole batches of the validation split, the same views each time; a split of less than a
     batch fills one with repeats. Exams that the loss cannot judge are left out: of a site that is not trained on, and without
     a label where it reads labels. Empty where none is left."""
     run = session.run
     dataset = session.dataset
-    trained = {e.site for e in dataset.exams if e.split == 'train'}
-    judged = dataset._replace(exams=[e if e.site in trained and (e.label or not run.method.labelled) else e._replace(split='')
-                                     for e in dataset.exams])
-    n = len(judged.of_split('val'))
+    sites = {e.site for e in dataset.exams if e.split == 'train'}
+    judged = [e.site in sites and (e.label != '' or not run.method.labelled) for e in dataset.exams]
+    exams = [e if can else e._replace(split='') for e, can in zip(dataset.exams, judged, strict=True)]
+    dataset = dataset._replace(exams=exams)
+    n = len(dataset.of_split('val'))
     batch = run.config.train.batch
     if not n:
         return {}
     whole = max(1, n // batch)
-    key = jax.random.fold_in(session.key, 3)
+    key = jax.random.fold_in(session.key, VAL_LOSS)
     found = []
     hosts = jax.process_index(), jax.process_count()
-    with pipeline.eval_batches(judged, 'val', batch, *hosts) as batches:
+    with pipeline.eval_batches(dataset, 'val', batch, *hosts) as batches:
         for b in itertools.islice(batches, whole):
             value, (_, scalars) = session.loss(state.params, state.state, put(run.mesh, b), key, state.step)
             found.append({'loss': value, **scalars})
     return jax.tree.map(lambda *x: float(np.mean(x)), *jax.device_get(found))
 
 
-def report(session, state, leaks):
+def report(session: Session, state: TrainState, leaks: Mapping[str, str]) -> dict | None:
     """Evaluates val and test and leaves all that a run leaves of it. Returns the metrics, as train_and_evaluate does."""
     run = session.run
     config = run.config
     splits = ('val', 'test', 'train') if config.eval.features else ('val', 'test')
-    key = jax.random.fold_in(session.key, 2)
+    key = jax.random.fold_in(session.key, TEST_VIEWS)
     answers = evaluate.collect(run, session.predict, state, session.dataset, splits, key)
     if jax.process_index() > 0:
         return None

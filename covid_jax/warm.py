@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,6 +18,8 @@ from covid_jax.runtime.mesh import replicated
 from covid_jax.runtime.state import TrainState, create
 from covid_jax.sources.exams import class_names
 from covid_jax.weights import pretrained
+
+Run = Any  # a start.Run, of the room above this one
 
 
 def source_run(config: ConfigDict) -> str:
@@ -34,10 +37,13 @@ def begun(folder: str | Path) -> bool:
     return checkpoint.latest_step(Path(folder, 'checkpoints')) is not None
 
 
-def initial_state(run, steps_per_epoch: float, key: jax.Array,
-                  say: Callable = print) -> tuple[TrainState, optax.GradientTransformation]:
-    """The training state of a start.Run before its first step, replicated on the mesh, and the optimizer. Where the config names a run or a
-    file of weights, the network starts from it; from a run of the same method, all that it has of that name and shape."""
+def initial_state(run: Run, steps_per_epoch: float, key: jax.Array,
+                  say: Callable[[str], None] = print) -> tuple[TrainState, optax.GradientTransformation]:
+    """The training state of a run before its first step, replicated on the mesh, and the optimizer.
+
+    Where the config names a run or a file of weights, the network starts from it; from a run of the same method, all that it
+    has of that name and shape.
+    """
     config = run.config
     method = run.method
     batch = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract_batch(config, 1))
@@ -46,11 +52,12 @@ def initial_state(run, steps_per_epoch: float, key: jax.Array,
     params, state = init(key)
     tx = optim.make(config.train, steps_per_epoch, method.frozen(params))
     if (config.init_from or config.model.pretrained) and not begun(run.folder):
-        params, state = init(key, (_of_file if from_file(config) else _of_run)(run, params, state, say))
+        found = _of_file(run, params, state, say) if from_file(config) else _of_run(run, params, state, say)
+        params, state = init(key, found)
     return jax.jit(partial(create, tx=tx), out_shardings=where)(params, state), tx
 
 
-def check(run, params: dict, state: dict) -> None:
+def check(run: Run, params: dict, state: dict) -> None:
     """UserError for a module that config.init_skip names and the network does not have, and for a file of weights that does
     not fit. params, state: of the method, as arrays or as shapes."""
     config = run.config
@@ -80,8 +87,8 @@ def _of_run(run, params, state, say):
     _, saved = checkpoint.read(source)
     wanted = params if theirs.get('method') == config.method else {'network': params['network']}
     skip = skipped(config, theirs)
-    found, kept = checkpoint.put(saved, {'params': wanted, 'state': {'network': state['network']}}, skip)
-    fresh = [name.removeprefix('params/') for name in kept] + sorted(params.keys() - wanted.keys())
+    found, unchanged = checkpoint.put(saved, {'params': wanted, 'state': {'network': state['network']}}, skip)
+    fresh = [name.removeprefix('params/') for name in unchanged] + sorted(params.keys() - wanted.keys())
     say(f'started from {source}; freshly initialised: {", ".join(fresh) or "nothing"}')
     if skip and config.init_skip == 'auto':
         say('its classifier is of another method or of other classes: --config.init_skip="" would carry it')
@@ -97,16 +104,16 @@ def _of_run(run, params, state, say):
 def _of_file(run, params, state, say):
     """The same from a file of weights; pretrained.txt says what became of each."""
     given = run.config.model.pretrained
-    variables, new, report = _weights(run.config, params, state)
+    variables, converted, report = _weights(run.config, params, state)
     skip = () if run.config.init_skip == 'auto' else skipped(run.config, {})
-    new, _ = checkpoint.put(new, variables, skip)
+    found, _ = checkpoint.put(converted, variables, skip)
     report = [(ours, '-', 'initialised afresh (--config.init_skip)') if set(skip) & set(ours.split('/'))
               else (ours, theirs, action) for ours, theirs, action in report]
     say(f'started from {given}: {pretrained.summary(report)}; see pretrained.txt')
     if jax.process_index() == 0:
         run.folder.mkdir(parents=True, exist_ok=True)
         files.write(run.folder / 'pretrained.txt', pretrained.table(report))
-    return {**params, 'network': new.pop('params')}, {**state['network'], **new}
+    return {**params, 'network': found.pop('params')}, {**state['network'], **found}
 
 
 def _weights(config, params, state):

@@ -1,4 +1,4 @@
-"""The covid-jax command in a real process."""
+"""The covid-jax command: as a process, and what typer makes of its arguments."""
 
 import os
 import subprocess
@@ -6,36 +6,73 @@ import sys
 
 import pytest
 
+from covid_jax import UserError, cli
+
 SMALL = ['--config.prep.size=(8,16,16)', '--config.views.depth=6', '--config.cmc.projection=8',
          '--config.model.name=_ResNeStTiny', '--config.train.batch=4']
 
 
-def run(root, *args):
+def process(root, *command):
     two = '--xla_force_host_platform_device_count=2'
     env = {**os.environ, 'XLA_FLAGS': two, 'JAX_PLATFORMS': 'cpu', 'COLUMNS': '120'}
-    return subprocess.run([sys.executable, '-m', 'covid_jax.cli', *args], env=env, text=True, capture_output=True,
-                          cwd=root, timeout=200)
+    return subprocess.run([sys.executable, *command], env=env, text=True, capture_output=True, cwd=root, timeout=200)
 
 
 def test_plan_of_this_host(root, tmp_path):
-    result = run(root, 'plan', f'--config={root}/configs/cmc.py', f'--workdir={tmp_path / "run"}', *SMALL)
+    result = process(root, '-m', 'covid_jax.cli', 'plan', f'--config={root}/configs/cmc.py', f'--workdir={tmp_path / "run"}', *SMALL)
     assert result.returncode == 0, result.stderr
     assert 'one step of 4 scans on 2 x cpu' in result.stdout and 'all-reduce' in result.stdout
     assert not (tmp_path / 'run').exists()
 
 
-@pytest.mark.parametrize('args,message', [
+def test_a_mistake_is_one_line_and_its_code(root):
+    result = process(root, '-m', 'covid_jax.cli', 'plan', '--config=configs/cmc.py', '--topology=v5e')
+    assert result.returncode == 2 and 'v5e:2x4, v5e:16x16' in result.stderr, result.stderr
+    assert result.stderr.startswith('covid_jax: ') and result.stderr.count('\n') == 1 and not result.stdout
+
+
+@pytest.mark.parametrize('module, arguments', [('cli', ['--help']), ('main', ['--help']), ('cli', ['plan', '--help'])])
+def test_help_has_an_example_of_each_command_and_is_there_at_once(root, module, arguments):
+    """Neither jax nor what takes as long to import is."""
+    code = (f'import sys\nfrom covid_jax import {module}\nsys.argv[1:] = {arguments}\n'
+            f'try:\n    {module}.main()\nexcept SystemExit as e:\n    assert not e.code, e.code\n'
+            'slow = {"jax", "numpy", "orbax", "tensorflow_datasets"} & {*sys.modules}\nassert not slow, slow')
+    result = process(root, '-c', code)
+    assert result.returncode == 0, result.stderr
+    assert '--config=' in result.stdout or '--workdir  ' in result.stdout
+    if arguments == ['--help']:
+        assert 'python -m covid_jax.main --config=' in result.stdout
+        assert all(f'covid-jax {command.name} --config=' in result.stdout for command in cli.app.registered_commands)
+
+
+@pytest.mark.parametrize('arguments, message', [
     ([], 'covid-jax plan'),
-    (['paln', '--config=configs/cmc.py'], 'covid-jax plan'),
-    (['plan', 'v5e:2x4', '--config=configs/cmc.py'], 'covid-jax plan'),
+    (['paln', '--config=configs/cmc.py'], "'paln'"),
+    (['--config=configs/cmc.py', 'plan'], 'covid-jax plan'),
+    (['plan', '--topology'], "'--topology' requires an argument"),
+    (['plan', 'v5e:2x4', '--config=configs/cmc.py'], "'v5e:2x4' is not a flag"),
     (['plan'], '--config=configs/cmc.py'),
-    (['plan', '--config=configs/cmcc.py'], 'configs/cmcc.py'),
     (['plan', '--config=configs/cmc.py', '--config.train.lrr=1'], 'did you mean --config.train.lr'),
     (['plan', '--config=configs/cmc.py', '--topolgy=v5e:2x4'], 'topolgy'),
-    (['plan', '--config=configs/cmc.py', '--topology=v5e'], 'v5e:2x4, v5e:16x16'),
-    (['plan', '--config=configs/cmc.py', '--config.train.batch=5'], 'multiple of 2'),
+    (['plan', '--config=configs/cmc.py', '--config.ensemble.runs=a,b'], 'takes no training step'),
+    (['plan', '--config=configs/cmc.py', '--config.train.batch=5'], 'multiple of 8'),
 ])
-def test_a_mistake_is_one_helpful_line(root, args, message):
-    result = run(root, *args)
-    assert result.returncode == 2 and message in result.stderr, result.stderr
-    assert result.stderr.count('\n') == 1 and 'Traceback' not in result.stderr + result.stdout
+def test_what_typer_or_the_command_refuses_is_one_line(root, monkeypatch, arguments, message):
+    monkeypatch.chdir(root)
+    with pytest.raises(UserError) as e:
+        cli.run(arguments)
+    assert message in str(e.value) and '\n' not in str(e.value)
+
+
+def test_folds_and_seeds_of_a_stage_are_planned_once(root, monkeypatch):
+    """Each stage on its own; typer's option stands beside the flags of the config in any order."""
+    from covid_jax import plan, start
+
+    planned = []
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(start, 'build', lambda config, folder, devices: (str(folder), devices))
+    monkeypatch.setattr(plan, 'slice_devices', lambda name: name)
+    monkeypatch.setattr(plan, 'make', lambda run: run)
+    monkeypatch.setattr(plan, 'show', planned.append)
+    cli.run(['plan', '--config.seeds=2', '--topology', 'v5e:2x4', '--config=configs/cmc.py:model5,size=small', '--workdir', 'w'])
+    assert planned == [(f'w/{stage}/fold0/seed0', 'v5e:2x4') for stage in ('model1', 'model3', 'model4')]

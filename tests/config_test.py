@@ -4,6 +4,7 @@ import pytest
 from conftest import small_config
 
 from covid_jax import UserError, config, methods
+from covid_jax.data import order
 
 
 @pytest.mark.parametrize('arg,expected', [('', ('model4', 'small')), ('model1', ('model1', 'small')),
@@ -48,3 +49,53 @@ def test_overrides_of_what_is_not_there():
     for name in ('model', 'seed', 'cmc'):
         with pytest.raises(UserError, match=f"may not be called '{name}'"), c.unlocked():
             config.set_stages(c, {name: {}})
+
+
+def test_a_config_is_its_own():
+    """Two of them share no section."""
+    one = config.base()
+    one.data.phantom.train = 1
+    assert config.base().data.phantom.train != 1
+
+
+def test_dotted_names():
+    c = config.base()
+    config.put(c, 'train.lr', 0.5)
+    config.put(c, 'new.section.field', 3)
+    assert config.get(c, 'train.lr') == 0.5 and c.new.section.field == 3
+
+
+@pytest.mark.parametrize('name', [*config.LEAST, *config.CHOICES])
+def test_the_range_of_a_field(name):
+    """The edge is allowed, and what is beyond it is one line with the field's flag; what base() says is in the range."""
+    c = config.base()
+    config.check_ranges(c)
+    edges = [config.LEAST[name]] if name in config.LEAST else config.CHOICES[name]
+    for value in edges:
+        config.put(c, name, type(config.get(c, name))(value))
+        config.check_ranges(c)
+    config.put(c, name, config.get(c, name) - 1 if name in config.LEAST else 'other')
+    with pytest.raises(UserError, match=f'--config.{name}=.* must be'):
+        config.check_ranges(c)
+
+
+def test_the_orders_there_are():
+    assert config.CHOICES['train.order'] == tuple(order.ORDERS)
+
+
+def test_a_field_that_every_stage_has_is_set_in_one():
+    """One that a single stage has of its own is the config's for the others; an ensemble's fields count for none."""
+    c = small_config()
+    with c.unlocked():
+        config.set_stages(c, {'one': {'views': {'depth': 3}, 'train': {'epochs': 1.0}}, 'two': {'views': {'depth': 4}},
+                              'mean': {'kind': 'ensemble', 'ensemble': {'runs': 'one,two'}}})
+    config.check_names(c, ['train.epochs', 'one.views.depth', 'cmc.mixup'])
+    with pytest.raises(UserError, match=r'each stage has its own views.depth: set --config.one.views.depth \(there are one, two\)'):
+        config.check_names(c, ['views.depth'])
+
+
+@pytest.mark.parametrize('name, meant', [('train.lrr', 'train.lr'), ('lr', 'train.lr'), ('eval.momentum', 'train.momentum'),
+                                         ('tain.clip', 'train.clip'), ('optim.weigth_decay', 'train.weight_decay')])
+def test_the_field_that_may_be_meant(name, meant):
+    with pytest.raises(UserError, match=f'no field --config.{name}: did you mean --config.{meant}\\?'):
+        config.check_names(config.base(), [name])

@@ -70,7 +70,7 @@ def get_config(arg=''):
 
 if __name__ == '__main__':
     from covid_jax import methods
-    from covid_jax.main import cli
+    from covid_jax.main import main
 
     methods.METHODS['dummy'] = __import__('dummy')
-    cli()
+    main()

@@ -1,12 +1,8 @@
 """Tiny folders in the layout of public data sets, and what a source says of them."""
 
-from pathlib import Path
-
 import pytest
 
 from covid_jax import UserError
-
-ROOT = Path(__file__).parents[1]
 
 
 def touch(root, *names):
@@ -29,8 +25,9 @@ def listed(source, root):
     return exams, notes
 
 
-def refused(source, root):
+def refused(call, *args):
+    """The one line with which a call is refused."""
     with pytest.raises(UserError) as caught:
-        source(root, lambda note: None)
+        call(*args)
     assert len(str(caught.value).splitlines()) == 1
     return str(caught.value)

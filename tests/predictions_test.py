@@ -58,6 +58,15 @@ def test_what_is_written_is_read(tmp_path):
         predictions.read(tmp_path / 'predictions.csv', (*NAMES, 'pneumonia'))
 
 
+def test_names_that_a_spreadsheet_would_run_are_read_as_they_were(tmp_path):
+    names = ('-', '=covid')
+    p = table()
+    exams = [e._replace(id=f'=1+{i}', patient='@a', site='+s', label=names[at] if at >= 0 else '')
+             for i, (e, at) in enumerate(zip(p.exams, p.label, strict=True))]
+    predictions.write(tmp_path / 'predictions.csv', p._replace(names=names, exams=exams))
+    assert predictions.read(tmp_path / 'predictions.csv', names).exams == exams
+
+
 def test_features_are_kept_with_their_exams(tmp_path):
     predictions.write_features(tmp_path / 'features.npz', table())
     kept = np.load(tmp_path / 'features.npz')

@@ -19,7 +19,7 @@ def test_the_first_of_many_names():
     assert some([]) == ''
 
 
-@pytest.mark.parametrize('text', ['=1+1', "'=1+1", "''-x", '+1', '-1', '@x', '\tx', "'a", 'a=1', '', "'", "o'=k"])
+@pytest.mark.parametrize('text', ['=1+1', "'=1+1", "''-x", '+1+1', '-a', '@x', '\tx', "'a", 'a=1', '', "'", "o'=k"])
 def test_no_spreadsheet_runs_a_cell_and_it_is_read_back(text):
     file = io.StringIO()
     csv.writer(file).writerow([cell(text)])
@@ -30,3 +30,5 @@ def test_no_spreadsheet_runs_a_cell_and_it_is_read_back(text):
 
 def test_numbers_stay_numbers():
     assert cell(-1.5) == -1.5
+    for text in ('-1.5', '+2', '-1e-05', "'-1"):
+        assert cell(text) == text == from_cell(text)

@@ -5,6 +5,7 @@ An exam is known again by its content or its patient, whatever the data set that
 
 import csv
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from covid_jax import UserError
 from covid_jax.runtime.files import write_csv
 from covid_jax.scans.scan import blame
 from covid_jax.sources.exams import Exam
+from covid_jax.text import from_cell
 
 COLUMNS = ('id', 'patient', 'site', 'split', 'label', 'hash', 'run')
 NAMELESS = 'default'  # the site of exams whose source names none
@@ -44,27 +46,29 @@ def leaks(exams: list[Exam], hashes: list[str], before: list[Row]) -> dict[str, 
     Scans of equal content are one scan. Patients are one person where they have one name at one site; a site without a name
     of its own, or with another name, is the same one where both runs have a scan of it.
     """
-    site_of = {}
+    sites_of: dict[str, set[str]] = {}  # hash -> our sites of such scans
     for exam, digest in zip(exams, hashes, strict=True):
-        site_of.setdefault(digest, set()).add(exam.site)
-    same = {(row.exam.site, site) for row in before for site in site_of.get(row.hash, ())}
+        sites_of.setdefault(digest, set()).add(exam.site)
+    same = {(row.exam.site, site) for row in before for site in sites_of.get(row.hash, ())}
     same |= {(row.exam.site, row.exam.site) for row in before if row.exam.site != NAMELESS}
-    known = {}  # (split, hash) or (split, site, name as it is, name less a source's) -> run
+
+    # A source's name may stand before a patient's in their run, in ours, in both or in neither: each is compared with it
+    # and, where it stands in one run alone, without it.
+    run_of: dict[tuple[str, ...], str] = {}  # (split, hash), or (split, site, whole name, '') or (split, site, '', bare name)
     for row in before:
         patient = row.exam.patient
         for split in LEARNT[row.exam.split]:
-            known.setdefault((split, row.hash), row.run)
+            run_of.setdefault((split, row.hash), row.run)
             for site in (ours for theirs, ours in same if theirs == row.exam.site):
-                for names in ((patient, ''), ('', _alone(patient))):
-                    known.setdefault((split, site, *names), row.run)
+                run_of.setdefault((split, site, patient, ''), row.run)
+                run_of.setdefault((split, site, '', _bare(patient)), row.run)
     found = {}
     for exam, digest in zip(exams, hashes, strict=True):
-        patient = exam.patient
-        place = exam.split, exam.site
-        keys = (exam.split, digest), (*place, patient, ''), (*place, '', patient), (*place, _alone(patient), '')
-        seen = next((known[key] for key in keys if key in known), None)
-        if seen is not None:
-            found[exam.id] = seen
+        names = (exam.patient, ''), ('', exam.patient), (_bare(exam.patient), '')
+        keys = [(exam.split, digest), *((exam.split, exam.site, *pair) for pair in names)]
+        runs = [run_of[key] for key in keys if key in run_of]
+        if runs:
+            found[exam.id] = runs[0]
     return found
 
 
@@ -73,15 +77,15 @@ def refuse(found: dict[str, str], exams: list[Exam]) -> None:
     if not found:
         return
     counts = {split: sum(exam.split == split and exam.id in found for exam in exams) for split in ('val', 'test')}
-    told = ' and '.join(f'{count} {split}' for split, count in counts.items() if count)
-    first = next(iter(found))
-    raise UserError(f'{told} exams are of patients that {found[first]} learnt from or chose its checkpoint on, one is {first}: '
+    leaking = ' and '.join(f'{count} {split}' for split, count in counts.items() if count)
+    name, run = next(iter(found.items()))
+    raise UserError(f'{leaking} exams are of patients that {run} learnt from or chose its checkpoint on, one is {name}: '
                     'give both the same splits, or set --config.allow_leak=True, and the results will say so')
 
 
 def write(folder: str | Path, table: list[Row]) -> None:
     """Writes folder/exams.csv, runs relative to the folder."""
-    rows = [COLUMNS]
+    rows: list[Sequence[str]] = [COLUMNS]
     for exam, digest, run in table:
         run = os.path.relpath(run, folder) if run else ''
         rows.append([exam.id, exam.patient, exam.site, exam.split, exam.label, digest, run])
@@ -94,7 +98,7 @@ def read(folder: str | Path) -> list[Row]:
     if not path.is_file():
         raise UserError(f'{folder} holds no exams.csv, which says what it learnt from: give the folder of a finished run')
     with blame(path), path.open(newline='', encoding='utf-8') as f:
-        header, *table = list(csv.reader(f)) or [[]]
+        header, *table = [list(map(from_cell, row)) for row in csv.reader(f)] or [[]]
         if tuple(header) != COLUMNS or any(len(row) != len(COLUMNS) for row in table):
             raise ValueError(f'expected the columns {", ".join(COLUMNS)}')
     found = []
@@ -104,6 +108,6 @@ def read(folder: str | Path) -> list[Row]:
     return found
 
 
-def _alone(patient):
+def _bare(patient):
     """A patient's name without that of the source, which in a mix of sources stands before it."""
     return patient.partition('/')[2] or patient

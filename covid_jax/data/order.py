@@ -1,12 +1,16 @@
 """In which order the exams of train are learnt from, and how long an epoch is: indices alone, nothing is read."""
 
+import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import grain
 import numpy as np
 
 from covid_jax import UserError
+
+if TYPE_CHECKING:
+    from covid_jax.data.pipeline import Dataset
 
 
 class Order(NamedTuple):
@@ -17,7 +21,7 @@ class Order(NamedTuple):
     epoch: float
 
 
-def make(dataset, kind: str, batch: int, seed: int) -> Order:
+def make(dataset: 'Dataset', kind: str, batch: int, seed: int) -> Order:
     """The Order in which the exams of a pipeline.Dataset that are in train are learnt from, `batch` a step.
 
     kind: shuffle:  all of them in a new order each time, batches not minding where one time ends.
@@ -69,11 +73,11 @@ def _balanced(dataset, batch, seed):
     most = max(map(len, classes))
     epoch = most * len(classes)
     streams = _streams(classes, seed)
-    passes = [-(-most // len(some)) * len(some) for some in classes]  # draws of an epoch, the last pass not cut short
+    draws = [math.ceil(most / len(few)) * len(few) for few in classes]  # whole passes over the class, at least `most`
 
     def drawn(i, slot):
         which, turn = divmod(slot, most)
-        return streams[which][i // epoch * passes[which] + turn]
+        return streams[which][i // epoch * draws[which] + turn]  # an epoch that begins anew begins a new pass
 
     slots = grain.MapDataset.range(epoch).seed(seed).shuffle().repeat()
     return Order(slots.map_with_index(drawn).batch(batch, drop_remainder=True), epoch / batch)

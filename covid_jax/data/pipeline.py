@@ -7,20 +7,30 @@ made).
 
 import hashlib
 import json
+import math
 from collections import Counter
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
+from ml_collections import ConfigDict
 
 from covid_jax import UserError, sources
 from covid_jax.data import splits, store
+from covid_jax.data.order import Order
 from covid_jax.data.prep import Prep
 from covid_jax.sources.exams import SPLITS, Exam, check_classes, class_index, class_names
-from covid_jax.sources.listing import find
+from covid_jax.sources.listing import find_listed
+
+SHORT_EXTENT = 200  # mm: an extent below it cuts into most chests
+THREADS = 2  # that read batches: enough to keep ahead of a step, few enough to leave the cores to it
+AHEAD = 4  # batches that wait
+
+Batches = AbstractContextManager[Iterator[dict[str, np.ndarray]]]
 
 
 class Survey(NamedTuple):
@@ -45,18 +55,18 @@ class Dataset(NamedTuple):
     label: np.ndarray
     site: np.ndarray
     row: np.ndarray
-    images: object
+    images: Any
     broken: dict[str, str]
     digest: str
     hashes: list[str]
     sites: tuple[str, ...]
 
-    def of_split(self, split):
+    def of_split(self, split: str) -> np.ndarray:
         """Positions of the split's exams, in order."""
         return np.array([i for i, e in enumerate(self.exams) if e.split == split], int)
 
 
-def check(config):
+def check(config: ConfigDict) -> None:
     """UserError for what is wrong with the config's data and prep and can be known before anything is listed."""
     check_classes(tuple(config.data.classes))
     prep_of(config)
@@ -64,7 +74,7 @@ def check(config):
     sources.check(config.data)
 
 
-def survey(config, root, labelled=True, say=print):
+def survey(config: ConfigDict, root: Path | str, labelled: bool = True, say: Callable[[str], None] = print) -> Survey:
     """Lists the exams of the config's data, splits them and chooses what is learnt from. Nothing is prepared.
 
     root: where the store is, which keeps the hashes of files. labelled: whether the method learns from labels. say: is
@@ -78,80 +88,84 @@ def survey(config, root, labelled=True, say=print):
             class_index(exam.label, data.classes)
         except UserError as e:
             raise UserError(f'{exam.id}: {e}') from None
-    exams = splits.place(parts, data, config.folds, config.get('fold', 0), say)
-    exams = splits.choose(exams, data, labelled, _included(exams, data.include, say) if data.include else None)
+    exams = splits.assign_sources(parts, data, config.folds, config.get('fold', 0), say)
+    included = _included(exams, data.include, say) if data.include else None
+    exams = splits.choose(exams, data, labelled, included)
     hashes = store.content_hashes(exams, root)
     splits.check_duplicates(exams, hashes)
     prep = prep_of(config)
     return Survey(exams, hashes, prep, _digest(exams, hashes, prep), tuple(data.classes), labelled)
 
 
-def prepare(survey, root, workers=0, say=print):
+def prepare(survey: Survey, root: Path | str, workers: int = 0, say: Callable[[str], None] = print) -> Dataset:
     """The data set of the survey, its scans prepared by so many processes (0: one a core) and stored below `root`; those
     that cannot be are set aside, and how many of each class are in each split is said. UserError where none is left."""
-    exams, prep = survey.exams, survey.prep
+    prep = survey.prep
     if prep.spacing:
         extent = [round(n * mm) for n, mm in zip(prep.size, prep.spacing, strict=True)]
-        say(f'of each scan the middle {" x ".join(map(str, extent))} mm (z, y, x) are kept' + (
-            ': a chest is about 300 x 250 x 350 mm' if min(extent) < 200 else ''))
-    made = store.build(exams, survey.hashes, prep, Path(root), workers)
-    kept = [e for e in exams if e.id in made.row]
-    splits.check_duplicates(kept, [made.digest[e.id] for e in kept])
-    _tell(survey, made.broken, say)
-    if not any(e.split == 'train' for e in kept):
+        warning = ': a chest is about 300 x 250 x 350 mm' if min(extent) < SHORT_EXTENT else ''
+        say(f'of each scan the middle {" x ".join(map(str, extent))} mm (z, y, x) are kept{warning}')
+    made = store.build(survey.exams, survey.hashes, prep, Path(root), workers)
+    exams = [e for e in survey.exams if e.id in made.row]
+    splits.check_duplicates(exams, [made.digest[e.id] for e in exams])
+    _say_counts(survey, made.broken, say)
+    learnt_sites = {e.site for e in exams if e.split == 'train'}
+    if not learnt_sites:
         raise UserError(f'nothing is left to learn from: {next(iter(made.broken.values()), "no exam is in train")}')
-    trained = {e.site for e in kept if e.split == 'train'}
-    sites = (*sorted(trained), *sorted({e.site for e in kept} - trained))
+    sites = (*sorted(learnt_sites), *sorted({e.site for e in exams} - learnt_sites))
     return Dataset(
-        exams=kept,
-        label=np.array([class_index(e.label, survey.classes) for e in kept], np.int32),
-        site=np.array([sites.index(e.site) for e in kept], np.int32),
-        row=np.array([made.row[e.id] for e in kept]),
+        exams=exams,
+        label=np.array([class_index(e.label, survey.classes) for e in exams], np.int32),
+        site=np.array([sites.index(e.site) for e in exams], np.int32),
+        row=np.array([made.row[e.id] for e in exams]),
         images=made.images,
         broken=made.broken,
         digest=survey.digest,
-        hashes=[h for e, h in zip(exams, survey.hashes, strict=True) if e.id in made.row],
+        hashes=[digest for e, digest in zip(survey.exams, survey.hashes, strict=True) if e.id in made.row],
         sites=sites)
 
 
-def prep_of(config):
+def prep_of(config: ConfigDict) -> Prep:
     """The preparation that the config asks for. UserError for one that cannot be."""
-    return Prep(**{name: value if isinstance(value, str) else tuple(value) for name, value in config.prep.items()})
+    fields: dict[str, Any] = {name: value if isinstance(value, str) else tuple(value) for name, value in config.prep.items()}
+    return Prep(**fields)
 
 
 def _included(exams, path, say):
     """The ids that the file names, and what they come to."""
-    named, absent = find(exams, path)
+    named, remark = find_listed(exams, path)
     train = [e.id for e in exams if e.split == 'train']
     chosen = len(named.intersection(train))
-    apart = f', {len(named) - chosen} are in val or test and stay there' if len(named) > chosen else ''
-    say(f'{path}: of {len(train)} exams in train {chosen} are named; {absent}{apart}')
+    elsewhere = f', {len(named) - chosen} are in val or test and stay there' if len(named) > chosen else ''
+    say(f'{path}: of {len(train)} exams in train {chosen} are named; {remark}{elsewhere}')
     return named
 
 
-def _tell(survey, broken, say):
+def _say_counts(survey, broken, say):
     """How many scans of each class are in each split, how many of them could not be prepared, and what that means."""
     names = class_names(survey.classes)
 
-    def counted(some):
-        count = Counter('without a label' if not e.label else names[class_index(e.label, survey.classes)] for e in some)
+    def class_of(exam):
+        return names[class_index(exam.label, survey.classes)] if exam.label else 'without a label'
+
+    def counted(exams):
+        count = Counter(map(class_of, exams))
         return ', '.join(f'{count[name]} {name}' for name in (*names, 'without a label') if count[name])
 
     good = [e for e in survey.exams if e.id not in broken]
-    sites = sorted({e.site for e in good})
+    several = len({e.site for e in good}) > 1
     for split in (*SPLITS, ''):
-        of_site = {site: [e for e in good if e.site == site and e.split == split] for site in sites}
-        told = {site: counted(some) for site, some in of_site.items() if some}
-        if len(told) == 1:
-            (site, line), = told.items()
-            line = f'of {site} alone: {line}' if len(sites) > 1 else line
-        else:
-            line = '; '.join(f'{site}: {counts}' for site, counts in told.items())
-        if told:
-            say(f'{split or "not used"}: {line}')
-    missing = [name for i, name in enumerate(names)
-               if not any(e.split == 'train' and class_index(e.label, survey.classes) == i for e in good)]
-    if missing and survey.labelled and any(e.split == 'train' for e in good):
+        here = [e for e in good if e.split == split]
+        sites = sorted({e.site for e in here})
+        if not sites:
+            continue
+        line = '; '.join(f'{site}: {counted(e for e in here if e.site == site)}' for site in sites)
+        if len(sites) == 1:
+            line = f'of {sites[0]} alone: {counted(here)}' if several else counted(here)
+        say(f'{split or "not used"}: {line}')
+    learnt = {class_of(e) for e in good if e.split == 'train'}
+    missing = [name for name in names if name not in learnt]
+    if missing and survey.labelled and learnt:
         say(f'no {" and no ".join(missing)} scan to train on: what is learned cannot tell the classes apart')
     if broken:
         say(f'{len(broken)} could not be prepared, see quarantine.csv: {counted([e for e in survey.exams if e.id in broken])}')
@@ -162,36 +176,39 @@ def _digest(exams, hashes, prep):
     return hashlib.sha256(json.dumps([prep.hash, rows]).encode()).hexdigest()[:16]
 
 
-def train_batches(dataset, order, batch, start=0, host=0, hosts=1):
-    """Endless batches in the order from step `start` on: rows [host * b, (host + 1) * b) of each, b = batch / hosts.
+def train_batches(dataset: Dataset, order: Order, batch: int, start: int = 0, host: int = 0, hosts: int = 1) -> Batches:
+    """Endless batches in the order from step `start` on: this host's batch / hosts rows of each.
 
     The global batch is drawn as indices, cut, and only then read, so that hosts, threads and restarts change nothing.
     Use as a context: `with train_batches(...) as batches`.
     """
-    b = batch // hosts
+    share = batch // hosts
+    rows = slice(host * share, (host + 1) * share)
 
     def local(step, positions):
-        rows = slice(host * b, (host + 1) * b)
-        return _read(dataset, positions[rows], (step * batch + np.arange(batch))[rows])
+        draw = step * batch + np.arange(batch)
+        return _read(dataset, positions[rows], draw[rows])
 
     return _reading(order.positions.map_with_index(local)[start:])
 
 
-def eval_batches(dataset, split, batch, host=0, hosts=1):
+def eval_batches(dataset: Dataset, split: str, batch: int, host: int = 0, hosts: int = 1) -> Batches:
     """Every exam of the split once, in order; the last batch is filled up with repeats of the last exam."""
     members = dataset.of_split(split)
-    b = batch // hosts
+    share = batch // hosts
 
     def local(i):
-        draw = np.arange(i * batch + host * b, i * batch + (host + 1) * b)
+        first = i * batch + host * share
+        draw = np.arange(first, first + share)
         return _read(dataset, members[np.minimum(draw, len(members) - 1)], draw)
 
-    batches = -(-len(members) // batch)
+    batches = math.ceil(len(members) / batch)
     return _reading(grain.MapDataset.source(range(batches)).map(local))
 
 
 def _reading(batches):
-    return closing(iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))))
+    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)
+    return closing(iter(batches.to_iter_dataset(options)))
 
 
 def _read(dataset, members, draw):

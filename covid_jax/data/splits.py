@@ -2,15 +2,20 @@
 
 import math
 from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Sequence
 from itertools import combinations
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from covid_jax import UserError
-from covid_jax.sources.exams import class_index, class_names
+from covid_jax.sources.exams import Exam, class_index, class_names
+from covid_jax.text import some
+
+LISTED = 10  # patients or pairs of scans that a message names
 
 
-def check(data):
+def check(data: ConfigDict) -> None:
     """UserError for words of data.split and data.use that mean nothing."""
     if data.split not in ('auto', 'source', 'drawn'):
         raise UserError(f'--config.data.split={data.split} must be auto, source or drawn')
@@ -20,7 +25,8 @@ def check(data):
                         f'of classes with commas between them ({", ".join(names)})')
 
 
-def place(parts, data, folds=1, fold=0, say=print):
+def assign_sources(parts: list[list[Exam]], data: ConfigDict, folds: int = 1, fold: int = 0,
+                   say: Callable[[str], None] = print) -> list[Exam]:
     """All exams of the sources, each with its split; patients are drawn, and dealt into folds, within each source.
 
     parts: a list of Exam for each source; data: the config's section, which `check` passes. By data.split='source' what a
@@ -36,19 +42,20 @@ def place(parts, data, folds=1, fold=0, say=print):
         parts = [[exam._replace(split='') for exam in part] for part in parts]
     held_out = set(data.held_out)
     unknown = held_out - {exam.patient for part in parts for exam in part}
-    dealt = [any(exam.label and not exam.split and exam.patient not in held_out for exam in part) for part in parts]
+    open_patients = [any(exam.label and not exam.split and exam.patient not in held_out for exam in part) for part in parts]
     exams = []
-    for name, part, some in zip(names, parts, dealt, strict=True):
-        if folds > 1 and not some and any(dealt):
+    for name, part, is_open in zip(names, parts, open_patients, strict=True):
+        dealt = folds > 1 and (is_open or not any(open_patients))  # else there is nothing to deal here, and there is elsewhere
+        if folds > 1 and not dealt:
             say(f'{name}: nothing to deal into folds, the same in each')
-        several = folds > 1 and (some or not any(dealt))
-        mine = unknown | held_out & {exam.patient for exam in part}
-        exams += assign(part, data.classes, val=data.val, test=0 if held_out else data.test, folds=folds if several else 1,
-                        fold=fold if several else 0, seed=data.split_seed, held_out=tuple(sorted(mine)), name=name)
+        here = unknown | held_out & {exam.patient for exam in part}  # `assign` refuses an unknown one
+        exams += assign(part, data.classes, val=data.val, test=0 if held_out else data.test, folds=folds if dealt else 1,
+                        fold=fold if dealt else 0, seed=data.split_seed, held_out=here, name=name)
     return exams
 
 
-def choose(exams, data, labelled=True, named=None):
+def choose(exams: list[Exam], data: ConfigDict, labelled: bool = True,
+           named: Collection[str] | None = None) -> list[Exam]:
     """The exams in their order, '' in place of 'train' for those that are not learnt from. val and test stay as they are.
 
     exams:    with their splits
@@ -58,7 +65,9 @@ def choose(exams, data, labelled=True, named=None):
     named:    ids; only exams of these are learnt from. None: no matter
     Raises: UserError where nothing is left to learn from, and for exams without a label where the method needs labels.
     """
-    use = data.use if data.use != 'auto' else 'labelled' if labelled else 'all'
+    use = data.use
+    if use == 'auto':
+        use = 'labelled' if labelled else 'all'
     names = class_names(data.classes)
 
     def reason(exam):
@@ -78,9 +87,9 @@ def choose(exams, data, labelled=True, named=None):
         counted = ', '.join(f'{count} {why}' for why, count in Counter(reasons).items())
         hint = '; the method learns from labels' if labelled and 'have no label' in reasons else ''
         raise UserError(f'no exam is left to learn from: of {len(exams)} exams {counted or "none"}{hint}')
-    bare = sum(not why and not exam.label for exam, why in zip(exams, reasons, strict=True))
-    if labelled and bare:
-        raise UserError(f'--config.data.use={use}: {bare} exams of the train split have no label, and the method learns from '
+    unlabelled = sum(not why and not exam.label for exam, why in zip(exams, reasons, strict=True))
+    if labelled and unlabelled:
+        raise UserError(f'--config.data.use={use}: {unlabelled} exams of the train split have no label, and the method learns from '
                         'labels: take --config.data.use=labelled')
     return [exam._replace(split='') if why and exam.split == 'train' else exam
             for exam, why in zip(exams, reasons, strict=True)]
@@ -90,7 +99,8 @@ def _classes(use):
     return {name.strip() for name in use.split(',')}
 
 
-def assign(exams, classes, val=0.2, test=0.2, folds=1, fold=0, seed=0, held_out=(), name='the source'):
+def assign(exams: list[Exam], classes: Sequence[str], val: float = 0.2, test: float = 0.2, folds: int = 1, fold: int = 0,
+           seed: int = 0, held_out: Collection[str] = (), name: str = 'the source') -> list[Exam]:
     """The exams in their order, each with its split: 'train', 'val' or 'test'.
 
     A patient whose split the source gives keeps it, for all exams; a patient of held_out is in test whatever the source
@@ -99,7 +109,6 @@ def assign(exams, classes, val=0.2, test=0.2, folds=1, fold=0, seed=0, held_out=
     stratum; the rest is train. With folds > 1 test is the fold-th of so many nearly equal parts of the drawn patients,
     each in test in one fold. An exam without a label follows its patient; a patient of none but such exams is in train.
 
-    exams:     list of Exam
     classes:   the declared classes (see class_index)
     val, test: fractions of the patients that the source does not place
     fold:      in [0, folds)
@@ -132,14 +141,13 @@ def _fixed(exams, held_out):
         given[exam.patient] |= {exam.split} - {''}
     unknown = sorted(held_out - given.keys())
     if unknown:
-        known = ', '.join(sorted(given)[:5])
-        raise UserError(f'held_out names patients that the data does not have: {", ".join(unknown[:10])}; it has {known}'
-                        f'{", ..." if len(given) > 5 else ""}')
+        raise UserError(f'held_out names patients that the data does not have: {some(unknown, LISTED)}; it has '
+                        f'{some(sorted(given))}')
     given |= {patient: {'test'} for patient in held_out}
     torn = sorted(patient for patient, splits in given.items() if len(splits) > 1)
     if torn:
-        listed = ', '.join(f'{patient} ({" and ".join(sorted(given[patient]))})' for patient in torn[:10])
-        raise UserError(f'{len(torn)} patients are in more than one split: {listed}; give each patient one split')
+        listed = [f'{patient} ({" and ".join(sorted(given[patient]))})' for patient in torn]
+        raise UserError(f'{len(torn)} patients are in more than one split: {some(listed, LISTED)}; give each patient one split')
     return {patient: splits.pop() for patient, splits in given.items() if splits}
 
 
@@ -176,17 +184,17 @@ def _deal(strata, folds, fold, name, placed):
     return patients[fold::folds]
 
 
-def check_duplicates(exams, hashes):
+def check_duplicates(exams: list[Exam], hashes: list[str]) -> None:
     """UserError if the same content is in two splits. exams: with their splits; hashes: of their contents, in order.
 
     Exams without a split are in none.
     """
-    seen = defaultdict(dict)
+    seen: dict[str, dict[str, str]] = defaultdict(dict)  # content -> {split: the first exam of it there}
     for exam, digest in zip(exams, hashes, strict=True):
         if exam.split:
             seen[digest].setdefault(exam.split, exam.id)
     pairs = [f'{a} ({one}) = {b} ({other})'
              for splits in seen.values() for (one, a), (other, b) in combinations(splits.items(), 2)]
     if pairs:
-        raise UserError(f'{len(pairs)} pairs of equal scans (as files, or as prepared) are in two splits: {", ".join(pairs[:10])}; '
+        raise UserError(f'{len(pairs)} pairs of equal scans (as files, or as prepared) are in two splits: {some(pairs, LISTED)}; '
                         'remove one of each, or give both the same patient')

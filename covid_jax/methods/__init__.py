@@ -2,13 +2,17 @@
 
 import difflib
 
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
 from covid_jax import UserError
 from covid_jax.methods import cmc, supervised
+from covid_jax.methods.method import Method
 
 METHODS = {'cmc': cmc, 'supervised': supervised}
 
 
-def resolve(config):
+def resolve(config: ConfigDict) -> ConfigDict:
     """A copy of the config with the section of its method whole, and without those of others. UserError for a method that is
     none, and for a field that it does not have."""
     if config.method not in METHODS:
@@ -18,8 +22,8 @@ def resolve(config):
     for name in given:
         if name not in fields:
             close = difflib.get_close_matches(name, fields, 1)
-            raise UserError(f'{config.method} has no field {name!r}: ' + (f'did you mean {close[0]!r}?' if close else
-                                                                        f'it has {", ".join(fields) or "none"}'))
+            advice = f'did you mean {close[0]!r}?' if close else f'it has {", ".join(fields) or "none"}'
+            raise UserError(f'{config.method} has no field {name!r}: {advice}')
     config = config.copy_and_resolve_references()
     with config.unlocked():
         for name in METHODS.keys() & config.keys():
@@ -28,7 +32,7 @@ def resolve(config):
     return config
 
 
-def make(config, mesh):
+def make(config: ConfigDict, mesh: Mesh) -> Method:
     """The config's method. UserError where the config does not suit it."""
     config = resolve(config)
     return METHODS[config.method].make(config, mesh)

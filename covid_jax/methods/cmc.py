@@ -6,6 +6,8 @@ stand on its pooled features. The three losses are weighed by two learned sigmas
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from covid_jax import UserError
 from covid_jax.augment.mixup import mix, partner_views
@@ -13,6 +15,7 @@ from covid_jax.losses.classification import cross_entropy
 from covid_jax.losses.contrastive import supcon
 from covid_jax.methods.method import (
     Method,
+    View,
     build_network,
     dropout_key,
     init_network,
@@ -32,21 +35,24 @@ DEFAULTS = {
     'projection': 128,
 }
 
+LARGEST_LOG_SIGMA = 4.0  # a loss near zero must not send its weight to infinity
 
-def joint_loss(contrastive, classification, log_sigma):
-    """Eq 7 with s = log sigma [2], clamped to [-4, 4]: a loss near zero must not send its weight to infinity."""
-    s = jnp.clip(log_sigma, -4.0, 4.0)
+
+def joint_loss(contrastive: jax.Array, classification: jax.Array, log_sigma: jax.Array) -> jax.Array:
+    """Eq 7 with s = log sigma [2], clamped to [-4, 4]."""
+    s = jnp.clip(log_sigma, -LARGEST_LOG_SIGMA, LARGEST_LOG_SIGMA)
     return jnp.exp(-s[0]) * contrastive + s[0] + jnp.exp(-s[1]) * classification + s[1]
 
 
-def two_views(view, key, image, draw):
+def two_views(view: View, key: jax.Array, image: jax.Array, draw: jax.Array) -> jax.Array:
     """[n, depth0, height, width, 1] -> [2 n, depth, height, width, 1], rows 2k and 2k + 1 the views of scan k."""
     k1, k2 = jax.random.split(key)
     views = jnp.stack([see(view, k1, image, draw), see(view, k2, image, draw)], 1)
     return views.reshape(-1, *views.shape[2:])
 
 
-def mixed_views(key, step, views, target, draw, alpha):
+def mixed_views(key: jax.Array, step: jax.Array | int, views: jax.Array, target: jax.Array, draw: jax.Array,
+                alpha: float) -> tuple[jax.Array, jax.Array]:
     """Eq 5: views and targets [2 n, ...], each mixed with a view of the neighbouring scan; one weight for the batch."""
     k_weight, k_coin = jax.random.split(key)
     weight = jax.random.beta(jax.random.fold_in(k_weight, step), alpha, alpha)
@@ -54,7 +60,9 @@ def mixed_views(key, step, views, target, draw, alpha):
     return (mix(views, partner_views(views, swap), weight), mix(target, partner_views(target, swap), weight))
 
 
-def make(config, mesh):
+def make(config: ConfigDict, mesh: Mesh) -> Method:
+    """The Method of config.cmc. UserError for a batch that leaves a scan without a partner, and where nothing trains the
+    classifier."""
     options = config.cmc
     if config.train.batch % 2 and options.mixup:
         raise UserError(f'mixup pairs neighbouring scans: --config.train.batch={config.train.batch} must be even')

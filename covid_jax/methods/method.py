@@ -1,12 +1,14 @@
 """What a method is: pure functions, made from a config. The loop knows nothing else of it."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from covid_jax import UserError
 from covid_jax.augment import views
@@ -14,6 +16,10 @@ from covid_jax.models import NETWORKS, has, network
 from covid_jax.models.compute import Compute
 from covid_jax.models.conv import form_for
 from covid_jax.sources.exams import class_names
+
+Batch = Mapping[str, jax.Array]
+View = Callable[[jax.Array, jax.Array], jax.Array]  # (key, volume) -> what is seen of it
+MAX_STORED = 255  # of the uint8 that prepared scans are
 
 
 class Method(NamedTuple):
@@ -40,50 +46,50 @@ class Method(NamedTuple):
     scores: tuple[str, ...] = ()
 
 
-def row_keys(key, name, draw):
+def row_keys(key: jax.Array, name: str, draw: jax.Array) -> jax.Array:
     """One key for each row, from its draw (uint32 [batch]) and never from its place in the batch."""
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, crc32(name.encode())), draw)
 
 
-def dropout_key(key, step):
+def dropout_key(key: jax.Array, step: jax.Array | int) -> jax.Array:
     """The key of a step's dropout, which only some networks have."""
     return jax.random.fold_in(jax.random.fold_in(key, crc32(b'dropout')), step)
 
 
-def to_float(image):
+def to_float(image: jax.Array) -> jax.Array:
     """Stored integers (uint8) -> float32 in [0, 1]."""
-    return image.astype(jnp.float32) / 255
+    return image.astype(jnp.float32) / MAX_STORED
 
 
-def abstract_batch(config, n):
+def abstract_batch(config: ConfigDict, n: int) -> dict[str, jax.ShapeDtypeStruct]:
     """A batch of n scans, as shapes."""
     fields = {'label': jnp.int32, 'site': jnp.int32, 'draw': jnp.uint32}
     return {'image': jax.ShapeDtypeStruct((n, *config.prep.size, 1), jnp.uint8),
             **{name: jax.ShapeDtypeStruct((n,), dtype) for name, dtype in fields.items()}}
 
 
-def build_network(config, mesh, **compute):
+def build_network(config: ConfigDict, mesh: Mesh, **compute: Any) -> nn.Module:
     """The config's network, in the compute type and the form of convolution that suit the mesh's platform; of a family in 2D
     and 3D the 2D one, where a prepared scan has one slice. compute: further fields of its `Compute`."""
     platform = mesh.devices.flat[0].platform
-    m = config.model
-    dtype = m.dtype
+    model = config.model
+    dtype = model.dtype
     if dtype == 'auto':
         dtype = 'float32' if platform == 'cpu' else 'bfloat16'
-    own = {name: m[name] for name in ('taps', 'stem_plane', 'depth_strides', 'sites') if m[name]}
-    if config.prep.size[0] == 1 and m.name in NETWORKS and has(m.name, 'taps'):
-        own.setdefault('taps', 1)
-    compute = Compute(mean=m.mean, std=m.std, dtype=dtype, form=form_for(platform), remat=m.remat, **compute)
-    return network(m.name, **own)(classes=len(class_names(config.data.classes)), compute=compute)
+    asked = {name: model[name] for name in ('taps', 'stem_plane', 'depth_strides', 'sites') if model[name]}
+    if config.prep.size[0] == 1 and model.name in NETWORKS and has(model.name, 'taps'):
+        asked.setdefault('taps', 1)
+    how = Compute(mean=model.mean, std=model.std, dtype=dtype, form=form_for(platform), remat=model.remat, **compute)
+    return network(model.name, **asked)(classes=len(class_names(config.data.classes)), compute=how)
 
 
-def init_network(net, key, batch):
+def init_network(net: nn.Module, key: jax.Array, batch: Batch) -> tuple[dict, dict]:
     """The network's parameters and its collections, freshly initialised from the first row of a batch."""
     variables = dict(net.init(key, to_float(batch['image'][:1])))
     return variables.pop('params'), variables
 
 
-def training_view(config):
+def training_view(config: ConfigDict) -> View:
     """(key, volume) -> view, the law that config.views names, of as many slices as it says; a scan of one slice has views of
     one. UserError where a prepared scan has fewer slices."""
     depth = config.views.depth
@@ -93,12 +99,12 @@ def training_view(config):
     return views.train_view(config.views.name, min(depth, slices))
 
 
-def see(view, key, image, draw):
+def see(view: View, key: jax.Array, image: jax.Array, draw: jax.Array) -> jax.Array:
     """One random view of every scan: image float32 [batch, depth, height, width, 1] -> [batch, depth of a view, ...]."""
     return jax.vmap(view)(row_keys(key, 'view', draw), image)
 
 
-def predictor(net, config):
+def predictor(net: nn.Module, config: ConfigDict) -> Callable:
     """predict() of every method that answers with its network's logits.
 
     With a key each scan is seen through the test view of config.views: one pass of test-time augmentation.

@@ -3,6 +3,8 @@ on a frozen trunk (a linear probe)."""
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from covid_jax.losses.classification import cross_entropy
 from covid_jax.methods.method import (
@@ -21,7 +23,8 @@ DEFAULTS = {
 }
 
 
-def make(config, mesh):
+def make(config: ConfigDict, mesh: Mesh) -> Method:
+    """The Method of config.supervised."""
     net = build_network(config, mesh)
     view = training_view(config)
     frozen = config.supervised.frozen

@@ -1,10 +1,15 @@
 """Metrics of a classifier on one split. The positive class (COVID, index 1) is set against all the others."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 
-def classification_metrics(label, probability, names, threshold=None, positive=1):
+def classification_metrics(label: ArrayLike, probability: ArrayLike, names: Sequence[str], threshold: float | None = None,
+                           positive: int = 1) -> dict[str, dict[str, Any]]:
     """Accuracy, F1, sensitivity, specificity, precision, AUC and average precision.
 
     Keys: accuracy, macro_f1, f1_<name> of every class, sensitivity, specificity and precision of the positive class,
@@ -29,29 +34,29 @@ def classification_metrics(label, probability, names, threshold=None, positive=1
     Raises:
         ValueError: shapes that do not fit, labels outside [0, classes), probabilities outside [0, 1] or NaN.
     """
-    label, probability = _checked(label, probability, names, positive)
-    result = _decision_metrics(label, decide(probability, None, positive), names, positive)
+    truth, p = _checked(label, probability, names, positive)
+    result = _decision_metrics(truth, decide(p, None, positive), names, positive)
     if threshold is not None:
-        frozen = _decision_metrics(label, decide(probability, threshold, positive), names, positive)
+        frozen = _decision_metrics(truth, decide(p, threshold, positive), names, positive)
         result |= {f'{key}_frozen': entry for key, entry in frozen.items()}
-    return result | _ranking_metrics(label == positive, probability[:, positive], names[positive])
+    return result | _ranking_metrics(truth == positive, p[:, positive], names[positive])
 
 
-def decide(probability, threshold=None, positive=1):
+def decide(probability: ArrayLike, threshold: float | None = None, positive: int = 1) -> np.ndarray:
     """The predicted class, int [n], of probability, float [n, classes].
 
     The positive class where its probability reaches the threshold, else the most probable of the others. Without a
     threshold: 0.5 for two classes, the most probable class for more.
     """
-    probability = np.asarray(probability, float)
-    classes = probability.shape[1]
+    p = np.asarray(probability, float)
+    classes = p.shape[1]
     if threshold is None and classes > 2:
-        return probability.argmax(1)
-    others = np.where(np.arange(classes) == positive, -np.inf, probability).argmax(1)
-    return np.where(probability[:, positive] >= (0.5 if threshold is None else threshold), positive, others)
+        return p.argmax(1)
+    others = np.where(np.arange(classes) == positive, -np.inf, p).argmax(1)
+    return np.where(p[:, positive] >= (0.5 if threshold is None else threshold), positive, others)
 
 
-def frozen_threshold(label, probability, positive=1):
+def frozen_threshold(label: ArrayLike, probability: ArrayLike, positive: int = 1) -> float | None:
     """The threshold that maximises Youden's J = sensitivity + specificity - 1, to be frozen on validation.
 
     Args:
@@ -65,7 +70,8 @@ def frozen_threshold(label, probability, positive=1):
     """
     score = np.asarray(probability, float)[:, positive]
     is_positive = np.asarray(label) == positive
-    positives, negatives = is_positive.sum(), (~is_positive).sum()
+    positives = is_positive.sum()
+    negatives = (~is_positive).sum()
     if not positives or not negatives:
         return None
     distinct = np.unique(score)
@@ -79,7 +85,7 @@ def frozen_threshold(label, probability, positive=1):
     return float(best[np.abs(best - 0.5).argmin()])
 
 
-def confusion(label, predicted, classes):
+def confusion(label: ArrayLike, predicted: ArrayLike, classes: int) -> np.ndarray:
     """The confusion matrix, int [classes, classes]: rows are the truth, columns the prediction.
 
     Args:
@@ -90,18 +96,22 @@ def confusion(label, predicted, classes):
     Raises:
         ValueError: a label or a prediction outside [0, classes).
     """
-    label, predicted = np.asarray(label, int), np.asarray(predicted, int)
-    for what, values in (('label', label), ('predicted', predicted)):
+    rows = np.asarray(label, int)
+    columns = np.asarray(predicted, int)
+    for what, values in (('label', rows), ('predicted', columns)):
         if values.size and not (0 <= values.min() and values.max() < classes):
             raise ValueError(f'{what}: {values.min()} to {values.max()}, must be in [0, {classes})')
-    return np.bincount(label * classes + predicted, minlength=classes**2).reshape(classes, classes)
+    return np.bincount(rows * classes + columns, minlength=classes**2).reshape(classes, classes)
 
 
 def _decision_metrics(label, predicted, names, positive):
     matrix = confusion(label, predicted, len(names))
-    n, hits = len(label), matrix.diagonal()
-    examples, predictions = matrix.sum(1), matrix.sum(0)
-    positives, negatives = examples[positive], n - examples[positive]
+    n = len(label)
+    hits = matrix.diagonal()
+    examples = matrix.sum(1)
+    predictions = matrix.sum(0)
+    positives = examples[positive]
+    negatives = n - positives
     alarms = predictions[positive] - hits[positive]
 
     result = {'accuracy': _ratio(hits.sum(), n, n, 'no exams')}
@@ -121,12 +131,12 @@ def _decision_metrics(label, predicted, names, positive):
 
 def _ranking_metrics(is_positive, score, name):
     if is_positive.any() and not is_positive.all():
-        values, reason = (roc_auc_score(is_positive, score), average_precision_score(is_positive, score)), ''
+        values = {'auc': roc_auc_score(is_positive, score), 'average_precision': average_precision_score(is_positive, score)}
+        reason = ''
     else:
-        values = None, None
+        values = {'auc': None, 'average_precision': None}
         reason = f'no examples other than class {name}' if is_positive.any() else f'no examples of class {name}'
-    return {key: _entry(value, len(score), reason)
-            for key, value in zip(('auc', 'average_precision'), values, strict=True)}
+    return {key: _entry(value, len(score), reason) for key, value in values.items()}
 
 
 def _ratio(numerator, denominator, n, reason):
@@ -140,7 +150,8 @@ def _entry(value, n, reason):
 
 
 def _checked(label, probability, names, positive):
-    label, probability = np.asarray(label), np.asarray(probability, float)
+    label = np.asarray(label)
+    probability = np.asarray(probability, float)
     if label.ndim != 1 or probability.shape != (len(label), len(names)):
         raise ValueError(f'label [n] and probability [n, classes] do not fit: {label.shape}, {probability.shape} '
                          f'for {len(names)} classes')

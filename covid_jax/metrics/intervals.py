@@ -1,11 +1,18 @@
 """Confidence intervals of metrics by resampling patients: exams of one patient are not independent."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
-NEEDED = 10
+NEEDED = 10  # patients of each class: a bootstrap of fewer says too little
+Metrics = dict[str, dict[str, Any]]  # as from classification.classification_metrics
 
 
-def with_intervals(metrics_fn, label, probability, patient, resamples=1000, level=0.95, seed=0, names=None):
+def with_intervals(metrics_fn: Callable[[np.ndarray, np.ndarray], Metrics], label: ArrayLike, probability: ArrayLike,
+                   patient: ArrayLike, resamples: int = 1000, level: float = 0.95, seed: int = 0,
+                   names: Sequence[str] | None = None) -> Metrics:
     """Metrics with percentile bootstrap intervals over patients, stratified by label.
 
     Patients are drawn with replacement within their stratum, each with all of their exams. The stratum is the label of
@@ -31,7 +38,9 @@ def with_intervals(metrics_fn, label, probability, patient, resamples=1000, leve
     Raises:
         ValueError: arrays of different lengths, no resamples, a level outside (0, 1).
     """
-    label, probability, patient = np.asarray(label), np.asarray(probability), np.asarray(patient)
+    label = np.asarray(label)
+    probability = np.asarray(probability)
+    patient = np.asarray(patient)
     if not len(label) == len(probability) == len(patient):
         raise ValueError(f'{len(label)} labels, {len(probability)} probabilities and {len(patient)} patients')
     if resamples < 1 or not 0 < level < 1:
@@ -51,14 +60,14 @@ def with_intervals(metrics_fn, label, probability, patient, resamples=1000, leve
             for key, entry in result.items()}
 
 
-def patient_strata(label, patient):
+def patient_strata(label: np.ndarray, patient: np.ndarray) -> dict[tuple[int, ...], list[np.ndarray]]:
     """The exams of every patient, by stratum: {labels: [int [exams of the patient], ...]}.
 
     Strata come in the order of their labels and patients in the order of their keys, whatever the order of the exams.
     """
     _, code = np.unique(patient, return_inverse=True)
     exams = np.split(np.argsort(code, kind='stable'), np.cumsum(np.bincount(code))[:-1])
-    strata = {}
+    strata: dict[tuple[int, ...], list[np.ndarray]] = {}
     for rows in exams:
         strata.setdefault(tuple(np.unique(label[rows]).tolist()), []).append(rows)
     return {key: strata[key] for key in sorted(strata)}

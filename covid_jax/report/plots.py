@@ -1,19 +1,30 @@
 """The plots of a run as PNG files. Figures are made without pyplot, so that no display and no global state is touched."""
 
-import os
+import io
 import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.metrics import auc, roc_curve
 
+from covid_jax.runtime import files
 
-def confusion_png(path, matrix, names, note=''):
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Curves = Mapping[str, tuple[ArrayLike, ArrayLike]]
+
+
+def confusion_png(path: str | Path, matrix: ArrayLike, names: Sequence[str], note: str = '') -> None:
     """Writes a confusion matrix, int [classes, classes] with the truth in rows, as counts and percentages of a row.
     note: a sentence above it."""
     _save(path, confusion_figure(np.asarray(matrix), names), note)
 
 
-def roc_png(path, curves, note=''):
+def roc_png(path: str | Path, curves: Curves, note: str = '') -> None:
     """Writes receiver operating characteristics on one pair of axes, with their AUC in the legend.
 
     A curve without positives or without negatives is not drawn: the legend says that it is undefined, and why. The
@@ -27,7 +38,8 @@ def roc_png(path, curves, note=''):
     _save(path, roc_figure(curves), note)
 
 
-def confusion_figure(matrix, names):
+def confusion_figure(matrix: np.ndarray, names: Sequence[str]) -> 'Figure':
+    """What confusion_png writes."""
     from matplotlib.figure import Figure
 
     classes = len(names)
@@ -47,7 +59,8 @@ def confusion_figure(matrix, names):
     return figure
 
 
-def roc_figure(curves):
+def roc_figure(curves: Curves) -> 'Figure':
+    """What roc_png writes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 5), layout='constrained')
@@ -55,8 +68,8 @@ def roc_figure(curves):
     axes.plot([0, 1], [0, 1], color='grey', linestyle=':', label='AUC 0.500  chance')
     for name, (label, score) in curves.items():
         label = np.asarray(label)
-        missing = 'positives' if not label.any() else 'negatives' if label.all() else None
-        if missing:
+        if label.all() or not label.any():
+            missing = 'negatives' if label.any() else 'positives'
             axes.plot([], [], linestyle='none', label=f'undefined  {name}: no {missing}')
             continue
         false_positive_rate, sensitivity, _ = roc_curve(label, score)
@@ -74,10 +87,6 @@ def _save(path, figure, note):
     if note:
         figure.suptitle(textwrap.fill(note, 60), fontsize=9, color='darkred')
     FigureCanvasAgg(figure)
-    temporary = f'{path}.{os.getpid()}.tmp'
-    try:
-        figure.savefig(temporary, format='png', dpi=150)
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+    content = io.BytesIO()
+    figure.savefig(content, format='png', dpi=150)
+    files.write(path, content.getvalue())

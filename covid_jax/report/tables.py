@@ -5,6 +5,9 @@ from pathlib import Path
 import numpy as np
 import rich.console
 import rich.table
+from rich.markup import escape
+
+from covid_jax.text import printable
 
 SHOWN = ('accuracy', 'macro_f1', 'sensitivity', 'specificity', 'precision', 'auc', 'average_precision', 'macro_f1_frozen',
          'seen_before')
@@ -30,7 +33,8 @@ def show(results: dict[str, dict[str, dict]], folder: Path) -> None:
                 _show_group(console, last, split, group)
     elif not answered:
         console.print('nothing was evaluated: there is no val and no test split, or no part classifies')
-    console.print(f'predictions, metrics and plots: {", ".join(str(folder / part) for part in last)}', soft_wrap=True)
+    folders = ', '.join(str(folder / part) for part in last)
+    console.print(f'predictions, metrics and plots: {folders}', soft_wrap=True, markup=False)
     console.print('Research software, not a medical device.')
 
 
@@ -41,7 +45,7 @@ def shown_split(answered: dict[str, dict[str, dict]]) -> str | None:
     *_, last = answered.values()
     splits = next(iter(last.values()))
     labelled = [s for s in ('test', 'val') if s in splits and splits[s]['all']['accuracy']['n']]
-    return (labelled or list(splits) or [None])[0]
+    return next(iter(labelled or splits), None)
 
 
 def _show_stages(console, results, split):
@@ -51,10 +55,12 @@ def _show_stages(console, results, split):
     for stage, parts in results.items():
         if not all(split in metrics for metrics in parts.values()):
             continue
-        cells = [_cells([metrics[split]['all'][metric] for metrics in parts.values()]) for metric in BRIEF]
-        single = len(parts) == 1
-        table.add_row(stage, *(f'{value} ({spread.replace(" to ", "-")})' if spread and single else value
-                               for value, spread in cells))
+        cells = []
+        for metric in BRIEF:
+            value, spread = _cells([metrics[split]['all'][metric] for metrics in parts.values()])
+            interval = f' ({spread.replace(" to ", "-")})' if spread and len(parts) == 1 else ''
+            cells.append(value + interval)
+        table.add_row(stage, *cells)
     console.print(table)
 
 
@@ -73,7 +79,7 @@ def _show_group(console, parts, split, group):
                 reasons |= dict.fromkeys(e.get('reason', '').split('; '))
     console.print(table)
     for reason in filter(None, reasons):
-        console.print(reason, soft_wrap=True)
+        console.print(printable(reason), soft_wrap=True, markup=False)
 
 
 def _title(parts, split, group):
@@ -83,7 +89,8 @@ def _title(parts, split, group):
     sites = [name for name in metrics if name.startswith('site ')]
     alone = f', of {sites[0].removeprefix("site ")} alone' if group == 'all' and len(sites) == 1 else ''
     several = f', {len(parts)} runs' if len(parts) > 1 else ''
-    return f'{split}{WORDS.get(group, f", {group}")}{alone}{chosen}, positive class {positive}{several}'
+    title = f'{split}{WORDS.get(group, f", {group}")}{alone}{chosen}, positive class {positive}{several}'
+    return escape(printable(title))  # sites are called as the data call them
 
 
 def _cells(entries):
@@ -93,7 +100,8 @@ def _cells(entries):
     if len(entries) > 1:
         return (f'{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}',
                 f'{np.median(values):.3f}, {min(values):.3f} to {max(values):.3f}')
-    e = entries[0]
-    if isinstance(e['value'], int):
-        return str(e['value']), ''
-    return f'{e["value"]:.3f}', '' if e.get('low') is None else f'{e["low"]:.3f} to {e["high"]:.3f}'
+    entry = entries[0]
+    if isinstance(entry['value'], int):
+        return str(entry['value']), ''
+    interval = '' if entry.get('low') is None else f'{entry["low"]:.3f} to {entry["high"]:.3f}'
+    return f'{entry["value"]:.3f}', interval

@@ -1,6 +1,9 @@
 """Checkpoints: the last and the best, on any number of devices and hosts."""
 
 import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -8,9 +11,10 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from covid_jax import UserError
+from covid_jax.runtime.state import TrainState
 
 
-def manager(directory, read_only=False):
+def manager(directory: str | Path, read_only: bool = False) -> ocp.CheckpointManager:
     """An Orbax manager that keeps the latest checkpoint and the one of the best score, the later of two equal ones."""
     policy = checkpoint_managers.preservation_policy
     best = policy.BestN(get_metric_fn=_rank, reverse=False, n=1, keep_checkpoints_without_metrics=False)
@@ -20,7 +24,7 @@ def manager(directory, read_only=False):
     return ocp.CheckpointManager(os.path.abspath(directory), options=options)
 
 
-def latest_step(directory):
+def latest_step(directory: str | Path) -> int | None:
     """The step of the latest finished checkpoint in the folder, or None. A manager would make hosts wait for each other."""
     return max(ocp.utils.checkpoint_steps(directory), default=None) if os.path.isdir(directory) else None
 
@@ -29,7 +33,7 @@ def _rank(metrics):
     return metrics['score'], metrics['step']
 
 
-def save(checkpoints, state, score=None):
+def save(checkpoints: ocp.CheckpointManager, state: TrainState, score: float | None = None) -> None:
     """Saves the state as the checkpoint of its step; score (higher is better) makes it a candidate for the best.
 
     A checkpoint that is already there is left as it is. The write goes on in the background.
@@ -39,17 +43,17 @@ def save(checkpoints, state, score=None):
         return
     metrics = None
     if score is not None:
-        metrics = {'score': float(score), 'step': step, 'first': _first(checkpoints, float(score), step)}
+        metrics = {'score': float(score), 'step': step, 'first': _first_reached(checkpoints, float(score), step)}
     checkpoints.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)), metrics=metrics, force=True)
 
 
-def _first(checkpoints, score, step):
+def _first_reached(checkpoints, score, step):
     """The step at which the best score was first reached, if this one is not better."""
     best = _best(checkpoints)
     return step if best is None or score > best['score'] else best['first']
 
 
-def since_better(checkpoints, step):
+def since_better(checkpoints: ocp.CheckpointManager, step: int) -> int:
     """Steps since the best score was first reached; 0 while there is none."""
     best = _best(checkpoints)
     return 0 if best is None else step - best['first']
@@ -62,7 +66,7 @@ def _best(checkpoints):
     return None if step is None else checkpoints.metrics(step)
 
 
-def restore(checkpoints, step, like):
+def restore(checkpoints: ocp.CheckpointManager, step: int, like: TrainState) -> TrainState:
     """The state at `step`, onto the devices and into the structure of `like`. UserError where they do not fit."""
     saved = _shapes(_metadata(os.path.join(checkpoints.directory, str(step), 'state')))
     wanted = _shapes(like)
@@ -89,7 +93,7 @@ def _name(path):
     return jax.tree_util.keystr(path, simple=True, separator='/')
 
 
-def read(source):
+def read(source: str | Path) -> tuple[int, dict[str, Any]]:
     """The best (else the last) checkpoint of the run in the folder `source`: its step, and the tree as numpy arrays."""
     directory = os.path.join(source, 'checkpoints')
     if not os.path.isdir(directory):
@@ -104,20 +108,20 @@ def read(source):
         return step, reader.restore(item, restore_args=as_numpy)
 
 
-def put(saved, like, skip=()):
+def put(saved: Any, like: Any, skip: Collection[str] = ()) -> tuple[Any, list[str]]:
     """`like` with the values of `saved` where they agree in name and shape, and are in no module of `skip`.
 
     Returns the tree, on the devices of `like`, and the names of what kept its own value.
     """
     values = {_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(saved)}
-    kept = []
+    unchanged = []
 
-    def pick(path, x):
+    def saved_or_own(path, x):
         name = _name(path)
         value = values.get(name)
         if value is None or value.shape != x.shape or set(skip) & set(name.split('/')):
-            kept.append(name)
+            unchanged.append(name)
             return x
         return jax.device_put(value.astype(x.dtype), x.sharding)
 
-    return jax.tree_util.tree_map_with_path(pick, like), kept
+    return jax.tree_util.tree_map_with_path(saved_or_own, like), unchanged

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from covid_jax.text import cell
+
 
 def write(path: str | Path, content: str | bytes) -> None:
     """Writes a file."""
@@ -18,7 +20,7 @@ def write(path: str | Path, content: str | bytes) -> None:
 
 
 def write_csv(path: str | Path, rows: Iterable[Iterable]) -> None:
-    """Writes rows, the header first, as a CSV file."""
+    """Writes rows, the header first, as a CSV file that no spreadsheet runs: text.from_cell gives each text back."""
     text = io.StringIO()
-    csv.writer(text).writerows(rows)
+    csv.writer(text).writerows([cell(value) for value in row] for row in rows)
     write(path, text.getvalue())

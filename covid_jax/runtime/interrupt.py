@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM become a request to save and stop, looked at between two steps."""
 
 import signal
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -9,17 +10,17 @@ class Interrupted(Exception):
 
 
 @contextmanager
-def requests():
+def requests() -> Iterator[Callable[[], int]]:
     """Yields asked() -> the signal's number, or 0. A second Ctrl-C interrupts at once."""
     number = 0
 
-    def note(signum, frame):
+    def remember(signum, frame):
         nonlocal number
         if number and signum == signal.SIGINT:
             raise KeyboardInterrupt
         number = signum
 
-    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.signal(s, remember) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: number
     finally:

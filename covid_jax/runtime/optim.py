@@ -2,31 +2,33 @@
 
 import itertools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from ml_collections import ConfigDict
 
 from covid_jax import UserError
 
 
-def total_steps(train, steps_per_epoch):
+def total_steps(train: ConfigDict, steps_per_epoch: float) -> int:
     """The steps of a whole training. steps_per_epoch need not be whole."""
     return max(1, round(train.epochs * steps_per_epoch))
 
 
-def steps(train, steps_per_epoch):
+def steps(train: ConfigDict, steps_per_epoch: float) -> optax.Schedule:
     """The rate is divided by 10 after each share of all steps in `train.lr_steps` (CMC-COV19D section 5.1)."""
     total = total_steps(train, steps_per_epoch)
-    scales = {}
+    scales: dict[int, float] = {}
     for share in train.lr_steps:
         after = round(share * total)
         scales[after] = scales.get(after, 1.0) * 0.1  # in a short training two may fall on one step
     return optax.piecewise_constant_schedule(train.lr, scales)
 
 
-def cosine(train, steps_per_epoch):
+def cosine(train: ConfigDict, steps_per_epoch: float) -> optax.Schedule:
     """lr / 2 * (1 + cos(pi e / period)), where e epochs are finished (Loshchilov and Hutter 2017, Eq 5).
 
     The rate is constant within an epoch. After `train.period` epochs (0: all of them) it rises again, as that of
@@ -41,12 +43,12 @@ def cosine(train, steps_per_epoch):
     return lambda step: jnp.asarray(rates, jnp.float32)[jnp.sum(step >= ends)]
 
 
-def constant(train, steps_per_epoch):
+def constant(train: ConfigDict, steps_per_epoch: float) -> optax.Schedule:
     """The rate is lr at every step."""
     return optax.constant_schedule(train.lr)
 
 
-def check(train):
+def check(train: ConfigDict) -> None:
     """UserError for what the optimizer cannot be made from; the data need not be known."""
     if train.optimizer not in OPTIMIZERS:
         raise UserError(f'no optimizer is called {train.optimizer!r}: '
@@ -69,7 +71,7 @@ def check(train):
                         f'each above 0 and below 1')
 
 
-def make(train, steps_per_epoch, frozen=None):
+def make(train: ConfigDict, steps_per_epoch: float, frozen: Any = None) -> optax.GradientTransformation:
     """The optimizer of `config.train`: the gradient is clipped, L2 is added to it, then the optimizer takes its step.
 
     L2 is torch's weight_decay (not AdamW's), and sgd with momentum m is torch's: buffer = m * buffer + (gradient + L2).

@@ -1,11 +1,13 @@
 """What a training carries from step to step, and nothing else."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from covid_jax.runtime.mesh import by_batch, compiler_options, replicated
 
@@ -22,12 +24,16 @@ class TrainState:
     bad: jax.Array
 
 
-def create(params, state, tx):
+def create(params: Any, state: Any, tx: optax.GradientTransformation) -> TrainState:
+    """The state before the first step."""
     return TrainState(jnp.int32(0), params, tx.init(params), state, jnp.int32(-1))
 
 
-def train_step(method, tx):
-    """step(train_state, batch, key) -> train_state, scalars. key: the run's, the same at every step."""
+def train_step(method: Any, tx: optax.GradientTransformation) -> Callable:
+    """step(train_state, batch, key) -> train_state, scalars. key: the run's, the same at every step.
+
+    method: a methods.Method.
+    """
 
     def step(train, batch, key):
         (loss, (state, scalars)), grads = jax.value_and_grad(method.loss, has_aux=True)(
@@ -42,7 +48,7 @@ def train_step(method, tx):
     return step
 
 
-def jit_step(method, tx, mesh):
+def jit_step(method: Any, tx: optax.GradientTransformation, mesh: Mesh) -> jax.stages.Wrapped:
     """train_step compiled for the mesh: the state replicated and donated, the batch cut over the devices."""
     return jax.jit(train_step(method, tx), donate_argnums=0, out_shardings=replicated(mesh),
                    in_shardings=(replicated(mesh), by_batch(mesh), replicated(mesh)),

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -30,12 +31,12 @@ def check(mine: dict, folder: str | Path, defaults: dict, dataset: str | None = 
     mine: as from `fields`. defaults: the same of what a field means that the run in the folder does not know yet, because an
     older version started it. dataset: the digest of the data, once it is known.
     """
-    kept = read(folder)
-    if kept is None:
+    started = read(folder)
+    if started is None:
         return
-    if dataset is not None and kept['dataset'] != dataset:
+    if dataset is not None and started['dataset'] != dataset:
         raise UserError(f'{folder} was started with other scans, labels, splits or preparation: choose another --workdir')
-    theirs = {name: value for name, value in kept.items() if name not in BESIDE}
+    theirs = {name: value for name, value in started.items() if name not in BESIDE}
     for name in mine.keys() - theirs.keys():
         theirs[name] = defaults.get(name)
     differ = [f'{name}: {theirs.get(name)} there, {mine.get(name)} now' for name in sorted({*theirs, *mine} - set(FREE))
@@ -44,15 +45,15 @@ def check(mine: dict, folder: str | Path, defaults: dict, dataset: str | None = 
         raise UserError(f'{folder} holds another run ({"; ".join(differ[:5])}): choose another --workdir')
 
 
-def keep(mine: dict, folder: str | Path, **beside) -> None:
+def keep(mine: dict, folder: str | Path, **beside: Any) -> None:
     """Writes folder/config.json: the fields, and beside them what BESIDE names."""
     tree = dict(beside)
     for name, value in mine.items():
         *sections, last = name.split('.')
-        at = tree
+        branch = tree
         for section in sections:
-            at = at.setdefault(section, {})
-        at[last] = _each(value, lambda p: os.path.relpath(p, folder)) if name in PATHS else value
+            branch = branch.setdefault(section, {})
+        branch[last] = _each(value, lambda p: os.path.relpath(p, folder)) if name in PATHS else value
     path = Path(folder) / 'config.json'
     path.parent.mkdir(parents=True, exist_ok=True)
     write(path, json.dumps(tree, indent=1, sort_keys=True))

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,20 +12,21 @@ import rich.progress
 from covid_jax import UserError
 from covid_jax.runtime.files import write
 
+SECONDS_BETWEEN_LINES = 20  # of progress where there is no terminal
 
 class Writer:
     """Rows of scalars by step: metrics.jsonl holds each step once, also when a run goes on from an earlier step."""
 
-    def __init__(self, workdir, start):
+    def __init__(self, workdir: str | Path, start: int):
         from tensorboardX import SummaryWriter
 
         path = Path(workdir) / 'metrics.jsonl'
-        kept = [line for line in _whole_lines(path) if json.loads(line)['step'] < start]
-        write(path, ''.join(kept))
+        earlier = [line for line in _whole_lines(path) if json.loads(line)['step'] < start]
+        write(path, ''.join(earlier))
         self.file = open(path, 'a')
         self.events = SummaryWriter(str(workdir), purge_step=start if start else None)
 
-    def write(self, rows):
+    def write(self, rows: Sequence[Mapping[str, float]]) -> None:
         """rows: dicts with 'step' and finite numbers, in order."""
         for row in rows:
             self.file.write(json.dumps(row) + '\n')
@@ -34,7 +36,8 @@ class Writer:
         self.file.flush()
         self.events.flush()
 
-    def close(self):
+    def close(self) -> None:
+        """Both files are whole after it."""
         self.file.close()
         self.events.close()
 
@@ -46,30 +49,30 @@ def _whole_lines(path):
 
 
 @contextmanager
-def progress(total, start, batch, shown=True):
-    """Yields tell(step, text): a live line with scans/s and time to go on a terminal, now and then a line elsewhere.
+def progress(total: int, start: int, batch: int, shown: bool = True) -> Iterator[Callable[[int, str], None]]:
+    """Yields say(step, text): a live line with scans/s and time to go on a terminal, now and then a line elsewhere.
 
     Both are measured from the first call on, so that compilation does not count; make it after the first step.
     """
     columns = [rich.progress.TextColumn('training'), rich.progress.BarColumn(), rich.progress.MofNCompleteColumn(),
                rich.progress.TextColumn('{task.fields[text]}')]
     bar = rich.progress.Progress(*columns, disable=not (shown and sys.stdout.isatty()))
-    first = None  # step and time of the first call
+    first_call = None  # its step and time
     printed = time.monotonic()
     with bar:
         task = bar.add_task('', total=total, completed=start, text='')
 
-        def tell(step, text):
-            nonlocal first, printed
+        def say(step, text):
+            nonlocal first_call, printed
             now = time.monotonic()
-            first = first or (step, now)
-            text = text + _pace(step - first[0], now - first[1], total - step, batch)
+            first_call = first_call or (step, now)
+            text = text + _pace(step - first_call[0], now - first_call[1], total - step, batch)
             bar.update(task, completed=step, text=text)
-            if shown and bar.disable and (now - printed > 20 or step == total):
+            if shown and bar.disable and (now - printed > SECONDS_BETWEEN_LINES or step == total):
                 printed = now
                 print(f'step {step}/{total}  {text}', flush=True)
 
-        yield tell
+        yield say
 
 
 def _pace(steps, seconds, left, batch):
@@ -79,7 +82,7 @@ def _pace(steps, seconds, left, batch):
     return f'  {steps * batch / seconds:.1f} scans/s  {seconds / steps * left:.0f} s to go'
 
 
-def stopwatch(workdir):
+def stopwatch(workdir: str | Path) -> Callable[[], None]:
     """Starts to count the seconds of training, on top of those that an earlier process of the same run has saved.
 
     Returns save(), which writes workdir/seconds.json, {"training": seconds}. UserError where that file is damaged.

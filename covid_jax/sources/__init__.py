@@ -6,13 +6,17 @@ returns a list of Exam. published.py and published_images.py have those of the p
 
 import difflib
 import os
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
 from covid_jax import UserError
 from covid_jax.sources import published, published_images
+from covid_jax.sources.exams import Exam
 from covid_jax.sources.folders import folder
-from covid_jax.sources.listing import find, plain
+from covid_jax.sources.listing import find_listed, normalised
 from covid_jax.sources.manifests import manifest
 from covid_jax.sources.phantoms import phantoms
 
@@ -21,14 +25,14 @@ SOURCES = {'folder': folder, 'manifest': manifest, 'cov19_ct_db': published.cov1
            'sars_cov_2_ct': published_images.sars_cov_2_ct, 'chest_xray': published_images.chest_xray}
 
 
-def check(data):
+def check(data: ConfigDict) -> None:
     """UserError for a source of no such name, for a root that is missing or too many, and for a list that is not there:
     what can be known before anything is listed."""
     for name, root in _named(data):
         if name not in ('phantom', *SOURCES):
             names = ['phantom', *SOURCES]
-            like = {plain(other): other for other in names}
-            nearest = like[difflib.get_close_matches(plain(name), like, n=1, cutoff=0)[0]]
+            spelt = {normalised(other): other for other in names}
+            nearest = spelt[difflib.get_close_matches(normalised(name), spelt, n=1, cutoff=0)[0]]
             raise UserError(f'no data source {name!r}, did you mean {nearest!r}? There are {", ".join(names)}')
         if name != 'phantom' and not (root and os.path.exists(root)):
             where = f'there is nothing at {root}' if root else 'no folder is given'
@@ -41,7 +45,7 @@ def check(data):
             raise UserError(f'--config.data.{field}={path}: no such file')
 
 
-def parts_of(data, say=print):
+def parts_of(data: ConfigDict, say: Callable[[str], None] = print) -> list[list[Exam]]:
     """A list of exams for each source of a config's data section, which `check` passes; its exclusion list holds for all.
 
     Several sources, with commas between them and between their roots, are sites of one data set: ids and patients then
@@ -57,8 +61,8 @@ def parts_of(data, say=print):
                             'or put both into one manifest')
         parts = [[_of_site(exam, site) for exam in exams] for exams, site in zip(parts, sites, strict=True)]
     if data.exclude:
-        out = _left_out(list(chain.from_iterable(parts)), data.exclude, say)
-        parts = [[exam for exam in part if exam.id not in out] for part in parts]
+        excluded = _excluded(list(chain.from_iterable(parts)), data.exclude, say)
+        parts = [[exam for exam in part if exam.id not in excluded] for part in parts]
     return parts
 
 
@@ -72,10 +76,10 @@ def _named(data):
     return list(zip(names, roots, strict=True))
 
 
-def _left_out(exams, path, say):
-    out, absent = find(exams, path)
-    say(f'{path}: {len(out)} of {len(exams)} exams are left out; {absent}')
-    return out
+def _excluded(exams, path, say):
+    excluded, remark = find_listed(exams, path)
+    say(f'{path}: {len(excluded)} of {len(exams)} exams are left out; {remark}')
+    return excluded
 
 
 def _one_source(name, root, data, say):

@@ -1,5 +1,6 @@
 """One scan or image as a row, whatever data set it comes from, and the classes that its label may name."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from covid_jax import UserError
@@ -26,12 +27,12 @@ class Exam(NamedTuple):
     path: str
 
 
-def class_names(classes):
+def class_names(classes: Sequence[str]) -> tuple[str, ...]:
     """The names of the classes, in order. A class is 'name|other|...': its name, then other labels that count as it."""
     return tuple(c.split('|')[0] for c in classes)
 
 
-def class_index(label, classes):
+def class_index(label: str, classes: Sequence[str]) -> int:
     """The class of a label, case ignored; -1 for '' (unlabelled). UserError for a label that no class declares."""
     if not label:
         return -1
@@ -42,7 +43,7 @@ def class_index(label, classes):
                     f'--config.data.classes="{classes}"')
 
 
-def check_classes(classes):
+def check_classes(classes: Sequence[str]) -> None:
     """UserError where the classes are not two or more of different names, covid the second."""
     if len(set(class_names(classes))) < max(2, len(classes)):
         raise UserError(f'--config.data.classes={classes} must be two or more classes of different names, covid the second')

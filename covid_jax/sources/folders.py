@@ -1,17 +1,18 @@
 """The user's own scans in folders of classes."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from covid_jax import UserError
 from covid_jax.scans import decode
 from covid_jax.sources.exams import SPLITS, Exam
-from covid_jax.sources.listing import visible
+from covid_jax.sources.listing import found_in, visible
 from covid_jax.sources.patients import one_patient
 
 LAYOUT = f'expected <class>/<scan> or {{train,val,test}}/<class>/<scan>, where a scan is {decode.EXPECTED}'
 
 
-def folder(root, say=print):
+def folder(root: Path | str, say: Callable[[str], None] = print) -> list[Exam]:
     """root/<class>/<scan>, or root/<split>/<class>/<scan> where the split is train, val or test.
 
     A scan is whatever `decode` reads; other files and hidden ones are skipped. The label is the name of the class folder,
@@ -26,18 +27,14 @@ def folder(root, say=print):
     if splits and len(splits) < len(folders):
         odd = ', '.join(path.name for path in folders if path not in splits)
         raise UserError(f'{root} holds both splits and other folders ({odd}): {LAYOUT}')
-    classes = [(path.name, label) for path in splits for label in visible(path)] or [('', path) for path in folders]
-    exams = [_folder_exam(root, split, scan) for split, label in classes if label.is_dir() for scan in _scans(label)]
+    classes = [(path.name, place) for path in splits for place in visible(path)] or [('', path) for path in folders]
+    exams = [_exam(root, split, scan) for split, place in classes if place.is_dir()
+             for scan in visible(place) if decode.is_scan(scan)]
     if not exams:
-        found = ', '.join(path.name for path in visible(root)[:5]) or 'nothing'
-        raise UserError(f'no scans in {root} (found: {found}): {LAYOUT}')
+        raise UserError(f'no scans in {root} ({found_in(root)}): {LAYOUT}')
     return one_patient(exams, root, say)
 
 
-def _scans(path):
-    return [scan for scan in visible(path) if decode.is_scan(scan)]
-
-
-def _folder_exam(root, split, scan):
+def _exam(root, split, scan):
     name = scan.relative_to(root).as_posix()
     return Exam(name, name, 'default', scan.parent.name, split, str(scan))

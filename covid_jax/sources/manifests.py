@@ -2,6 +2,7 @@
 
 import csv
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from covid_jax import UserError
@@ -9,11 +10,12 @@ from covid_jax.scans import decode
 from covid_jax.scans.scan import blame
 from covid_jax.sources.exams import SPLITS, Exam
 from covid_jax.sources.patients import one_patient
+from covid_jax.text import some
 
 COLUMNS = ('path', 'label', 'id', 'patient', 'site', 'split')
 
 
-def manifest(path, say=print):
+def manifest(path: Path | str, say: Callable[[str], None] = print) -> list[Exam]:
     """A comma-separated file with the columns path and label, and optionally id, patient, site and split.
 
     Paths are relative to the file and may name a part, as in 'a::series=1.2.3'. An empty id is the path, an empty site
@@ -24,16 +26,17 @@ def manifest(path, say=print):
     path = Path(path)
     if path.is_dir():
         raise UserError(f'{path} is a folder: a manifest is a CSV file; for folders of classes set --config.data.source=folder')
-    exams, lines, rows = [], {}, _rows(path)
-    gone = [f'{row.get("path", "")!r} (row {line})' for line, row in rows if not _there(path, row)]
-    if gone:
-        raise UserError(f'{path}: {len(gone)} scans are not there, {", ".join(gone[:5])}{", ..." if gone[5:] else ""}: paths '
-                        f'are relative to {path.parent}')
+    rows = _rows(path)
+    absent = [f'{row.get("path", "")!r} (row {line})' for line, row in rows if not _exists(path, row)]
+    if absent:
+        raise UserError(f'{path}: {len(absent)} scans are not there, {some(absent)}: paths are relative to {path.parent}')
+    exams = []
+    line_of: dict[str, int] = {}  # id -> line of the file
     for line, row in rows:
-        exam = _manifest_exam(path, line, row)
-        if exam.id in lines:
-            raise UserError(f'{path} row {line}: id {exam.id!r} is already in row {lines[exam.id]}')
-        lines[exam.id] = line
+        exam = _exam(path, line, row)
+        if exam.id in line_of:
+            raise UserError(f'{path} row {line}: id {exam.id!r} is already in row {line_of[exam.id]}')
+        line_of[exam.id] = line
         exams.append(exam)
     if not exams:
         raise UserError(f'{path} holds no rows: expected the columns {", ".join(COLUMNS)}')
@@ -57,12 +60,12 @@ def _rows(path):
     return [(line, dict(zip(columns, cells, strict=False))) for line, cells in rows[1:]]
 
 
-def _there(path, row):
+def _exists(path, row):
     """Whether the scan of a manifest's row exists."""
     return row.get('path') and os.path.exists(decode.split_address(path.parent / row['path'])[0])
 
 
-def _manifest_exam(path, line, row):
+def _exam(path, line, row):
     scan = row['path']
     split = row.get('split', '')
     if split not in SPLITS + ('',):

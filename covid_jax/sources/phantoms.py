@@ -27,7 +27,7 @@ def phantoms(seed: int, train: int, val: int, test: int, kind: str = 'ct', sites
             raise UserError(f'--config.data.phantom.{name}={share} must be a share from 0 to 1')
     exams = []
     for offset, (split, count) in enumerate(zip(SPLITS, (train, val, test), strict=True)):
-        seen = Counter()
+        seen: Counter[str] = Counter()
         for index, label in enumerate(_phantom_labels(count, covid)):
             site = phantom.SITES[seen[label] % sites] if sites > 1 else ''
             seen[label] += 1

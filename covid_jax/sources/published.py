@@ -9,6 +9,7 @@ count. UserError of one line for a folder that is missing, misnamed or empty, an
 import re
 import zipfile
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 from covid_jax import UserError
@@ -17,7 +18,7 @@ from covid_jax.scans.scan import blame
 from covid_jax.sources import listing
 from covid_jax.sources.exams import Exam
 
-LEAST = 20  # slices that a scan of CC-CCII must have
+FEWEST_SLICES = 20  # that a scan of CC-CCII must have
 SPLITS = {'train': ('train', 'train_cov19d'), 'val': ('val', 'validation', 'validation_cov19d'),
           'test': ('test', 'test_cov19d')}
 COV19_CT_DB = {'train covid': 690, 'train non-covid': 870, 'val covid': 165, 'val non-covid': 209}
@@ -25,7 +26,7 @@ COVID_CT_MD = {'COVID-19': 169, 'CAP': 60, 'Normal': 76}
 SUBJECTS = {'p': 'COVID-19', 'cap': 'CAP', 'n': 'Normal', 'normal': 'Normal'}
 
 
-def cov19_ct_db(root, say):
+def cov19_ct_db(root: Path | str, say: Callable[[str], None]) -> list[Exam]:
     """{train,val}/{covid,non-covid}/<scan> and, where it is there, test/<scan>; a scan is a folder of slices or a .npy.
 
     Labels 'covid', 'non-covid', and '' in test. An id is <split>/<label>/<scan>, without the '.npy' and whatever the
@@ -34,44 +35,51 @@ def cov19_ct_db(root, say):
     root = Path(root)
     layout = '{train,val}/{covid,non-covid}/<scan> and, if you have it, test/<scan>'
     exams = []
-    for split, folder in listing.folders(root, SPLITS, layout, optional=('test',)):
-        labelled = split != 'test' or 'covid' in {listing.plain(entry.name) for entry in listing.visible(folder)}
-        for label, place in listing.folders(folder, ('covid', 'non-covid'), layout) if labelled else [('', folder)]:
+    for split, folder in listing.named_folders(root, SPLITS, layout, optional=('test',)):
+        labelled = split != 'test' or 'covid' in {listing.normalised(entry.name) for entry in listing.visible(folder)}
+        classes = listing.named_folders(folder, ('covid', 'non-covid'), layout) if labelled else [('', folder)]
+        for label, place in classes:
             scans = [entry for entry in listing.visible(place) if entry.is_dir() or entry.suffix == '.npy']
-            for scan in listing.filled(place, scans, 'scans'):
+            for scan in listing.require_some(place, scans, 'scans'):
                 name = '/'.join(filter(None, (split, label, scan.name.removesuffix('.npy'))))
                 exams.append(Exam(name, name, 'COV19-CT-DB', label, split, str(scan)))
     say('COV19-CT-DB: no patients are published, each scan counts as its own')
-    listing.compare('COV19-CT-DB', (f'{exam.split} {exam.label}' for exam in exams if exam.split != 'test'), COV19_CT_DB, say)
-    return listing.unique(root, exams)
+    labels = (f'{exam.split} {exam.label}' for exam in exams if exam.split != 'test')
+    listing.say_other_counts('COV19-CT-DB', labels, COV19_CT_DB, say)
+    return listing.require_unique_ids(root, exams)
 
 
-def cc_ccii(root, say):
+def cc_ccii(root: Path | str, say: Callable[[str], None]) -> list[Exam]:
     """{NCP,CP,Normal}/<patient>/<scan>/<slice>, labelled so. A scan of fewer than 20 slices is left out, with a note.
 
     A patient is <class>/<number>. With unzip_filenames.csv in root a note says which scans are incomplete.
     """
     root = Path(root)
-    exams, slices = [], {}
-    for label, folder in listing.folders(root, ('NCP', 'CP', 'Normal'), '{NCP,CP,Normal}/<patient>/<scan>/<slice>'):
-        scans = [scan for patient in listing.within(folder) for scan in listing.within(patient)]
-        for scan in listing.filled(folder, scans, 'folders <patient>/<scan>'):
+    exams = []
+    slices = {}  # id -> how many
+    layout = '{NCP,CP,Normal}/<patient>/<scan>/<slice>'
+    for label, folder in listing.named_folders(root, ('NCP', 'CP', 'Normal'), layout):
+        scans = [scan for patient in listing.subfolders(folder) for scan in listing.subfolders(patient)]
+        for scan in listing.require_some(folder, scans, 'folders <patient>/<scan>'):
             patient = f'{label}/{scan.parent.name}'
-            exams.append(Exam(f'{patient}/{scan.name}', patient, 'CC-CCII', label, '', str(scan)))
-            slices[exams[-1].id] = len(listing.pictures(scan))
-    kept = [exam for exam in exams if slices[exam.id] >= LEAST]
-    if len(kept) < len(exams):
-        say(f'CC-CCII: {len(exams) - len(kept)} of {len(exams)} scans have fewer than {LEAST} slices and are left out')
+            name = f'{patient}/{scan.name}'
+            exams.append(Exam(name, patient, 'CC-CCII', label, '', str(scan)))
+            slices[name] = len(listing.image_files(scan))
+    complete = [exam for exam in exams if slices[exam.id] >= FEWEST_SLICES]
+    if len(complete) < len(exams):
+        say(f'CC-CCII: {len(exams) - len(complete)} of {len(exams)} scans have fewer than {FEWEST_SLICES} slices and are '
+            'left out')
     table = root / 'unzip_filenames.csv'
     if table.exists():
-        listed = {'/'.join(row[:3]): row[3] for row in listing.table(table, 'label', 'patient_id', 'scan_id', 'n_slice')}
+        rows = listing.read_columns(table, 'label', 'patient_id', 'scan_id', 'n_slice')
+        listed = {f'{label}/{patient}/{scan}': count for label, patient, scan, count in rows}
         other = [name for name, count in listed.items() if name in slices and str(slices[name]) != count]
         say(f'CC-CCII: of {len(listed)} scans in {table.name} {len(listed.keys() - slices.keys())} are not here and '
-             f'{len(other)} have another number of slices{listing.first(other)}')
-    return listing.unique(root, listing.filled(root, kept, f'scans of at least {LEAST} slices'))
+            f'{len(other)} have another number of slices{listing.examples(other)}')
+    return listing.require_unique_ids(root, listing.require_some(root, complete, f'scans of at least {FEWEST_SLICES} slices'))
 
 
-def covid_ct_md(root, say):
+def covid_ct_md(root: Path | str, say: Callable[[str], None]) -> list[Exam]:
     """<subject>.npz with the keys hu and label, in root or root/volumes; or, where there are none, folders of DICOM
     files called {COVID-19,CAP,Normal} subjects/<subject> or <P001|cap001|normal001>, in root or root/dicom.
 
@@ -84,31 +92,33 @@ def covid_ct_md(root, say):
     if volumes:
         if subjects:
             say(f'COVID-CT-MD: {len(volumes)} .npz volumes are read, the DICOM files of {len(subjects)} subjects in '
-                 f'{place} are not: to read them, put them into a root of their own')
+                f'{place} are not: to read them, put them into a root of their own')
         subjects = [(_stored_label(path), path) for path in volumes]
     if not subjects:
-        raise UserError(f'no .npz volumes and no folders of subjects in {place} ({listing.found(place)}): expected '
+        raise UserError(f'no .npz volumes and no folders of subjects in {place} ({listing.found_in(place)}): expected '
                         '{COVID-19,CAP,Normal} subjects/<subject>, {P001,cap001,normal001}/ or <subject>.npz')
-    listing.compare('COVID-CT-MD', (label for label, _ in subjects), COVID_CT_MD, say)
+    listing.say_other_counts('COVID-CT-MD', (label for label, _ in subjects), COVID_CT_MD, say)
     named = [(path.name.removesuffix('.npz'), label, path) for label, path in subjects]
-    return listing.unique(root, [Exam(name, name, 'COVID-CT-MD', label, '', str(path)) for name, label, path in named])
+    exams = [Exam(name, name, 'COVID-CT-MD', label, '', str(path)) for name, label, path in named]
+    return listing.require_unique_ids(root, exams)
 
 
 def _subjects(place, say):
     """(label, folder) of every subject that has files."""
-    folders = listing.within(place)
-    if any(listing.plain(folder.name).endswith('subjects') for folder in folders):
+    folders = listing.subfolders(place)
+    if any(listing.normalised(folder.name).endswith('subjects') for folder in folders):
         wanted = {label: (f'{label} subjects',) for label in COVID_CT_MD}
-        found = [(label, entry) for label, folder in listing.folders(place, wanted, '{COVID-19,CAP,Normal} subjects/<subject>')
-                 for entry in listing.filled(folder, listing.within(folder), 'subjects')]
+        classes = listing.named_folders(place, wanted, '{COVID-19,CAP,Normal} subjects/<subject>')
+        found = [(label, entry) for label, folder in classes
+                 for entry in listing.require_some(folder, listing.subfolders(folder), 'subjects')]
     else:
         named = [(re.fullmatch('(p|cap|n|normal)[0-9]+', folder.name.lower()), folder) for folder in folders]
         found = [(SUBJECTS[match[1]], folder) for match, folder in named if match]
         other = [folder.name for match, folder in named if not match]
         if found and other:
-            say(f'COVID-CT-MD: {len(other)} folders are not called like a subject and are left out{listing.first(other)}')
+            say(f'COVID-CT-MD: {len(other)} folders are not called like a subject and are left out{listing.examples(other)}')
     for _, folder in found:
-        listing.filled(folder, listing.visible(folder), 'DICOM files')
+        listing.require_some(folder, listing.visible(folder), 'DICOM files')
     return found
 
 
@@ -117,7 +127,7 @@ def _stored_label(path):
         return str(arrays.member(archive, 'label', kinds='U', ndims=(0,), limit=1))
 
 
-def luna16(root, say):
+def luna16(root: Path | str, say: Callable[[str], None]) -> list[Exam]:
     """A folder of <series>.mhd_<slice>.png; or <series>.mhd with their .raw, in root or root/subset*.
 
     Of .mhd files the axial slice through the centre of each nodule of annotations.csv (in root, root/CSVFILES or beside
@@ -125,31 +135,32 @@ def luna16(root, say):
     """
     root = Path(root)
     scans = listing.glob(root, 'subset*/*.mhd') or listing.glob(root, '*.mhd')
-    pictures = listing.pictures(root)
+    pictures = listing.image_files(root)
     named = [(re.fullmatch(r'(.+)\.mhd_[0-9]+\.\w+', path.name), path) for path in pictures]
     slices = [(match[1], path.name, path) for match, path in named if match]
     if bool(scans) == bool(slices):
         raise UserError(f'{root} holds {len(scans)} .mhd scans and {len(slices)} slices <series>.mhd_<slice>.png '
-                        f'({listing.found(root)}): expected subset*/<series>.mhd or a folder of slices, one of the two')
+                        f'({listing.found_in(root)}): expected subset*/<series>.mhd or a folder of slices, one of the two')
     if len(slices) < len(pictures):
         say(f'LUNA16: {len(pictures) - len(slices)} images are not called <series>.mhd_<slice>.png and are left out')
     places = (root, root / 'CSVFILES', *sorted({scan.parent for scan in scans}))
-    table = next((place / 'annotations.csv' for place in places if (place / 'annotations.csv').is_file()), None)
+    tables = [place / 'annotations.csv' for place in places if (place / 'annotations.csv').is_file()]
     if scans:
         slices = [(scan.stem, scan.relative_to(root).as_posix(), scan) for scan in scans]
-        if table:
-            slices = _nodules(table, slices, say)
+        if tables:
+            slices = _nodules(tables[0], slices, say)
         else:
             say('LUNA16: no annotations.csv in root or root/CSVFILES: whole scans are given, not slices of nodules')
-    return listing.unique(root, [Exam(name, series, 'LUNA16', '', '', str(path)) for series, name, path in slices])
+    return listing.require_unique_ids(root, [Exam(name, series, 'LUNA16', '', '', str(path)) for series, name, path in slices])
 
 
 def _nodules(table, scans, say):
     """(series, id, address) of the slice through the centre of each nodule; two in one slice are one."""
-    depths, elsewhere = defaultdict(list), 0
-    known = {series for series, _, _ in scans}
-    for series, z in listing.table(table, 'seriesuid', 'coordZ'):
-        elsewhere += series not in known
+    here = {series for series, _, _ in scans}
+    depths = defaultdict(list)  # series -> z of the centres of its nodules
+    elsewhere = 0
+    for series, z in listing.read_columns(table, 'seriesuid', 'coordZ'):
+        elsewhere += series not in here
         depths[series].append(z)
     slices = []
     for series, name, path in scans:
@@ -160,9 +171,9 @@ def _nodules(table, scans, say):
             if not all(0 <= number < depth for number in numbers):
                 raise UserError(f'{table}: a nodule of {series} is outside the {depth} slices of {path}')
             slices += [(series, f'{name}::slice={number}', f'{path}::slice={number}') for number in sorted(numbers)]
-    say(f'LUNA16: {len(slices)} slices with nodules; {len(known - depths.keys())} of {len(known)} scans have none, '
-         f'{elsewhere} nodules are of scans that are not here')
-    return listing.filled(table, slices, 'nodules of the scans that are here')
+    say(f'LUNA16: {len(slices)} slices with nodules; {len(here - depths.keys())} of {len(here)} scans have none, '
+        f'{elsewhere} nodules are of scans that are not here')
+    return listing.require_some(table, slices, 'nodules of the scans that are here')
 
 
 def _geometry(path):

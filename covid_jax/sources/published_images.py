@@ -7,10 +7,12 @@ count. UserError of one line for a folder that is missing, misnamed or empty, an
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 from covid_jax import UserError
 from covid_jax.sources import listing
+from covid_jax.sources.exams import Exam
 
 COVID_CT = {'COVID': {'train': 191, 'val': 60, 'test': 98}, 'NonCOVID': {'train': 234, 'val': 58, 'test': 105}}
 COVID_CT_TABLES = {'COVID': ('COVID-CT-MetaInfo', 'File name', 'Patient ID'),
@@ -18,7 +20,7 @@ COVID_CT_TABLES = {'COVID': ('COVID-CT-MetaInfo', 'File name', 'Patient ID'),
 VIEWS = ('PA', 'AP')
 
 
-def covid_ct(root, say):
+def covid_ct(root: Path | str, say: Callable[[str], None]) -> list[Exam]:
     """Images-processed/{CT_COVID,CT_NonCOVID}/<image>, with Data-split/{COVID,NonCOVID}/{train,val,test}CT_<label>.txt.
 
     Labels 'COVID', 'NonCOVID'. The splits are the lists; without any every image is given, its split ''. Patients are
@@ -27,10 +29,11 @@ def covid_ct(root, say):
     """
     root = Path(root)
     layout = 'Images-processed/{CT_COVID,CT_NonCOVID}/<image>'
-    bare = 'ctcovid' in {listing.plain(entry.name) for entry in listing.visible(root)}
-    place = root if bare else listing.folders(root, ('Images-processed',), layout)[0][1]
-    folders = listing.folders(place, {label: (f'CT_{label}',) for label in COVID_CT}, layout)
-    files = {label: {path.name: path for path in listing.images(folder)} for label, folder in folders}
+    place = root
+    if 'ctcovid' not in {listing.normalised(entry.name) for entry in listing.visible(root)}:
+        ((_, place),) = listing.named_folders(root, ('Images-processed',), layout)
+    folders = listing.named_folders(place, {label: (f'CT_{label}',) for label in COVID_CT}, layout)
+    files = {label: {path.name: path for path in listing.require_image_files(folder)} for label, folder in folders}
     splits = _covid_ct_splits(root, files, say)
     patients = _covid_ct_patients(root, files, say)
     listed = any(splits.values())
@@ -38,46 +41,50 @@ def covid_ct(root, say):
     for label, paths in files.items():
         for name, path in paths.items():
             if not listed or name in splits[label]:
-                split, patient = splits[label].get(name, ''), patients[label].get(name)
-                exams.append(listing.image(root, path, 'COVID-CT', label, split, patient))
-    count = sum(map(len, files.values())) - len(exams)
-    if count:
-        say(f'COVID-CT: {count} images are in no list and left out')
+                split = splits[label].get(name, '')
+                patient = patients[label].get(name, '')
+                exams.append(listing.image_exam(root, path, 'COVID-CT', label, split, patient))
+    unlisted = sum(map(len, files.values())) - len(exams)
+    if unlisted:
+        say(f'COVID-CT: {unlisted} images are in no list and left out')
     return exams
 
 
 def _covid_ct_splits(root, files, say):
     """{label: {name of an image: split}} of the lists that are here."""
     layout = 'Data-split/{COVID,NonCOVID}/{train,val,test}CT_<label>.txt'
-    places = dict(folder for _, place in listing.folders(root, ('Data-split',), layout, optional=('Data-split',))
-                  for folder in listing.folders(place, tuple(COVID_CT), layout, optional=tuple(COVID_CT)))
-    splits, absent = {label: {} for label in COVID_CT}, []
+    folder_of = {}
+    for _, place in listing.named_folders(root, ('Data-split',), layout, optional=('Data-split',)):
+        folder_of = dict(listing.named_folders(place, tuple(COVID_CT), layout, optional=tuple(COVID_CT)))
+    splits: dict[str, dict[str, str]] = {label: {} for label in COVID_CT}
+    absent = []
     for label, counts in COVID_CT.items():
-        texts = [path for path in listing.visible(places[label]) if path.suffix == '.txt'] if label in places else []
         wanted = {f'{split}CT_{label}.txt': split for split in counts}
-        for path in texts:
+        here = listing.visible(folder_of[label]) if label in folder_of else []
+        for path in (path for path in here if path.suffix == '.txt'):
             if path.name not in wanted:
                 raise UserError(f'{path} is not a list of COVID-CT: expected {layout}')
             split = wanted.pop(path.name)
-            names = _official(path, counts[split], files[label], splits[label])
+            names = _official_names(path, counts[split], files[label], splits[label])
             splits[label] |= dict.fromkeys(names, split)
         absent += wanted
-    if absent:
-        say(f'COVID-CT: the lists {", ".join(absent)} are not here: those splits are absent' if any(splits.values())
-             else 'COVID-CT: no lists in Data-split: every image is given, without a split')
+    if not any(splits.values()):
+        say('COVID-CT: no lists in Data-split: every image is given, without a split')
+    elif absent:
+        say(f'COVID-CT: the lists {", ".join(absent)} are not here: those splits are absent')
     return splits
 
 
-def _official(path, count, files, before):
-    """The names in a list that are so many, all of them files, none of them twice or before."""
-    names = listing.lines(path)
+def _official_names(path, count, files, before):
+    """The names in a list. UserError where they are not `count`, where one is no file, or comes twice here or in `before`."""
+    names = listing.read_lines(path)
     unknown = [name for name in names if name not in files]
     if unknown:
-        raise UserError(f'{path} names {len(unknown)} images that are not here{listing.first(unknown)}: take list and images '
+        raise UserError(f'{path} names {len(unknown)} images that are not here{listing.examples(unknown)}: take list and images '
                         'from one download')
     twice = [name for name, times in Counter([*before, *names]).items() if times > 1]
     if twice:
-        raise UserError(f'{path} names {len(twice)} images a second time{listing.first(twice)}: take the official lists')
+        raise UserError(f'{path} names {len(twice)} images a second time{listing.examples(twice)}: take the official lists')
     if len(names) != count:
         raise UserError(f'{path} names {len(names)} images, the official list {count}: take that one, or the source '
                         'manifest for splits of your own')
@@ -89,32 +96,32 @@ def _covid_ct_patients(root, files, say):
     patients = {}
     for label, (table, name, patient) in COVID_CT_TABLES.items():
         path = root / f'{table}.csv'
-        rows = dict(listing.table(path, name, patient)) if path.exists() else {}
-        found = {image: rows.get(image) or rows.get(image.removesuffix('.png')) for image in files[label]}
-        patients[label] = {image: f'{label}/{known}' for image, known in found.items() if known}
-        if len(patients[label]) < len(found):
+        rows = dict(listing.read_columns(path, name, patient)) if path.exists() else {}
+        named = {image: rows.get(image) or rows.get(image.removesuffix('.png')) for image in files[label]}
+        patients[label] = {image: f'{label}/{number}' for image, number in named.items() if number}
+        if len(patients[label]) < len(named):
             where = path.name if rows else f'{path.name}, which is not here,'
             hint = f'; {table}.xlsx is not read, save it as .csv' if (root / f'{table}.xlsx').exists() else ''
-            say(f'COVID-CT: no patient in {where} for {len(found) - len(patients[label])} of {len(found)} {label} '
-                 f'images, each counts as its own{hint}')
+            say(f'COVID-CT: no patient in {where} for {len(named) - len(patients[label])} of {len(named)} {label} '
+                f'images, each counts as its own{hint}')
     return patients
 
 
-def sars_cov_2_ct(root, say):
+def sars_cov_2_ct(root: Path | str, say: Callable[[str], None]) -> list[Exam]:
     """{COVID,non-COVID}/<image>, labelled so. Patients are not known."""
     root = Path(root)
-    exams = [listing.image(root, path, 'SARS-CoV-2-CT', label)
-             for label, folder in listing.folders(root, ('COVID', 'non-COVID'), '{COVID,non-COVID}/<image>.png')
-             for path in listing.images(folder)]
+    exams = [listing.image_exam(root, path, 'SARS-CoV-2-CT', label)
+             for label, folder in listing.named_folders(root, ('COVID', 'non-COVID'), '{COVID,non-COVID}/<image>.png')
+             for path in listing.require_image_files(folder)]
     say('SARS-CoV-2-CT: no patients are published, each image counts as its own: a random split puts neighbouring '
-         'slices of one patient on both sides, and scores come out too high')
+        'slices of one patient on both sides, and scores come out too high')
     counts = Counter(exam.label for exam in exams)
     paper = {'COVID': 1252, 'non-COVID': 1229 if counts['non-COVID'] == 1229 else 1230}  # the download has one less
-    listing.compare('SARS-CoV-2-CT', counts.elements(), paper, say)
+    listing.say_other_counts('SARS-CoV-2-CT', counts.elements(), paper, say)
     return exams
 
 
-def chest_xray(root, say):
+def chest_xray(root: Path | str, say: Callable[[str], None]) -> list[Exam]:
     """{Covid-19,No_findings,Pneumonia}/<image>, {train,test,val}/{NORMAL,PNEUMONIA}/<image> (Kermany) or images/<image>
     with metadata.csv (ieee8023), told apart by what is in root.
 
@@ -122,43 +129,52 @@ def chest_xray(root, say):
     second that of names like person1_virus_6, and the column patientid in the third.
     """
     root = Path(root)
-    here = {listing.plain(entry.name) for entry in listing.visible(root)}
+    here = {listing.normalised(entry.name) for entry in listing.visible(root)}
     if 'metadata.csv' in here:
         return _ieee8023(root, say)
     if here & {'train', 'test'}:
-        say('chest X-ray (Kermany): all are children, none has COVID-19: beside COVID-19 images of adults from '
-             'elsewhere a classifier can tell the age instead')
-        return [listing.image(root, path, 'Kermany', label, split, listing.match('person[0-9]+_(bacteria|virus)(?=_)', path.name))
-                for split, folder in listing.folders(root, ('train', 'test', 'val'), '{train,test,val}', optional=('val',))
-                for label, place in listing.folders(folder, ('normal', 'pneumonia'), '{NORMAL,PNEUMONIA}/<image>')
-                for path in listing.images(place)]
+        return _kermany(root, say)
     wanted = {'COVID-19': ('Covid-19',), 'normal': ('No_findings', 'normal'), 'pneumonia': ('Pneumonia',)}
     layout = '{Covid-19,No_findings,Pneumonia}/, {train,test}/{NORMAL,PNEUMONIA}/, or images/ with metadata.csv'
-    exams = [listing.image(root, path, 'chest-xray', label, '', listing.match('[^_]+(?=_)', path.name))
-             for label, folder in listing.folders(root, wanted, layout) for path in listing.images(folder)]
+    exams = [listing.image_exam(root, path, 'chest-xray', label, '', listing.matching_start('[^_]+(?=_)', path.name))
+             for label, folder in listing.named_folders(root, wanted, layout) for path in listing.require_image_files(folder)]
     labels = defaultdict(set)
     for exam in exams:
         labels[exam.patient].add(exam.label)
     both = sum(len(found) > 1 for found in labels.values())
     say(f'chest X-ray: {both} of {len(labels)} patients are in two classes; the classes come from different '
-         'collections, and a classifier can tell the source instead of the disease')
+        'collections, and a classifier can tell the source instead of the disease')
+    return exams
+
+
+def _kermany(root, say):
+    say('chest X-ray (Kermany): all are children, none has COVID-19: beside COVID-19 images of adults from '
+        'elsewhere a classifier can tell the age instead')
+    exams = []
+    for split, folder in listing.named_folders(root, ('train', 'test', 'val'), '{train,test,val}', optional=('val',)):
+        for label, place in listing.named_folders(folder, ('normal', 'pneumonia'), '{NORMAL,PNEUMONIA}/<image>'):
+            for path in listing.require_image_files(place):
+                patient = listing.matching_start('person[0-9]+_(bacteria|virus)(?=_)', path.name)
+                exams.append(listing.image_exam(root, path, 'Kermany', label, split, patient))
     return exams
 
 
 def _ieee8023(root, say):
-    files = {path.name: path for _, folder in listing.folders(root, ('images',), 'images/ with metadata.csv')
-             for path in listing.images(folder)}
+    files = {path.name: path for _, folder in listing.named_folders(root, ('images',), 'images/ with metadata.csv')
+             for path in listing.require_image_files(folder)}
     words = {'covid-19': 'COVID-19', 'no finding': 'normal', 'pneumonia': 'pneumonia'}  # in this order
     columns = ('patientid', 'finding', 'view', 'modality', 'filename')
-    exams, left, absent = [], 0, 0
-    for patient, finding, view, modality, name in listing.table(root / 'metadata.csv', *columns):
+    exams = []
+    left_out = 0
+    absent = 0
+    for patient, finding, view, modality, name in listing.read_columns(root / 'metadata.csv', *columns):
         found = [label for word, label in words.items() if word in finding.lower()]
         if not found or modality != 'X-ray' or view not in VIEWS:
-            left += 1
+            left_out += 1
         elif name not in files:
             absent += 1
         else:
-            exams.append(listing.image(root, files[name], 'ieee8023', found[0], '', patient))
-    say(f'chest X-ray (ieee8023): {left} rows of metadata.csv are left out (another modality, a view that is not '
-         f'{" or ".join(VIEWS)}, or another finding), {absent} name an image that is not here')
-    return listing.unique(root, listing.filled(root, exams, 'X-rays that metadata.csv names'))
+            exams.append(listing.image_exam(root, files[name], 'ieee8023', found[0], '', patient))
+    say(f'chest X-ray (ieee8023): {left_out} rows of metadata.csv are left out (another modality, a view that is not '
+        f'{" or ".join(VIEWS)}, or another finding), {absent} name an image that is not here')
+    return listing.require_unique_ids(root, listing.require_some(root, exams, 'X-rays that metadata.csv names'))

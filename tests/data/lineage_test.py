@@ -63,6 +63,12 @@ def test_a_run_knows_all_before_it(tmp_path):
     assert third == {'x': str(tmp_path / 'first'), 'y': str(tmp_path / 'moved')}
 
 
+def test_names_that_a_spreadsheet_would_run_are_read_as_they_were(tmp_path):
+    rows = lineage.own([exam('=1+1', 'train', '@bert', '-')._replace(label='+')], ['F'])
+    lineage.write(tmp_path, rows)
+    assert lineage.read(tmp_path) == rows
+
+
 def test_no_table(tmp_path):
     with pytest.raises(UserError, match='no exams.csv'):
         lineage.read(tmp_path)

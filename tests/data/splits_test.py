@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from covid_jax import UserError
-from covid_jax.data.splits import assign, check, check_duplicates, choose, place
+from covid_jax.data.splits import assign, assign_sources, check, check_duplicates, choose
 from covid_jax.sources.exams import Exam
 
 CLASSES = ('normal', 'covid|COVID-19', 'pneumonia')
@@ -67,10 +67,6 @@ class TestDraw:
         words = [exam(f'p{i}', ('covid', 'COVID-19')[i % 2]) for i in range(10)]
         assert len(patients(assign(words, CLASSES, val=0, test=.1), 'test')) == 1
 
-    def test_class_of_two_patients_goes_to_train(self):
-        placed = assign(cohort(10, 10, 2), CLASSES)
-        assert {e.split for e in placed if e.label == 'pneumonia'} == {'train'}
-
 
 class TestGiven:
 
@@ -78,15 +74,10 @@ class TestGiven:
         given = [exam(f'{split}{i}', split=split) for split in ('train', 'val', 'test') for i in range(9)]
         assert assign(given, CLASSES) == given
 
-    def test_only_val_is_drawn_where_the_source_gives_test(self):
-        placed = assign(cohort(10, 10, 0) + [exam('t', split='test')], CLASSES)
-        assert patients(placed, 'test') == {'t'}
-        assert len(patients(placed, 'val')) == 4
-
-    def test_only_test_is_drawn_where_the_source_gives_val(self):
-        placed = assign(cohort(10, 10, 0) + [exam('v', split='val')], CLASSES)
-        assert patients(placed, 'val') == {'v'}
-        assert len(patients(placed, 'test')) == 4
+    @pytest.mark.parametrize('given, drawn', [('test', 'val'), ('val', 'test')])
+    def test_only_what_the_source_does_not_give_is_drawn(self, given, drawn):
+        placed = assign(cohort(10, 10, 0) + [exam('x', split=given)], CLASSES)
+        assert patients(placed, given) == {'x'} and len(patients(placed, drawn)) == 4
 
     def test_exam_without_a_split_follows_its_patient(self):
         placed = assign([exam('a', split='val', patient='p'), exam('b', patient='p'), *cohort(5, 5, 0)], CLASSES)
@@ -118,7 +109,7 @@ class TestGiven:
 
 class TestFolds:
 
-    @pytest.mark.parametrize('folds', [2, 3, 5, 7])
+    @pytest.mark.parametrize('folds', [2, 5, 7])
     def test_every_patient_is_tested_once_and_parts_are_nearly_equal(self, folds):
         exams = cohort(23, 11, 8, scans=2)
         parts = [patients(assign(exams, CLASSES, folds=folds, fold=fold, seed=1), 'test') for fold in range(folds)]
@@ -128,17 +119,14 @@ class TestFolds:
             counts = [sum(p.startswith(label) for p in part) for part in parts]
             assert max(counts) - min(counts) <= 1
 
-    def test_each_fold_trains_and_validates_on_the_rest(self):
-        for fold in range(5):
-            placed = assign(cohort(), CLASSES, folds=5, fold=fold)
-            assert Counter(e.split for e in placed) == {'train': 48, 'val': 16, 'test': 16}
+    def test_a_fold_trains_and_validates_on_the_rest(self):
+        placed = assign(cohort(), CLASSES, folds=5, fold=3)
+        assert Counter(e.split for e in placed) == {'train': 48, 'val': 16, 'test': 16}
 
     def test_source_keeps_its_own(self):
         exams = [*cohort(10, 10, 0), exam('v', split='val'), exam('a', split='train')]
-        for fold in range(4):
-            placed = assign(exams, CLASSES, folds=4, fold=fold)
-            assert patients(placed, 'val') == {'v'} and len(patients(placed, 'test')) == 5
-            assert 'a' in patients(placed, 'train')
+        placed = assign(exams, CLASSES, folds=4, fold=2)
+        assert patients(placed, 'val') == {'v'} and len(patients(placed, 'test')) == 5 and 'a' in patients(placed, 'train')
 
     def test_folds_of_too_few_open_patients_are_refused(self):
         with pytest.raises(UserError, match='folds=5 needs at least 5 labelled patients .* not the 4 of here: take fewer folds, '
@@ -147,7 +135,6 @@ class TestFolds:
 
 
 @pytest.mark.parametrize('settings, words', [
-    ({'held_out': ('nobody',)}, 'nobody'),
     ({'val': .5, 'test': .5}, 'val=0.5 and test=0.5'),
     ({'val': -.1}, 'val=-0.1'),
     ({'folds': 3, 'fold': 3}, 'fold=3'),
@@ -173,7 +160,7 @@ def sites(*splits):
 def placed(parts, folds=1, fold=0, **more):
     """{site: how many of each split}, and what is said."""
     said = []
-    exams = place(parts, settings(**more), folds, fold, said.append)
+    exams = assign_sources(parts, settings(**more), folds, fold, said.append)
     return {site: Counter(e.split for e in exams if e.site == site) for site in sorted({e.site for e in exams})}, said
 
 
@@ -191,17 +178,16 @@ class TestPlace:
         assert placed(sites(('',), ('',)), split='drawn')[1] == []
 
     def test_drawn_splits_are_those_of_the_same_patients_without_any(self):
-        drawn = place(sites(('train', 'val')), settings(split='drawn'), say=list)
-        assert drawn == place(sites(('',)), settings(), say=list)
+        drawn = assign_sources(sites(('train', 'val')), settings(split='drawn'), say=list)
+        assert drawn == assign_sources(sites(('',)), settings(), say=list)
 
-    @pytest.mark.parametrize('folds', [3, 4])
-    def test_every_source_is_folded(self, folds):
+    def test_every_source_is_folded(self):
         tested = Counter()
-        for fold in range(folds):
-            exams = place(sites(('train', 'val'), ('',), ('test',)), settings(), folds, fold, list)
+        for fold in range(3):
+            exams = assign_sources(sites(('train', 'val'), ('',), ('test',)), settings(), 3, fold, list)
             tested.update(e.id for e in exams if e.split == 'test')
             counts = Counter(e.site for e in exams if e.split == 'test')
-            assert set(counts) == {'s0', 's1', 's2'} and all(40 // folds <= n <= -(-40 // folds) for n in counts.values())
+            assert set(counts) == {'s0', 's1', 's2'} and set(counts.values()) <= {13, 14}  # of 40
         assert set(tested.values()) == {1} and len(tested) == 120
 
     def test_folds_of_the_sources_own_splits_go_past_what_has_nothing_to_draw(self):
@@ -218,16 +204,18 @@ class TestPlace:
     def test_a_source_of_fewer_patients_than_folds_is_named(self):
         two = [exam('b/1', site='b'), exam('b/2', site='b', split='val'), exam('b/3', '', site='b')]
         with pytest.raises(UserError, match='folds=3 needs at least 3 .* not the 2 of b: take fewer folds$'):
-            place([*sites(('',)), two], settings(), 3, 0, list)
+            assign_sources([*sites(('',)), two], settings(), 3, 0, list)
         with pytest.raises(UserError, match='not the 2 of folder: take fewer folds$'):
-            place([two], settings(), 3, 0, list)
+            assign_sources([two], settings(), 3, 0, list)
 
     def test_held_out_patients_are_the_test_whatever_else_is_asked(self):
         for more in ({}, {'split': 'drawn'}, {'split': 'source'}):
             counts, _ = placed(sites(('train',), ('',)), held_out=('s0/0', 's1/1', 's1/2'), **more)
             assert [counts[site]['test'] for site in ('s0', 's1')] == [1, 2]
-        exams = place(sites(('',), ('',)), settings(held_out=('s0/0',)), 4, 1, list)
+        exams = assign_sources(sites(('',), ('',)), settings(held_out=('s0/0',)), 4, 1, list)
         assert next(e.split for e in exams if e.id == 's0/0') == 'test'
+        with pytest.raises(UserError, match='nobody'):
+            placed(sites(('',), ('',)), held_out=('nobody',))
 
     def test_a_site_that_is_held_out_whole_needs_no_folds(self):
         counts, said = placed(sites(('',), ('train',)), 4, held_out=tuple(f's0/{i}' for i in range(40)))
@@ -272,14 +260,9 @@ class TestChoose:
 
     @pytest.mark.parametrize('use', ['flu', 'COVID-19', 'covid,', 'labelled,covid', ''])
     def test_a_word_that_is_no_class_is_refused(self, use):
+        check(settings(use='covid,normal'))
         with pytest.raises(UserError, match='no class is called .* between them .normal, covid, pneumonia.'):
             check(settings(use=use))
-        check(settings(use='covid,normal'))
-
-
-def test_undeclared_label_is_refused():
-    with pytest.raises(UserError, match='flu'):
-        assign([exam('a', 'flu')], CLASSES)
 
 
 class TestDuplicates:
@@ -289,12 +272,6 @@ class TestDuplicates:
         with pytest.raises(UserError, match=r'a \(train\) = b \(test\)') as caught:
             check_duplicates(exams, ['1', '1', '2'])
         assert 'lonely' not in str(caught.value)
-
-    def test_at_most_ten_pairs_are_listed(self):
-        exams = [exam(f'{split}{i}', split=split) for i in range(30) for split in ('train', 'val')]
-        with pytest.raises(UserError, match='30 pairs') as caught:
-            check_duplicates(exams, [str(i // 2) for i in range(60)])
-        assert str(caught.value).count(' = ') == 10
 
     def test_within_a_split_or_without_one_is_fine(self):
         exams = [exam('a', split='train'), exam('b', split='train'), exam('c'), exam('d', split='test')]

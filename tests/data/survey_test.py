@@ -75,28 +75,12 @@ def test_folds_of_covid_ct_deal_its_official_lists(tmp_path):
     assert 'covid_ct: own splits are ignored' in said[-1]
 
 
-def test_folds_of_two_real_sources_deal_both(tmp_path):
-    c = of('sars_cov_2_ct,covid_ct', real('SARS-CoV-2-CT'), real('COVID-CT'))
-    found, said = splits_of_folds(c, tmp_path)
-    assert Counter(site for _, site in found) == {'SARS-CoV-2-CT': 500, 'COVID-CT': 543}
-    assert_each_is_tested_once(found)
-    assert any(line.startswith('COVID-CT: own splits are ignored') for line in said)
-
-
 def test_unlabelled_slices_are_learnt_from_where_no_label_is_needed(tmp_path):
     c = of('luna16', real('LUNA16-slices'))
     found = pipeline.survey(c, tmp_path, labelled=False)
     assert Counter(e.split for e in found.exams) == {'train': 200} and len(set(found.hashes)) == 200
     with pytest.raises(UserError, match='of 200 exams 200 have no label; the method learns from labels'):
         pipeline.survey(c, tmp_path)
-
-
-def test_folds_with_the_sources_own_splits_leave_one_that_has_nothing_to_draw(tmp_path):
-    c = of('folder,folder', folder(tmp_path / 'oslo', ('train',)), folder(tmp_path / 'rome'), split='source')
-    found, said = splits_of_folds(c, tmp_path / 'store')
-    assert {tuple(splits) for (_, site), splits in found.items() if site == 'oslo'} == {('train',) * 3}
-    assert_each_is_tested_once({key: splits for key, splits in found.items() if key[1] == 'rome'})
-    assert said == ['oslo: nothing to deal into folds, the same in each'] * 3
 
 
 def test_a_split_of_one_site_alone_is_said_to_be(tmp_path):
@@ -143,8 +127,7 @@ def test_what_is_learnt_from_is_told_by_the_digest_and_hashes_go_with_their_exam
 
 @pytest.mark.parametrize('field, value, words', [
     ('classes', ('covid', 'normal'), 'covid must be the second'), ('source', 'foldr', "did you mean 'folder'"),
-    ('root', '/no/such/folder', 'nothing at /no/such/folder'), ('use', 'covid,flu', "no class is called 'flu'"),
-    ('split', 'mine', 'data.split=mine must be auto, source or drawn'), ('include', 'gone.txt', 'include=gone.txt: no such'),
+    ('use', 'covid,flu', "no class is called 'flu'"), ('split', 'mine', 'data.split=mine must be auto, source or drawn'),
 ])
 def test_the_cheapest_checks_come_before_anything_is_listed(tmp_path, monkeypatch, field, value, words):
     c = of('folder', tmp_path)

@@ -52,22 +52,6 @@ def test_files_are_images_with_ink_and_nothing_else_is_left(tmp_path):
             assert np.asarray(image.convert('L')).std() > 10
 
 
-def test_a_failed_write_leaves_the_older_file(tmp_path, monkeypatch):
-    path = tmp_path / 'confusion.png'
-    path.write_bytes(b'older')
-
-    def full_disk(figure, file, **_):
-        with open(file, 'wb') as half:
-            half.write(b'half')
-        raise OSError('no space left')
-
-    monkeypatch.setattr('matplotlib.figure.Figure.savefig', full_disk)
-    with pytest.raises(OSError, match='no space'):
-        confusion_png(path, MATRIX, ('non', 'covid'))
-    assert path.read_bytes() == b'older'
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_matplotlib_is_imported_by_the_first_plot_and_pyplot_never(tmp_path):
     code = ('import sys, numpy as np, covid_jax.report.plots as plots; assert "matplotlib" not in sys.modules; '
             f'plots.confusion_png({str(tmp_path / "a.png")!r}, np.eye(2, dtype=int), ("a", "b")); '

@@ -47,3 +47,9 @@ def test_a_stage_that_answers_nothing_has_no_row(capsys, tmp_path):
     assert 'pretrain' not in out.split('predictions, metrics and plots')[0] and 'probe' in out and 'fine' in out
     out = shown(capsys, {'pretrain': {'pretrain': {}}}, tmp_path)
     assert 'nothing was evaluated' in out
+
+
+def test_sites_are_called_as_the_data_call_them_and_a_terminal_obeys_none(capsys, tmp_path):
+    rows = [(split, f'[red]{site}\x1b[2J', *rest) for split, site, *rest in TWO]
+    out = shown(capsys, {'': {'.': metrics(rows)}}, tmp_path)
+    assert 'site [red]oslo [2J' in out and '\x1b[2J' not in out

@@ -1,3 +1,5 @@
+"""What is kept of the states of a training, and what a later run finds of them."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,11 +8,6 @@ import pytest
 
 from covid_jax import UserError
 from covid_jax.runtime import checkpoint, mesh, state
-
-
-@pytest.mark.parametrize('devices,batch', [(1, 8), (2, 8), (3, 12), (4, 8), (8, 16), (256, 512)])
-def test_default_batch(devices, batch):
-    assert mesh.default_batch(devices) == batch
 
 
 def train_state(value, step):
@@ -62,8 +59,6 @@ def test_a_start_takes_what_agrees_in_name_and_shape(tmp_path):
     assert (started['w'] == 2).all() and (started['b'] == 0).all() and kept == ['b', 'new/b']
     started, kept = checkpoint.put(saved['params'], {'w': jnp.zeros((4, 2)), 'b': jnp.zeros(2)}, skip=('w',))
     assert (started['w'] == 0).all() and (started['b'] == 2).all() and kept == ['w']
-    with pytest.raises(UserError, match='holds no checkpoints'):
-        checkpoint.read(tmp_path / 'nowhere')
 
 
 def test_how_long_the_best_score_stands(tmp_path):
@@ -78,26 +73,28 @@ def test_how_long_the_best_score_stands(tmp_path):
         assert checkpoint.since_better(m, 7) == 0
 
 
-def test_the_first_step_that_is_not_finite_is_remembered():
-    from covid_jax.methods.method import Method
-
-    def loss(params, extra, batch, key, step):
-        return params['w'] ** 2 * jnp.where(step == 2, jnp.nan, 1.0), (extra, {})
-
-    tx = optax.sgd(1e-3)
-    step = jax.jit(state.train_step(Method(None, None, loss, None), tx))
-    train = state.create({'w': jnp.float32(1.0)}, {}, tx)
-    seen = []
-    for _ in range(5):
-        train, _ = step(train, {}, jax.random.key(0))
-        seen.append(int(train.bad))
-    assert seen == [-1, -1, 2, 2, 2]
+def test_a_finished_checkpoint_is_not_written_again(tmp_path):
+    """And no best is noted for one that was saved without a score."""
+    with checkpoint.manager(tmp_path) as m:
+        checkpoint.save(m, train_state(1.0, 4))
+        checkpoint.save(m, train_state(2.0, 4), 0.5)
+        m.wait_until_finished()
+        assert m.best_step() is None and checkpoint.since_better(m, 9) == 0
+        assert float(checkpoint.restore(m, 4, train_state(0.0, 0)).params['b'][0]) == 1.0
 
 
-def test_a_gradient_that_is_not_finite_counts_though_the_loss_is():
-    from covid_jax.methods.method import Method
+def test_the_latest_step_is_of_a_finished_checkpoint(tmp_path):
+    assert checkpoint.latest_step(tmp_path / 'none') is None
+    with checkpoint.manager(tmp_path) as m:
+        checkpoint.save(m, train_state(1.0, 9), 0.9)
+        checkpoint.save(m, train_state(1.0, 10), 0.1)
+    (tmp_path / '11.orbax-checkpoint-tmp').mkdir()  # of a process that was killed in the middle of a save
+    assert checkpoint.latest_step(tmp_path) == 10
 
-    tx = optax.sgd(1e-3)
-    step = state.train_step(Method(None, None, lambda p, s, b, k, n: (jnp.sqrt(p['w']), (s, {})), None), tx)
-    train, scalars = step(state.create({'w': jnp.float32(0.0)}, {}, tx), {}, jax.random.key(0))
-    assert np.isfinite(scalars['loss']) and int(train.bad) == 0
+
+def test_a_folder_without_a_finished_checkpoint_is_one_line(tmp_path):
+    with pytest.raises(UserError, match='holds no checkpoints: give the folder of a finished run'):
+        checkpoint.read(tmp_path)
+    (tmp_path / 'checkpoints').mkdir()
+    with pytest.raises(UserError, match='holds no finished checkpoint'):
+        checkpoint.read(tmp_path)

@@ -1,0 +1,13 @@
+"""The commands of covid-jax, a file each: what typer reads of its options, and what it does.
+
+The flags of a config go through typer untouched, to covid_jax.flags.
+"""
+
+EXAMPLES = """\
+  python -m covid_jax.main --config=configs/cmc.py
+      trains and evaluates; here on made-up scans, in minutes
+  python -m covid_jax.main --config=configs/cmc.py --config.data.source=manifest --config.data.root=scans.csv --workdir=runs/mine
+      the same on your own scans
+  covid-jax plan --config=configs/cmc.py:model4 --config.train.batch=8 --topology=v5e:2x4
+      what a training step takes: memory, FLOPs, what moves between devices
+"""

@@ -1,0 +1,117 @@
+"""Exams decoded and prepared in parallel, one file each: what cannot be read is set aside, what the machine does stops all."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import rich.progress
+
+from covid_jax import UserError
+from covid_jax.data.prep import Prep, prepare
+from covid_jax.scans import decode, scan
+from covid_jax.sources.exams import Exam
+
+
+def make(exams: list[Exam], part: dict[str, Path], prep: Prep, workers: int = 0) -> dict[str, str]:
+    """Writes part[exam id] for each exam, with so many processes (0: one a core); {exam id: reason} of those that could not
+    be prepared. UserError where it is the machine's fault: the parts that are there then stay."""
+    broken: dict[str, str] = {}
+    left = {e.id: e for e in exams}
+    columns = [rich.progress.TextColumn('preparing scans'), rich.progress.BarColumn(),
+               rich.progress.MofNCompleteColumn(), rich.progress.TimeRemainingColumn()]
+    with rich.progress.Progress(*columns, disable=not exams) as progress:
+        bar = progress.add_task('', total=len(exams))
+
+        def done(exam, reason):
+            del left[exam.id]
+            if reason is not None:
+                broken[exam.id] = reason
+            progress.advance(bar)
+
+        while left:
+            try:
+                _in_parallel(list(left.values()), part, prep, workers, done)
+            except BrokenProcessPool:  # a scan that crashes its decoder, or too little memory: find out which
+                begun = [e for e in left.values() if _is_begun(part[e.id])]
+                if not begun:
+                    raise UserError('the preparing processes die before they begin, of too little memory perhaps: run the '
+                                    'same command with --config.data.workers=1; what is prepared is kept') from None
+                progress.print(f'a preparing process died: {len(begun)} scans are prepared one at a time')
+                for exam in begun:
+                    try:
+                        _in_parallel([exam], part, prep, 1, done)
+                    except BrokenProcessPool:
+                        done(exam, f'{exam.path}: the process that prepared it died, of the file or of too little memory; to '
+                                   f'try again delete {part[exam.id].parents[1]}')
+    return {e.id: broken[e.id] for e in exams if e.id in broken}
+
+
+def _in_parallel(exams, part, prep, workers, done):
+    """Calls done(exam, None or why it could not be prepared) as they end. BrokenProcessPool where a process dies."""
+    with _pool(min(workers or os.cpu_count(), len(exams))) as pool:
+        exam_of = {pool.submit(_prepare_one, e.path, prep, part[e.id]): e for e in exams}
+        for job in as_completed(exam_of):
+            done(exam_of[job], job.result())
+
+
+def _is_begun(part):
+    """Whether the part is being made, by this process or by one that died."""
+    return any(part.parent.glob(f'{part.stem}.*.tmp'))
+
+
+@contextmanager
+def _pool(workers):
+    """Preparing processes; when the block is left, what has not begun is dropped, and at Ctrl-C all of it."""
+    context = multiprocessing.get_context('spawn')  # a fork of a process that runs jax can hang
+    pool = ProcessPoolExecutor(workers, context, initializer=_die_with_parent)
+    try:
+        yield pool
+    except KeyboardInterrupt:
+        for process in multiprocessing.active_children():  # one that waits for work may never hear that it is to end
+            process.kill()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    except BaseException:
+        pool.shutdown(wait=True, cancel_futures=True)
+        raise
+    pool.shutdown(wait=True)
+
+
+def _die_with_parent():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+
+    def watch():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _prepare_one(source, prep, target):
+    """Makes one part, or returns why not. UserError where it is not the file's fault: that stops all."""
+    temporary = target.with_suffix(f'.{os.getpid()}.tmp')
+    temporary.touch()  # says, if this process dies, what it was at
+    try:
+        array = prepare(decode.decode(source, target.parent), prep)
+        with open(temporary, 'wb') as f:
+            np.save(f, array)
+        os.replace(temporary, target)
+    except UserError as e:
+        return str(e) if source in str(e) else f'{source}: {e}'
+    except MemoryError:
+        raise UserError(f'not enough memory to prepare {source}: run the same command with --config.data.workers=1') from None
+    except OSError as e:
+        if e.errno in scan.MACHINE:
+            raise UserError(f'{source} cannot be prepared here: {e.strerror}; what is prepared is kept') from None
+        return f'{source}: {e.strerror}'
+    except Exception as e:  # whatever a broken file does to a decoder, the other exams go on
+        return f'{source}: {type(e).__name__}: {e}'
+    finally:
+        temporary.unlink(missing_ok=True)
+    return None

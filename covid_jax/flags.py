@@ -1,0 +1,108 @@
+"""The flags of a run: its config and the fields that are set, as absl and config_flags read them, its folder and its hosts.
+
+They are defined where they are parsed, in values of their own: to import this file, twice too, defines nothing.
+"""
+
+import re
+import runpy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from covid_jax import UserError
+from covid_jax import config as configs
+
+FIELD = re.compile(r'--?(?:no)?config\.([^=]+)')
+MEANING = {
+    'config': 'A config file: configs/cmc.py, or with a row of its paper, as configs/cmc.py:model4.',
+    'config.FIELD': 'Another value of a field of the config; covid_jax/config.py says what each means.',
+    'workdir': 'Where the run lives; the same folder again goes on. Default: runs/<config>.',
+    'distributed': 'On each host of a TPU pod or SLURM job, which jax finds by itself.',
+    'coordinator': 'host:port of process 0, for a run over several hosts.',
+    'num_processes': 'How many processes the run has.',
+    'process_id': 'Which of them this one is, from 0.',
+}
+
+
+class Flags(NamedTuple):
+    """config: with the fields that were set. workdir: where the run lives. The others are of a run over several hosts, where
+    it is one: host:port of process 0, how many processes there are, which of them this is, or whether jax finds all that."""
+
+    config: ConfigDict
+    workdir: Path
+    coordinator: str | None
+    num_processes: int | None
+    process_id: int | None
+    distributed: bool
+
+
+def parse(arguments: Sequence[str]) -> Flags:
+    """The Flags of a command line, without its program. UserError, in one line, for all that a user can mistype."""
+    values = _defined()
+    with _one_line():
+        _, *rest = values(['', *arguments], known_only=True)
+    if not values.config:
+        raise UserError('which config? for example --config=configs/cmc.py')
+    if len(values.config) > 1:
+        raise UserError(f'--config is given more than once, as {" and ".join(values.config)}: a command has one config')
+    given = values.config[0]
+    config = load(given)
+    configs.check_names(config, [found[1] for argument in rest if (found := FIELD.match(argument))])
+    del values.config  # in its place the config that it names, each of whose fields is a flag
+    with _one_line():
+        config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=rest)
+        _, *words = values(['', *rest])
+    if words:
+        raise UserError(f'{words[0]!r} is not a flag: fields are set as --config.FIELD=VALUE')
+    return Flags(config, Path(values.workdir or default_workdir(given)), values.coordinator, values.num_processes,
+                 values.process_id, values.distributed)
+
+
+def load(given: str) -> ConfigDict:
+    """The config that --config names, as FILE or FILE:ROW."""
+    file, _, row = given.partition(':')
+    if not Path(file).is_file():
+        raise UserError(f'there is no config file {file}')
+    try:
+        get_config = runpy.run_path(file).get('get_config')
+    except (SyntaxError, ValueError):  # text, or bytes, that are not python
+        get_config = None
+    if get_config is None:
+        raise UserError(f'{file} is no config file: it has no get_config')
+    return get_config(row) if row else get_config()
+
+
+def default_workdir(given: str) -> Path:
+    """runs/cmc-model4-size-small for --config=configs/cmc.py:model4,size=small."""
+    file, _, row = given.partition(':')
+    names = [Path(file).stem, *row.replace('=', '-').split(',')]
+    return Path('runs', '-'.join(filter(None, names)))
+
+
+def explained() -> str:
+    """What each flag means, a line each."""
+    return '\n'.join(f'  --{name:<14}  {meaning}' for name, meaning in MEANING.items())
+
+
+def _defined():
+    values = flags.FlagValues()
+    flags.DEFINE_multi_string('config', [], MEANING['config'], flag_values=values)
+    flags.DEFINE_string('workdir', None, MEANING['workdir'], flag_values=values)
+    flags.DEFINE_bool('distributed', False, MEANING['distributed'], flag_values=values)
+    flags.DEFINE_string('coordinator', None, MEANING['coordinator'], flag_values=values)
+    flags.DEFINE_integer('num_processes', None, MEANING['num_processes'], flag_values=values)
+    flags.DEFINE_integer('process_id', None, MEANING['process_id'], flag_values=values)
+    return values
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """What absl and config_flags raise becomes a UserError."""
+    try:
+        yield
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
+        raise UserError(' '.join(str(e).split())) from None

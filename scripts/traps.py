@@ -1,0 +1,53 @@
+"""What logistic regression on 32 x 32 grey pixels reaches on three public data sets: the numbers of docs/data.md.
+
+    python scripts/traps.py DATA
+
+where DATA holds COVID-CT, SARS-CoV-2-CT and chest-xray. High AUCs of such a model are a warning about the data: it knows
+nothing of lungs.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler
+
+from covid_jax.data.prep import Prep, prepare
+from covid_jax.scans.decode import decode
+from covid_jax.sources.published_images import chest_xray, covid_ct, sars_cov_2_ct
+
+PREP = Prep((-1000.0, 400.0), (1, 32, 32))
+TRAIN = 0.75  # share of images, or of patients, where no official split is used
+SEEDS = 3
+
+
+def auc(exams, covid, train):
+    """Of a model fitted on the exams of train (bool [n]), on the others; covid: the label that is positive."""
+    x = np.array([prepare(decode(exam.path), PREP).ravel() for exam in exams]) / 255
+    y = np.array([exam.label == covid for exam in exams])
+    scale = StandardScaler().fit(x[train])
+    model = LogisticRegression(C=0.01, max_iter=500).fit(scale.transform(x[train]), y[train])
+    return roc_auc_score(y[~train], model.decision_function(scale.transform(x[~train])))
+
+
+def main(data):
+    exams = covid_ct(Path(data, 'COVID-CT'), print)
+    official = np.array([exam.split == 'train' for exam in exams])
+    print(f'COVID-CT, official train to val: {auc(exams, "COVID", official):.3f}')
+
+    exams = sars_cov_2_ct(Path(data, 'SARS-CoV-2-CT'), print)
+    draws = [np.random.default_rng(seed).permutation(len(exams)) < TRAIN * len(exams) for seed in range(SEEDS)]
+    leaky = np.mean([auc(exams, 'COVID', train) for train in draws])
+    print(f'SARS-CoV-2-CT, slices at random, mean of {SEEDS}: {leaky:.3f}')
+
+    exams = chest_xray(Path(data, 'chest-xray'), print)
+    patients = sorted({exam.patient for exam in exams})
+    chosen = set(np.random.default_rng(0).permutation(patients)[:int(TRAIN * len(patients))])
+    train = np.array([exam.patient in chosen for exam in exams])
+    print(f'chest X-ray, patients at random: {auc(exams, "COVID-19", train):.3f}')
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])

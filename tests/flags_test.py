@@ -1,0 +1,71 @@
+"""What the flags of a command become, and that each mistake is one line that helps."""
+
+import pytest
+
+from covid_jax import UserError, flags
+
+
+@pytest.fixture
+def parse(root, monkeypatch):
+    """flags.parse in the project's folder."""
+    monkeypatch.chdir(root)
+    return lambda line: flags.parse(line.split())
+
+
+def test_fields_are_set_in_both_spellings(parse):
+    given = parse('--workdir here --config.train.lr=0.5 --config configs/cmc.py:model1,size=small --config.prep.size (1,2,3) '
+                  '--noconfig.cmc.contrastive --distributed')
+    assert given.config.train.lr == 0.5 and given.config.prep.size == (1, 2, 3) and given.config.cmc.contrastive is False
+    assert given.config.model.name == 'ResNet14Small' and given.config.is_locked
+    assert str(given.workdir) == 'here' and given.distributed
+    assert (given.coordinator, given.num_processes, given.process_id) == (None, None, None)
+
+
+def test_what_was_set_by_one_command_is_not_by_the_next(parse):
+    """No flag outlives its parsing."""
+    assert parse('--config=configs/cmc.py --config.train.lr=0.5 --workdir=here').config.train.lr == 0.5
+    assert parse('--config=configs/cmc.py').config.train.lr != 0.5
+
+
+@pytest.mark.parametrize('given, folder', [('configs/cmc.py', 'runs/cmc'), ('a/b/cmc.py:model1', 'runs/cmc-model1'),
+                                           ('configs/cmc.py:model1,size=small', 'runs/cmc-model1-size-small')])
+def test_where_a_run_lives_by_default(given, folder):
+    assert str(flags.default_workdir(given)) == folder
+
+
+def test_a_config_file_without_rows(parse, tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_text('from covid_jax.config import base\n\n\ndef get_config():\n    return base()\n')
+    assert parse(f'--config={path} --config.seed=3').config.seed == 3
+
+
+ROW = '--config=configs/cmc.py'
+
+
+@pytest.mark.parametrize('line, message', [
+    ('', 'which config? for example --config=configs/cmc.py'),
+    ('--config=configs/cmcc.py', 'there is no config file configs/cmcc.py'),
+    ('--config=configs', 'there is no config file configs'),
+    ('--config=README.md', 'README.md is no config file: it has no get_config'),
+    ('--config=covid_jax/text.py', 'covid_jax/text.py is no config file: it has no get_config'),
+    ('--config=configs/cmc.py:modle4', "no row is called 'modle4'"),
+    ('--config=configs/cmc.py:size=huge', 'size=full, size=small'),
+    (f'{ROW} --config=configs/cmc.py:model1', 'more than once, as configs/cmc.py and configs/cmc.py:model1'),
+    (f'{ROW} --config.train.lrr=1', 'no field --config.train.lrr: did you mean --config.train.lr?'),
+    (f'{ROW} --config.epochs=1', 'did you mean --config.train.epochs?'),
+    (f'{ROW} --config.method.depth=6', 'did you mean --config.views.depth?'),
+    (f'{ROW} --config.optim.lr_step=6', 'did you mean --config.train.lr_steps?'),
+    (f'{ROW} --config.xyzzy=1', 'no field --config.xyzzy'),
+    (f'{ROW} --config.train.lr=fast', 'flag --config.train.lr=fast'),
+    (f'{ROW} --config.train.lr', 'Missing value for flag --config.train.lr'),
+    (f'{ROW} --config.train=3', '--config.train=3'),
+    (f'{ROW} --num_processes=two', '--num_processes=two'),
+    (f'{ROW} --wrokdir=x', "'wrokdir'. Did you mean: workdir"),
+    (f'workdir=x {ROW}', "'workdir=x' is not a flag: fields are set as --config.FIELD=VALUE"),
+    ('--config=configs/cmc.py:model5,size=small --config.views.depth=6',
+     'each stage has its own views.depth: set --config.model1.views.depth (there are model1, model3, model4)'),
+])
+def test_a_mistake_is_one_helpful_line(parse, line, message):
+    with pytest.raises(UserError) as e:
+        parse(line)
+    assert message in str(e.value) and '\n' not in str(e.value)
