@@ -6,6 +6,7 @@ import re
 import struct
 import tempfile
 import threading
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import groupby
 
@@ -17,28 +18,39 @@ from pydicom.pixels import get_decoder
 
 from covid_jax import UserError
 from covid_jax.scans.dicom.header import NATIVE, PLUGINS, own_words
+from covid_jax.scans.dicom.planes import Plane
 
 AIR = -1024  # Hounsfield units
 GDCM = threading.Lock()  # stderr belongs to the whole process
+# Markers of a JPEG (ITU T.81 Table B.1, T.87): the byte after 0xFF.
+FRAMES = (0xC3, 0xF7)  # of a lossless JPEG, of JPEG-LS
+HUFFMAN = 0xC4
+SCAN = 0xDA  # the pixels come after it
+COMMENT = 0xFE
+APPLICATIONS = range(0xE0, 0xF0)
+KEPT = (*FRAMES, HUFFMAN, SCAN, 0xDD, 0xF8)  # and restart intervals, and JPEG-LS parameters
 
 
-def read_voxels(planes, order, orient, hounsfield):
+def read_voxels(planes: Sequence[Plane], order: np.ndarray, orient: Callable[[np.ndarray], np.ndarray],
+                hounsfield: bool) -> np.ndarray:
     """The planes, which lie file by file, -> [depth, height, width]: int16 for whole Hounsfield units, else float32."""
-    place = np.argsort(order)
+    slice_of = np.argsort(order)  # where each plane comes to lie
     whole = hounsfield and all(value.is_integer() for plane in planes for value in plane.rescale)
-    out, at = None, 0
-    for _, mine in groupby(planes, key=lambda plane: id(plane.header)):
-        mine = list(mine)
-        with own_words(mine[0].header.path, 'its pixels cannot be decoded'):
-            for plane, stored in zip(mine, _frames(mine[0].header), strict=True):
+    out = None
+    at = 0
+    for _, of_file in groupby(planes, key=lambda plane: id(plane.header)):
+        frames = list(of_file)
+        header = frames[0].header
+        with own_words(header.path, 'its pixels cannot be decoded'):
+            for plane, stored in zip(frames, _frames(header), strict=True):
                 stored = orient(stored)
-                hole = _padding(plane.header, stored)
+                hole = _padding(header, stored)
                 voxels = _hounsfield(stored, hole, *plane.rescale) if hounsfield else _grey(stored, hole, plane)
                 if out is None:
                     out = np.empty((len(planes), *voxels.shape), np.int16 if whole else np.float32)
                 if out.dtype == np.int16 and voxels.dtype != np.int16:
                     out = out.astype(np.float32)
-                out[place[at]] = voxels
+                out[slice_of[at]] = voxels
                 at += 1
     return out
 
@@ -53,7 +65,7 @@ def _frames(header):
                 yield values if stored == allocated else values << (allocated - 1 - high) >> (allocated - stored)
             return
         data = file.read() if header.size is None else file.read(header.size)
-    if data.rfind(b'\xfe\xff\xdd\xe0') < 0:
+    if data.rfind(b'\xfe\xff\xdd\xe0') < 0:  # the tag of the sequence delimitation item
         raise UserError(f'{header.path}: cut off, its compressed pixels have no end: copy it again')
     for values in _decompress(header, data):
         left = values.dtype.itemsize * 8 - stored
@@ -106,33 +118,41 @@ def _bare_jpeg(data, header):
 
     gdcm ends the process at whatever libjpeg warns of, and reads out of bounds at a Huffman code or precision over 16.
     """
-    kept, at, mark = [data[:2]], 2, 0
-    while mark != 0xDA:
-        mark, length = data[at + 1], int.from_bytes(data[at + 2:at + 4], 'big')
+    kept = [data[:2]]
+    at = 2
+    mark = 0
+    while mark != SCAN:  # segment by segment: 0xFF, a mark, the length of what follows, which counts itself
+        mark = data[at + 1]
+        length = int.from_bytes(data[at + 2:at + 4], 'big')
         segment = data[at:at + 2 + length]
         if data[at] != 0xFF or length < 2 or len(segment) < 2 + length:
             raise ValueError('no segment')
-        if mark in (0xC3, 0xF7):
+        if mark in FRAMES:
             precision, *size = struct.unpack('>BHHB', segment[4:10])
             if size != [header.rows, header.columns, 1] or not header.bits[0] - 8 < precision <= header.bits[0]:
                 raise ValueError('another size')
-        if mark == 0xC4:
-            tables = segment[4:]
-            while tables:
-                codes = 17 + sum(tables[1:17])
-                if tables[0] > 3 or max(tables[17:codes], default=0) > 16 or len(tables) < codes:
-                    raise ValueError('no Huffman table')
-                tables = tables[codes:]
-        if mark in (0xC3, 0xC4, 0xDA, 0xDD, 0xF7, 0xF8):
+        if mark == HUFFMAN:
+            _check_tables(segment[4:])
+        if mark in KEPT:
             kept.append(segment)
-        elif mark != 0xFE and not 0xE0 <= mark <= 0xEF:  # a comment, an application's
+        elif mark != COMMENT and mark not in APPLICATIONS:  # these two are left out: they may name the patient
             raise ValueError('no lossless JPEG')
         at += 2 + length
-    frames = [segment[1] for segment in kept[1:] if segment[1] in (0xC3, 0xF7)]
-    end = re.compile(rb'\xff[\x80-\xff]' if 0xF7 in frames else rb'\xff[^\x00]').search(data, at)
+    frames = [segment[1] for segment in kept[1:] if segment[1] in FRAMES]
+    # The pixels end at the first mark: in a JPEG at 0xFF and not 0, in JPEG-LS at 0xFF and a byte with its first bit set.
+    end = re.compile(rb'\xff[\x80-\xff]' if FRAMES[1] in frames else rb'\xff[^\x00]').search(data, at)
     if data[:2] != b'\xff\xd8' or len(frames) != 1 or not end or end.group() != b'\xff\xd9':
         raise ValueError('no JPEG')
     return b''.join(kept) + data[at:end.end()]
+
+
+def _check_tables(tables):
+    """ValueError for Huffman tables that gdcm would read beyond: each is its number, 16 counts of codes, and the codes."""
+    while tables:
+        end = 17 + sum(tables[1:17])
+        if tables[0] > 3 or max(tables[17:end], default=0) > 16 or len(tables) < end:
+            raise ValueError('no Huffman table')
+        tables = tables[end:]
 
 
 @contextmanager
@@ -190,7 +210,8 @@ def _hounsfield(stored, hole, slope, intercept):
 
 def _grey(stored, hole, plane):
     """Stored values -> [0, 255] float32 as a screen shows them: modality, table or window, MONOCHROME1 turned over."""
-    tags, values = plane.header.tags, stored.astype(np.int32)
+    tags = plane.header.tags
+    values = stored.astype(np.int32)
     hole = np.zeros(stored.shape, bool) if hole is None else hole
     if tags.get('ModalityLUTSequence'):
         values = _lookup(values, tags, 'ModalityLUTSequence')[0].astype(np.int32)
@@ -216,7 +237,8 @@ def _lookup(values, tags, keyword):
     """Whole numbers through the first table of a sequence -> (its entries, the largest entry there may be)."""
     item = tags[keyword].value[0]
     entries, start, bits = (int(value) for value in item.LUTDescriptor)
-    data, entries = item.LUTData, entries % 2**16 or 2**16
+    entries = entries % 2**16 or 2**16  # 0 stands for 65,536, and some writers have it signed
+    data = item.LUTData
     if isinstance(data, bytes):
         order = '<' if item.original_encoding[1] is not False else '>'
         data = np.frombuffer(data, np.uint8 if len(data) < 2 * entries else order + 'u2')

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from covid_jax import UserError
 from covid_jax.scans.dicom.header import MACROS, Header, numbers, own_words
 from covid_jax.scans.scan import check_spacing
+from covid_jax.text import some
 
 SLOPE = 0.2  # mm to the side per mm along: a bit more than the tilt that _axial lets through
 
@@ -28,7 +30,7 @@ class Plane(NamedTuple):
     window: tuple | None            # center, width, function
 
 
-def planes_of(headers):
+def planes_of(headers: Sequence[Header]) -> list[Plane]:
     """One Plane per frame, in the order of the files. A slice is called by its number where that is its alone."""
     planes = []
     for header in headers:
@@ -78,7 +80,8 @@ def _plane(header, groups, name):
             center[0], width[0], str(find_value('VOILUTFunction') or 'LINEAR').strip().upper()))
 
 
-def arrange(planes):
+def arrange(planes: Sequence[Plane]) -> tuple[
+        np.ndarray, Callable[[np.ndarray], np.ndarray], tuple[float, float, float] | None]:
     """-> (order, orient, spacing): the planes from feet to head, what turns one upright, (z, y, x) mm or None."""
     sizes = [(plane.header.rows, plane.header.columns) for plane in planes]
     usual = Counter(sizes).most_common(1)[0][0]
@@ -96,29 +99,33 @@ def arrange(planes):
     if pixel is not None:
         check_spacing(pixel)
     if orientation is None:
-        return [0], lambda stored: stored, None
+        return np.zeros(1, int), lambda stored: stored, None
     normal, turned, signs = _axial(orientation)
-    order, apart = [0], planes[0].between or planes[0].thick
-    if len(planes) > 1:
+    if len(planes) == 1:
+        order = np.zeros(1, int)
+        apart = planes[0].between or planes[0].thick
+    else:
         along = np.array([plane.position for plane in planes]) @ normal
-        order, apart = np.argsort(along, kind='stable'), _even(planes, along)
+        order = np.argsort(along, kind='stable')
+        apart = _even(planes, along)
         _straight([planes[i] for i in order], along[order], orientation, 0.5 if pixel is None else 0.5 * min(pixel))
         _complete([planes[i] for i in order], apart)
     spacing = None
     if pixel is not None and apart is not None:
-        spacing = apart, *(float(mm) for mm in (pixel[::-1] if turned else pixel))
+        down, across = pixel[::-1] if turned else pixel
+        spacing = apart, float(down), float(across)
         check_spacing(spacing)
     return order, lambda stored: (stored.T if turned else stored)[::signs[0], ::signs[1]], spacing
 
 
 def _one_frame(planes):
     """ValueError where positions are measured from several origins. Slices that do not say from which are let be."""
-    first = {}
+    slice_in = {}  # of each frame of reference the first slice
     for plane in planes:
         if plane.header.tags.get('FrameOfReferenceUID'):
-            first.setdefault(str(plane.header.tags.get('FrameOfReferenceUID')), plane.name)
-    if len(first) > 1:
-        one, other = list(first.values())[:2]
+            slice_in.setdefault(str(plane.header.tags.get('FrameOfReferenceUID')), plane.name)
+    if len(slice_in) > 1:
+        one, other, *_ = slice_in.values()
         raise ValueError(f'slices {one} and {other} have different frames of reference, which cannot be compared: give '
                          'each series a folder of its own')
 
@@ -137,8 +144,8 @@ def _same(planes, field, name):
 
 def _axial(orientation):
     """-> (the normal towards the head, whether row and column are swapped, the steps down and across)."""
-    near = math.cos(math.radians(10))
-    row, column = orientation[:3], orientation[3:]
+    near = math.cos(math.radians(10))  # what lies within 10 degrees of an axis counts as along it
+    row, column = np.split(orientation, 2)
     normal = np.cross(row, column)
     if any(abs(np.linalg.norm(v) - 1) > 1e-2 for v in (row, column, normal)):
         raise ValueError('the image orientation is no two directions at right angles: export the original series')
@@ -164,7 +171,7 @@ def _even(planes, along):
     def pairs(where, told):
         texts = [f'slices {planes[order[i]].name} and {planes[order[i + 1]].name} {told(i)}'
                  for i in np.flatnonzero(where)]
-        return ', '.join(texts[:5] + ['...'] * (len(texts) > 5))
+        return some(texts)
 
     double = steps < max(0.01, 0.01 * usual)
     if double.any():
@@ -199,15 +206,21 @@ def _straight(planes, along, orientation, limit):
 
 def _complete(planes, apart):
     """ValueError for two or three slices too far apart; of more, an even distance says that none is missing."""
-    between, thick = planes[0].between, planes[0].thick
-    if len(planes) > 3 or apart <= (1.5 * between if between else 3 * thick if thick else math.inf):
+    between = planes[0].between
+    thick = planes[0].thick
+    most = math.inf
+    if thick:
+        most = 3 * thick  # slices may be spaced further than they are thick
+    if between:
+        most = 1.5 * between
+    if len(planes) > 3 or apart <= most:
         return
     said = f'and by their header {between:g} mm' if between else f'and {thick:g} mm thick'
     raise ValueError(f'slices {planes[0].name} and {planes[1].name} are {apart:.1f} mm apart {said}: slices between '
                      'them are missing, copy the whole series or give the path of one file')
 
 
-def check_grey(planes):
+def check_grey(planes: Sequence[Plane]) -> None:
     """ValueError for CT without Hounsfield units whose slices would not be shown alike, or not as anyone chose."""
     first = planes[0]
     tables = [(first.header.tags.get(key), key) for key in ('ModalityLUTSequence', 'VOILUTSequence')]
