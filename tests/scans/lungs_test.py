@@ -32,11 +32,11 @@ def grey(scan, low, high):
     return Scan(levels.astype(np.uint8), False, scan.spacing)
 
 
-@pytest.fixture(scope='module')
-def found():
-    """{label: (Dice, recall of the lesion)} of 24 phantoms."""
+@pytest.fixture(scope='module', params=[4, pytest.param(24, marks=pytest.mark.slow)])
+def found(request):
+    """{label: (Dice, recall of the lesion)} of so many phantoms."""
     rows = {label: [] for label in LABELS}
-    for index in range(24):
+    for index in range(request.param):
         truth = lungs(SEED, index)
         for label in LABELS:
             hu, spacing, lesion = phantom(SEED, index, label)
@@ -47,7 +47,7 @@ def found():
 
 def test_the_truth_lies_on_the_voxels_of_the_phantom():
     """Inflated lung is in it, spine and chest wall are not, and lesions are, whatever the label."""
-    for index in range(4):
+    for index in range(2):
         truth = lungs(SEED, index)
         hu, spacing, lesion = phantom(SEED, index, 'pneumonia')
         assert truth.shape == hu.shape and not (lesion & ~truth).any()
@@ -75,7 +75,7 @@ def test_lesions_are_kept(found):
     assert (found['pneumonia'][1] > 0.9).mean() >= 0.25
 
 
-@pytest.mark.parametrize('index', range(8))
+@pytest.mark.parametrize('index', [0, *(pytest.param(i, marks=pytest.mark.slow) for i in range(1, 8))])
 def test_a_third_of_one_lung_consolidated(index):
     """The lowest and rearmost third of the left lung is filled at +30 HU."""
     truth, scan = lungs(SEED, index), ct(index)
@@ -103,7 +103,7 @@ def test_a_consolidation_at_the_pleura_is_filled_and_the_heart_is_not():
 
 
 def test_both_lungs_and_no_airway_without_lung():
-    for index in range(6):
+    for index in range(2):
         mask = lung_mask(ct(index))
         label, _ = ndimage.label(mask)
         size = np.bincount(label.ravel())[1:]
@@ -148,27 +148,26 @@ def test_an_image_that_ends_within_the_lungs():
     assert dice(mask, truth[:, :, part]) > 0.9
 
 
-@pytest.mark.parametrize('window', [(-1000, 400), (-1350, 150), (-1150, 350)])
-def test_grey_is_as_good_as_hounsfield(window):
-    for index, label in ((0, 'normal'), (1, 'covid'), (2, 'pneumonia'), (3, 'normal')):
-        scan = ct(index, label)
-        assert dice(lung_mask(grey(scan, *window)), lung_mask(scan)) >= 0.95
+@pytest.mark.parametrize('index, label, window', [
+    (0, 'normal', (-1000, 400)), (1, 'covid', (-1350, 150)), (2, 'pneumonia', (-1150, 350))])
+def test_grey_is_as_good_as_hounsfield(index, label, window):
+    scan = ct(index, label)
+    assert dice(lung_mask(grey(scan, *window)), lung_mask(scan)) >= 0.95
 
 
 def test_without_spacing():
-    for index in range(4):
-        scan = ct(index)
-        assert dice(lung_mask(scan._replace(spacing=None)), lung_mask(scan)) >= 0.95
+    scan = ct(0)
+    assert dice(lung_mask(scan._replace(spacing=None)), lung_mask(scan)) >= 0.95
 
 
-def test_one_slice():
-    for index in range(4):
-        scan, truth = ct(index), lungs(SEED, index)
-        for z in (12, 20):
-            one = scan._replace(voxels=scan.voxels[z:z + 1])
-            for picture in (one, grey(one, -1000, 400)._replace(spacing=None)):
-                mask = lung_mask(picture)
-                assert mask.shape == (1, 96, 96) and dice(mask, truth[z:z + 1]) > 0.88
+@pytest.mark.parametrize('index', [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_one_slice(index):
+    scan, truth = ct(index), lungs(SEED, index)
+    for z in (12, 20):
+        one = scan._replace(voxels=scan.voxels[z:z + 1])
+        for picture in (one, grey(one, -1000, 400)._replace(spacing=None)):
+            mask = lung_mask(picture)
+            assert mask.shape == (1, 96, 96) and dice(mask, truth[z:z + 1]) > 0.88
 
 
 def test_fine_and_coarse_grids_agree():

@@ -108,8 +108,9 @@ def arrange(planes: Sequence[Plane]) -> tuple[
         along = np.array([plane.position for plane in planes]) @ normal
         order = np.argsort(along, kind='stable')
         apart = _even(planes, along)
-        _straight([planes[i] for i in order], along[order], orientation, 0.5 if pixel is None else 0.5 * min(pixel))
-        _complete([planes[i] for i in order], apart)
+        upward = [planes[int(i)] for i in order]
+        _straight(upward, along[order], orientation, 0.5 if pixel is None else 0.5 * min(pixel))
+        _complete(upward, apart)
     spacing = None
     if pixel is not None and apart is not None:
         down, across = pixel[::-1] if turned else pixel

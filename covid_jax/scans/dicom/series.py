@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 from pydicom.tag import Tag
 
 from covid_jax import UserError
@@ -126,7 +127,7 @@ def decode_dicom(paths: Sequence[Path | str], series: str = '') -> Scan:
     check_size((sum(header.frames for header in headers), headers[0].rows, headers[0].columns))
     planes = planes_of(headers)
     if kinds in XRAY:
-        return Scan(read_voxels(planes, [0], lambda stored: stored, False), False, None)
+        return Scan(read_voxels(planes, np.zeros(1, int), lambda stored: stored, False), False, None)
     order, orient, spacing = arrange(planes)
     hounsfield = all(plane.rescale is not None and plane.hounsfield for plane in planes)
     if not hounsfield:
