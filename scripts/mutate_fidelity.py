@@ -1,11 +1,12 @@
 """Does each row of docs/fidelity.md have a test that would notice if the code did something else?
 
-    python scripts/mutate_fidelity.py                   # every row: about 20 minutes on 2 cores
+    python scripts/mutate_fidelity.py                   # every row: 11 minutes on 2 cores
     python scripts/mutate_fidelity.py --row 'COVID-Net' # the rows whose name holds this
 
-Each row has one mutation here: a piece of the code, and what would make the row untrue. In a copy of the tree the piece is
-replaced and the row's test is run, alone; then the piece is put back. A row is noticed where an assertion of the test fails.
-An error on the way there (an import, a crash) is no notice. First all those tests are run on the tree as it is.
+Each row has one mutation here: a piece of the code, and what would make the row untrue. In a copy of the tree the
+piece is replaced and the row's test is run, alone; then the piece is put back. A row is noticed where an assertion of
+that test fails. An error on the way there (an import, a crash) is no notice. First all those tests are run on the tree as it
+is.
 
 Exit status 1 where a row is not noticed, a piece is not in its file exactly once, or a test fails on the tree as it is.
 """
@@ -32,7 +33,7 @@ ASSERTION = re.compile(r'^FAILED .* - (assert|AssertionError|Failed: DID NOT RAI
 
 
 class Mutation(NamedTuple):
-    """row: its name in docs/fidelity.md. test: one that the row cites, below tests/; parameters in [brackets] choose one case.
+    """row: its name in docs/fidelity.md. test: one that the row cites, below tests/; [parameters] choose one case.
     file: below the project's folder; old stands in it once, new is what breaks the row's claim."""
 
     row: str
@@ -48,7 +49,8 @@ UNWRITTEN: dict[str, str] = {}
 MUTATIONS = [
     # CMC-COV19D
     Mutation('input of cross entropy', 'methods/cmc_test.py::test_cross_entropy_takes_logits',
-             'covid_jax/methods/cmc.py', 'cross_entropy(logits, target)', 'cross_entropy(jax.nn.softmax(logits), target)'),
+             'covid_jax/methods/cmc.py', 'cross_entropy(logits, target)',
+             'cross_entropy(jax.nn.softmax(logits), target)'),
     Mutation('contrastive loss', 'losses/contrastive_test.py::test_oracles',
              'covid_jax/losses/contrastive.py', 'return loss if base_temperature is None else loss *',
              'base_temperature = base_temperature or 0.07; return loss *'),
@@ -67,7 +69,8 @@ MUTATIONS = [
              'covid_jax/methods/cmc.py', 'jnp.clip(log_sigma, -4.0, 4.0)', 'log_sigma'),
     Mutation('sigmas without the contrastive loss (Model2)',
              'methods/cmc_test.py::test_without_the_contrastive_loss_nothing_is_weighed',
-             'covid_jax/methods/cmc.py', 'return classification, (state_after', 'return jnp.exp(-1.0) * classification + 1, (state_after'),
+             'covid_jax/methods/cmc.py', 'return classification, (state_after',
+             'return jnp.exp(-1.0) * classification + 1, (state_after'),
     Mutation('mixing weight', 'methods/cmc_test.py::test_weights_follow_beta_one_half',
              'covid_jax/methods/cmc.py', ', alpha, alpha)', ', 1.0, 1.0)'),
     Mutation('mixup partner', 'augment/mixup_test.py::test_partner_is_a_view_of_the_neighbouring_scan',
@@ -81,7 +84,8 @@ MUTATIONS = [
              'covid_jax/methods/cmc.py', 'see(view, k2, image, draw)], 1)', 'see(view, k2, image, draw)], 0)'),
     Mutation('brightness', 'augment/volume_test.py::test_contrast_and_brightness_on_the_scale_of_one',
              'covid_jax/augment/volume.py', 'jnp.clip(c * volume + b,', 'jnp.clip(c * volume + b / 255,'),
-    Mutation('order of augmentations', 'augment/views_test.py::test_cmc_crops_slices_then_the_plane_then_changes_contrast',
+    Mutation('order of augmentations',
+             'augment/views_test.py::test_cmc_crops_slices_then_the_plane_then_changes_contrast',
              'covid_jax/augment/views.py',
              'volume = random_resized_crop(k_crop, volume)\n    return random_contrast_brightness(k_intensity, volume)',
              'volume = random_contrast_brightness(k_intensity, volume)\n    return random_resized_crop(k_crop, volume)'),
@@ -90,26 +94,33 @@ MUTATIONS = [
     Mutation('learning rate', 'configs_test.py::test_rows_of_table_1',
              'configs/cmc.py', 'lr=1e-3, lr_steps=(0.3, 0.8)', 'lr=1e-4, lr_steps=()'),
     Mutation('ends of epochs', 'data/pipeline_test.py::test_every_scan_once_an_epoch_in_a_new_order',
-             'covid_jax/data/order.py', '.source(members).seed(seed).shuffle().repeat().batch(batch, drop_remainder=True)',
+             'covid_jax/data/order.py',
+             '.source(members).seed(seed).shuffle().repeat().batch(batch, drop_remainder=True)',
              '.source(members).seed(seed).shuffle().batch(batch, drop_remainder=True).repeat()'),
     Mutation('weight decay', 'runtime/optim_test.py::test_adam_with_l2_by_hand',
-             'covid_jax/runtime/optim.py', 'optax.add_decayed_weights(train.weight_decay), OPTIMIZERS[train.optimizer](train)',
+             'covid_jax/runtime/optim.py',
+             'optax.add_decayed_weights(train.weight_decay), OPTIMIZERS[train.optimizer](train)',
              'OPTIMIZERS[train.optimizer](train), optax.add_decayed_weights(train.weight_decay)'),
-    Mutation('batch normalisation', 'models/norm_test.py::test_the_statistics_of_eight_devices_are_those_of_the_whole_batch',
+    Mutation('batch normalisation',
+             'models/norm_test.py::test_the_statistics_of_eight_devices_are_those_of_the_whole_batch',
              'covid_jax/models/norm.py', 'mean, var = _moments(pieces, group)',
              'group = jnp.repeat(jnp.eye(8), len(pieces[0]) // 8, 0); mean, var = _moments(pieces, group)'),
     Mutation('sum of gradients over devices',
              'models/conv_test.py::test_the_gradient_of_a_kernel_is_summed_in_the_type_that_is_computed_in',
-             'covid_jax/models/conv.py', "return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'))",
-             "return lax.conv_general_dilated(x.astype('float32'), kernel.astype('float32'), strides, padding, "
+             'covid_jax/models/conv.py',
+             "lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'))",
+             "lax.conv_general_dilated(x.astype('float32'), kernel.astype('float32'), strides, padding, "
              "dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC')).astype(x.dtype)"),
-    Mutation('kept checkpoint', 'evaluate_test.py::test_the_checkpoint_is_chosen_by_macro_f1_of_plain_views_of_validation',
+    Mutation('kept checkpoint',
+             'evaluate_test.py::test_the_checkpoint_is_chosen_by_macro_f1_of_plain_views_of_validation',
              'covid_jax/train.py', "'macro_f1' if metrics", "'accuracy' if metrics"),
     Mutation('views of the kept checkpoint',
              'evaluate_test.py::test_the_checkpoint_is_chosen_by_macro_f1_of_plain_views_of_validation',
              'covid_jax/train.py', "dataset, ('val',))", "dataset, ('val',), session.key)"),
-    Mutation('test-time augmentation', 'augment/views_test.py::test_at_full_depth_training_and_test_views_of_cmc_are_one',
-             'covid_jax/augment/views.py', 'law(key, volume, volume.shape[0])', 'law(key, volume, (volume.shape[0] + 1) // 2)'),
+    Mutation('test-time augmentation',
+             'augment/views_test.py::test_at_full_depth_training_and_test_views_of_cmc_are_one',
+             'covid_jax/augment/views.py', 'law(key, volume, volume.shape[0])',
+             'law(key, volume, (volume.shape[0] + 1) // 2)'),
     Mutation('ensemble', 'ensemble_test.py::test_probabilities_are_averaged_by_exam',
              'covid_jax/ensemble.py', 'np.mean([member.probability', 'np.max([member.probability'),
     Mutation('decision', 'evaluate_test.py::test_the_two_files_of_the_challenge',
@@ -117,7 +128,8 @@ MUTATIONS = [
     Mutation('rows of Table 1', 'configs_test.py::test_rows_of_table_1',
              'configs/cmc.py', "'model3': ('ResNeSt50', 64,", "'model3': ('ResNet50', 128,"),
     Mutation('slices in evaluation', 'methods/cmc_test.py::test_all_slices_are_seen_in_evaluation',
-             'covid_jax/methods/method.py', "image = to_float(batch['image'])", "image = to_float(batch['image'][:, ::2])"),
+             'covid_jax/methods/method.py', "image = to_float(batch['image'])",
+             "image = to_float(batch['image'][:, ::2])"),
     Mutation('baseline (ResNet50 + GRU)', 'configs_test.py::test_the_baseline',
              'covid_jax/models/gru.py', 'units: int = 128', 'units: int = 64'),
     Mutation('CC-CCII, Model4', 'configs_test.py::test_cc_ccii_is_split_as_the_paper_says',
@@ -143,7 +155,8 @@ MUTATIONS = [
 
     # Networks
     Mutation('VGG-19, pools', 'models/vgg_test.py::test_published_numbers_of_parameters_and_the_papers_shapes',
-             'covid_jax/models/vgg.py', 'max_pool(x, window, window,', 'max_pool(x, [2 * n - 1 for n in window], window,'),
+             'covid_jax/models/vgg.py', 'max_pool(x, window, window,',
+             'max_pool(x, [2 * n - 1 for n in window], window,'),
     Mutation('VGG-19, parameters', 'models/vgg_test.py::test_published_numbers_of_parameters_and_the_papers_shapes',
              'covid_jax/models/vgg.py', 'dense: int = 4096', 'dense: int = 2048'),
     Mutation('VGG in 2D, map before the dense layers',
@@ -209,26 +222,30 @@ MUTATIONS = [
              'covid_jax/scans/images.py', "upright.convert('L')", 'upright.getchannel(0)'),
     Mutation("Rubik's cube Pro, lungs",
              'scans/lungs_test.py::test_a_consolidation_at_the_pleura_is_filled_and_the_heart_is_not',
-             'covid_jax/scans/lungs.py', 'lungs = _closed(lungs, middle, mm, 6)', 'return _fine(lungs, steps, scan.voxels.shape)'),
+             'covid_jax/scans/lungs.py', 'lungs = _closed(lungs, middle, mm, 6)',
+             'return _fine(lungs, steps, scan.voxels.shape)'),
     Mutation("Rubik's cube Pro, order", 'data/prep_test.py::test_lungs_crop_and_mask',
              'covid_jax/data/prep.py', 'plane *= mask', 'plane[~mask] = np.clip(-low * 255 / (high - low), 0, 255)'),
     Mutation('LUNA16 slices (Self-Trans)', 'sources/published_test.py::TestLuna16::test_slices_of_nodules',
-             'covid_jax/sources/published.py', 'round((float(z) - origin) / spacing)', 'int((float(z) - origin) / spacing)'),
+             'covid_jax/sources/published.py', 'round((float(z) - origin) / spacing)',
+             'int((float(z) - origin) / spacing)'),
 ]
 
 
-def pytest(tree, *arguments):
+def pytest(tree, *arguments, limit=None):
     """The finished pytest in the tree, which may be a copy; what it compiles is kept with that of the suite."""
-    env = dict(os.environ, PYTHONPATH=os.pathsep.join([str(tree), str(tree / 'tests')]), PYTHONDONTWRITEBYTECODE='1',
-               COLUMNS='500')
+    path = os.pathsep.join([str(tree), str(tree / 'tests')])
+    env = dict(os.environ, PYTHONPATH=path, PYTHONDONTWRITEBYTECODE='1', COLUMNS='500')
     env.setdefault('JAX_COMPILATION_CACHE_DIR', str(ROOT / '.cache' / 'xla'))
     command = [sys.executable, '-m', 'pytest', '-p', 'no:cacheprovider', '-q', '--tb=no', '-rfE', *arguments]
-    return subprocess.run(command, cwd=tree, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=LIMIT)
+    return subprocess.run(command, cwd=tree, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          timeout=limit)
 
 
 def verdict(result):
     """'noticed', or 'NOT NOTICED' and why."""
-    if result.returncode == 1 and ASSERTION.search(result.stdout) and not re.search(r'^ERROR ', result.stdout, re.MULTILINE):
+    errors = re.search(r'^ERROR ', result.stdout, re.MULTILINE)
+    if result.returncode == 1 and ASSERTION.search(result.stdout) and not errors:
         return 'noticed'
     last = result.stdout.strip().splitlines()[-1:] or ['']
     return f'NOT NOTICED (exit {result.returncode}: {last[0]})'
@@ -243,7 +260,7 @@ def broken(tree, mutation):
     begun = time.monotonic()
     try:
         path.write_text(text.replace(mutation.old, mutation.new))
-        found = verdict(pytest(tree, '-n', '0', f'tests/{mutation.test}'))
+        found = verdict(pytest(tree, '-n', '0', f'tests/{mutation.test}', limit=LIMIT))
     except subprocess.TimeoutExpired:
         found = f'NOT NOTICED (more than {LIMIT} s)'
     finally:
@@ -282,12 +299,13 @@ def main():
         tests = [f'tests/{test}' for test in dict.fromkeys(m.test for m in mutations)]
         whole = pytest(tree, '-n', str(COPIES), *tests)
         trees.put(tree)
-        print(f'as it is: {whole.stdout.strip().splitlines()[-1]}\n\n| row | mutation | test | | seconds |\n|---|---|---|---|---|')
+        print(f'as it is: {whole.stdout.strip().splitlines()[-1]}\n')
+        print('| row | mutation | test | | seconds |\n|---|---|---|---|---|')
         failed += whole.returncode != 0
         for m, (found, seconds) in zip(mutations, threads.map(one, mutations), strict=True):
             failed += found != 'noticed'
-            print(f'| {m.row} | {Path(m.file).name}: `{short(m.old)}` -> `{short(m.new)}` | {m.test} | {found} | {seconds:.0f} |',
-                  flush=True)
+            change = f'{Path(m.file).name}: `{short(m.old)}` -> `{short(m.new)}`'
+            print(f'| {m.row} | {change} | {m.test} | {found} | {seconds:.0f} |', flush=True)
     for row, reason in UNWRITTEN.items():
         if chosen in row:
             print(f'| {row} | none: {reason} | | | |')

@@ -178,8 +178,8 @@ def test_precision_of_covid_is_named_so(tmp_path):
 
 
 def watched(folder, probability, tta):
-    """A session on six exams, the first four of val and the others of test, that are answered so; and a list of (position of
-    the first exam of a batch, key that it was seen with)."""
+    """A session on six exams, the first four of val and the others of test, that are answered so; and a list of (position
+    of the first exam of a batch, key that it was seen with)."""
     seen = []
 
     def predict(params, state, batch, key):

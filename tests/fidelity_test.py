@@ -16,7 +16,7 @@ def cells(row):
 
 
 def cited(row):
-    """(file, class and function of a test, or '') of the tests that a row names; a name alone is of the file before it."""
+    """(file, class and function of a test, or '') of the tests that a row names; a bare name is of the file before."""
     file, tests = None, []
     for name in re.findall(r'`([^`]*)`', cells(row)[4]):
         path, _, test = name.partition('::') if '.py' in name else (file, None, name)
@@ -39,8 +39,9 @@ def test_a_row_names_tests_that_are_there(row):
 
 def test_every_row_has_a_mutation_whose_text_is_in_the_code_once():
     script = runpy.run_path(str(TESTS.parent / 'scripts' / 'mutate_fidelity.py'))
-    mutations, unwritten = script['MUTATIONS'], script['UNWRITTEN']
-    assert [*(m.row for m in mutations), *unwritten] == [cells(row)[0] for row in ROWS if cells(row)[0] not in unwritten] + [*unwritten]
-    for m, row in zip(mutations, [row for row in ROWS if cells(row)[0] not in unwritten], strict=True):
-        assert m.test.partition('[')[0] in {'::'.join(test) for test in cited(row)}, m.row
+    rows = {cells(row)[0]: cited(row) for row in ROWS}
+    assert len(rows) == len(ROWS)
+    assert sorted([*(m.row for m in script['MUTATIONS']), *script['UNWRITTEN']]) == sorted(rows)
+    for m in script['MUTATIONS']:
+        assert m.test.partition('[')[0] in {'::'.join(test) for test in rows[m.row]}, m.row
         assert m.old != m.new and (TESTS.parent / m.file).read_text().count(m.old) == 1, m.row

@@ -226,7 +226,8 @@ def loss_of_bright_scans(monkeypatch, **options):
     method = cmc.make(config, make_mesh(jax.devices()[:1]))
     batch = batch_of(4, np.random.default_rng(0))
     batch['label'] = np.array([0, 1, 1, 0], np.int32)
-    batch['image'] = np.broadcast_to(255 * batch['label'].astype(np.uint8).reshape(-1, 1, 1, 1, 1), batch['image'].shape)
+    bright = np.uint8(255 * batch['label']).reshape(-1, 1, 1, 1, 1)
+    batch['image'] = np.broadcast_to(bright, batch['image'].shape)
     params, state = jax.jit(method.init)(jax.random.key(0), batch)
     # off the start: without biases the direction of a projection would not know the length of r
     params = jax.tree.map(lambda x: x + 0.1, params)
@@ -266,7 +267,7 @@ def test_without_the_contrastive_loss_nothing_is_weighed(monkeypatch):
 
 
 def test_a_partner_is_never_drawn_by_itself():
-    """Views that are their own number: a partner is always of scan k ^ 1, is a partner in turn, and has no second one."""
+    """Views that are their own number: a partner is always of scan k ^ 1, and has this one for its own."""
     views = jnp.eye(16)
     own = np.arange(16)
     mixing = jax.jit(lambda step, draw: cmc.mixed_views(jax.random.key(0), step, views, views, draw, 20.0))

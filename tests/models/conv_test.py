@@ -120,7 +120,7 @@ def test_form_by_platform():
 @pytest.mark.parametrize('form', ['native', 'planar'])
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float32'])
 def test_the_gradient_of_a_kernel_is_summed_in_the_type_that_is_computed_in(form, dtype):
-    """Over rows and positions, and so over the devices that hold them: in bfloat16 on TPU and GPU. The parameter is float32."""
+    """Over rows and positions, so over the devices that hold them: bfloat16 on TPU and GPU."""
     layer = conv.Conv(4, (3, 3, 3), dtype=dtype, form=form)
     x = jax.ShapeDtypeStruct((8, 4, 9, 9, 3), 'float32')
     variables = jax.eval_shape(layer.init, jax.random.key(0), x)
