@@ -1,12 +1,12 @@
 """Does each row of docs/fidelity.md have a test that would notice if the code did something else?
 
-    python scripts/mutate_fidelity.py                   # every row: 11 minutes on 2 cores
+    python scripts/mutate_fidelity.py                   # every row: about 8 minutes on 2 cores
     python scripts/mutate_fidelity.py --row 'COVID-Net' # the rows whose name holds this
 
 Each row has one mutation here: a piece of the code, and what would make the row untrue. In a copy of the tree the
 piece is replaced and the row's test is run, alone; then the piece is put back. A row is noticed where an assertion of
-that test fails. An error on the way there (an import, a crash) is no notice. First all those tests are run on the tree as it
-is.
+that test fails. An error on the way there (an import, a crash) is no notice. First all those tests are run on the
+tree as it is.
 
 Exit status 1 where a row is not noticed, a piece is not in its file exactly once, or a test fails on the tree as it is.
 """
@@ -88,7 +88,8 @@ MUTATIONS = [
              'augment/views_test.py::test_cmc_crops_slices_then_the_plane_then_changes_contrast',
              'covid_jax/augment/views.py',
              'volume = random_resized_crop(k_crop, volume)\n    return random_contrast_brightness(k_intensity, volume)',
-             'volume = random_contrast_brightness(k_intensity, volume)\n    return random_resized_crop(k_crop, volume)'),
+             'volume = random_contrast_brightness(k_intensity, volume)\n    '
+             'return random_resized_crop(k_crop, volume)'),
     Mutation('crop of the plane', 'augment/volume_test.py::test_boxes_follow_the_stated_law',
              'covid_jax/augment/volume.py', 'jnp.sqrt(box_area * aspect)', 'jnp.round(jnp.sqrt(box_area * aspect))'),
     Mutation('learning rate', 'configs_test.py::test_rows_of_table_1',
