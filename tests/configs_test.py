@@ -125,3 +125,11 @@ def test_the_baseline():
 def test_cc_ccii_is_split_as_the_paper_says():
     c = CMC['get_config']('cccii')
     assert (c.data.val, c.data.test) == (0.1, 0.1)
+
+
+@pytest.mark.parametrize('row', ['model4', 'model4,size=small'])
+def test_what_the_paper_does_not_give_is_the_authors_codes(row):
+    """But for the scale of Eq 2, which is the paper's."""
+    c = CMC['get_config'](row)
+    assert (c.cmc.temperature, c.cmc.base_temperature, c.cmc.mixup) == (0.1, 0, 0.5)
+    assert (c.model.mean, c.model.std) == (0.3529, 0.2983)

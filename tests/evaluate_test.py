@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import small_config
 
-from covid_jax import evaluate
+from covid_jax import evaluate, train
 from covid_jax.data.pipeline import Dataset
 from covid_jax.methods.method import Method
 from covid_jax.predictions import Predictions
@@ -175,3 +176,38 @@ def test_precision_of_covid_is_named_so(tmp_path):
     metrics, _ = report(tmp_path, [0, 1, 0, 1], ['test'] * 4, [0.1, 0.9, 0.8, 0.7])
     precision = metrics['test']['all']['precision']
     assert (precision['value'], precision['n'], precision['positive']) == (pytest.approx(2 / 3), 3, 'covid')
+
+
+def watched(folder, probability, tta):
+    """A session on six exams, the first four of val and the others of test, that are answered so; and a list of (position
+    of the first exam of a batch, key that it was seen with)."""
+    seen = []
+
+    def predict(params, state, batch, key):
+        first = int(batch['image'][0, 0, 0, 0, 0]) // 10
+        seen.append((first, key))
+        q = np.array(probability[first:first + 4], np.float32)
+        q = np.pad(q, (0, 4 - len(q)))
+        return {'probability': np.stack([1 - q, q], 1)}
+
+    config = small_config()
+    config.eval.update(batch=4, tta=tta, resamples=0)
+    run = types.SimpleNamespace(config=config, mesh=make_mesh(jax.devices()[:1]), folder=folder, method=METHOD)
+    data = dataset([0, 0, 0, 1, 0, 1], ['val'] * 4 + ['test'] * 2)
+    return train.Session(run, data, None, 1, 1, jax.random.key(0), None, predict, None), seen
+
+
+def test_the_checkpoint_is_chosen_by_macro_f1_of_plain_views_of_validation(tmp_path):
+    """By hand: one false alarm, so F1 of 0.8 and 2/3; accuracy is 3/4 and the AUC 2/3. Nothing looks at test."""
+    session, seen = watched(tmp_path, [0.1, 0.2, 0.9, 0.8, 0.1, 0.9], tta=3)
+    score, scalars = train.validate(session, STATE)
+    assert score == pytest.approx((0.8 + 2 / 3) / 2)
+    assert scalars['val/accuracy'] == 0.75 and scalars['val/auc'] == pytest.approx(2 / 3)
+    assert seen == [(0, None)]
+
+
+def test_what_is_reported_is_the_mean_of_three_views(tmp_path):
+    session, seen = watched(tmp_path, [0.1, 0.2, 0.9, 0.8, 0.1, 0.9], tta=3)
+    train.report(session, STATE, {})
+    assert [first for first, _ in seen] == [0, 0, 0, 4, 4, 4]
+    assert len({tuple(jax.random.key_data(key).tolist()) for _, key in seen}) == 3

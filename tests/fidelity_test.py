@@ -1,6 +1,7 @@
-"""docs/fidelity.md: every row names tests, and they are there."""
+"""docs/fidelity.md: every row names tests, and they are there; scripts/mutate_fidelity.py breaks the claim of each."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,37 @@ ROWS = [line for line in (TESTS.parent / 'docs' / 'fidelity.md').read_text().spl
         if line.startswith('|') and not re.match(r'\| (what|---)|\|---', line)]
 
 
-@pytest.mark.parametrize('row', ROWS, ids=lambda row: row.split('|')[1].strip())
+def cells(row):
+    return [cell.strip() for cell in row.strip('|').split('|')]
+
+
+def cited(row):
+    """(file, class and function of a test, or '') of the tests that a row names; a bare name is of the file before."""
+    file, tests = None, []
+    for name in re.findall(r'`([^`]*)`', cells(row)[4]):
+        path, _, test = name.partition('::') if '.py' in name else (file, None, name)
+        file = path
+        tests.append((file, test))
+    return tests
+
+
+@pytest.mark.parametrize('row', ROWS, ids=lambda row: cells(row)[0])
 def test_a_row_names_tests_that_are_there(row):
-    cells = row.strip('|').split('|')
-    assert len(cells) == 5
-    file, quoted = None, re.findall(r'`([^`]*)`', cells[4])
-    assert quoted and '_test.py' in quoted[0]
-    for name in quoted:
-        path, _, test = name.partition('::') if '.py' in name else (None, None, name)
-        file = TESTS / path if path else file
-        assert file.is_file() and (not test or re.search(rf'^( {{4}})?(def|class) {test}\b', file.read_text(), re.M)), name
+    assert len(cells(row)) == 5
+    tests = cited(row)
+    assert tests and tests[0][0]
+    for file, test in tests:
+        assert file.endswith('_test.py') and (TESTS / file).is_file(), file
+        text = (TESTS / file).read_text()
+        for part in filter(None, test.split('::')):
+            assert re.search(rf'^( {{4}})?(def|class) {part}\b', text, re.M), (file, part)
+
+
+def test_every_row_has_a_mutation_whose_text_is_in_the_code_once():
+    script = runpy.run_path(str(TESTS.parent / 'scripts' / 'mutate_fidelity.py'))
+    rows = {cells(row)[0]: cited(row) for row in ROWS}
+    assert len(rows) == len(ROWS)
+    assert sorted([*(m.row for m in script['MUTATIONS']), *script['UNWRITTEN']]) == sorted(rows)
+    for m in script['MUTATIONS']:
+        assert m.test.partition('[')[0] in {'::'.join(test) for test in rows[m.row]}, m.row
+        assert m.old != m.new and (TESTS.parent / m.file).read_text().count(m.old) == 1, m.row

@@ -40,6 +40,7 @@ def test_boxes_follow_the_stated_law():
     assert 0.80 < area.mean() < 0.86
     assert abs(jnp.log(ratio).mean()) < 0.01
     assert (start > -0.01).all() and (start + extent < 64.01).all()
+    assert np.abs(extent - np.round(extent)).mean() > 0.2  # not rounded to pixels: a quarter by chance
     assert 0.4 < (start[:, 0] / jnp.maximum(64 - height, 1e-3)).mean() < 0.6
 
 

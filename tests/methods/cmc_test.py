@@ -1,3 +1,4 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,8 +7,10 @@ from conftest import small_config
 
 from covid_jax import UserError, methods
 from covid_jax.augment.views import train_view
+from covid_jax.losses.contrastive import supcon
 from covid_jax.methods import cmc
 from covid_jax.methods.method import build_network, row_keys, see, to_float
+from covid_jax.models import network
 from covid_jax.models.heads import Projector
 from covid_jax.runtime.mesh import make_mesh
 
@@ -202,3 +205,78 @@ def test_a_small_network_can_learn_a_bright_corner():
         batch['image'][batch['label'] == 1, 2:6, 5:11, 5:11] = 250
         train, scalars = step(train, batch, jax.random.key(1))
     assert scalars['clf'] < 0.35
+
+
+class Bright(nn.Module):
+    """A network that answers by brightness, from 0 to 1: logits -30 to 30, features of length 5 to 15."""
+
+    @nn.compact
+    def __call__(self, image, train=False, site=None, group=None):
+        bright = jnp.mean(image, (1, 2, 3, 4)) + 0 * self.param('unused', nn.initializers.ones, ())
+        logits = 30 * jnp.stack([1 - 2 * bright, 2 * bright - 1], 1)
+        return logits, {'features': jnp.stack([3 + 10 * bright, 4 + 0 * bright], 1)}
+
+
+def loss_of_bright_scans(monkeypatch, **options):
+    """What the loss of two dark scans (not covid) and two bright ones is made of, each view the scan itself."""
+    monkeypatch.setattr(cmc, 'build_network', lambda config, mesh: Bright())
+    config = small_config()
+    config.views.name = 'none'
+    config.cmc.update(options)
+    method = cmc.make(config, make_mesh(jax.devices()[:1]))
+    batch = batch_of(4, np.random.default_rng(0))
+    batch['label'] = np.array([0, 1, 1, 0], np.int32)
+    bright = np.uint8(255 * batch['label']).reshape(-1, 1, 1, 1, 1)
+    batch['image'] = np.broadcast_to(bright, batch['image'].shape)
+    params, state = jax.jit(method.init)(jax.random.key(0), batch)
+    # off the start: without biases the direction of a projection would not know the length of r
+    params = jax.tree.map(lambda x: x + 0.1, params)
+    value, (_, scalars) = jax.jit(method.loss)(params, state, batch, jax.random.key(1), 3)
+    return value, scalars, params
+
+
+def test_cross_entropy_takes_logits(monkeypatch):
+    """Of probabilities it could not fall below 0.313."""
+    _, scalars, _ = loss_of_bright_scans(monkeypatch, mixup=0.0)
+    assert scalars['clf'] < 1e-9
+
+
+def test_r_is_projected_and_classified_at_its_own_length(monkeypatch):
+    """z alone is on the unit sphere. The temperature is 0.1, and Eq 2 is not rescaled."""
+    _, scalars, params = loss_of_bright_scans(monkeypatch, mixup=0.0)
+    r = np.float32([[3, 4], [13, 4], [13, 4], [3, 4]]).repeat(2, 0)
+    first, second = params['projector'].values()
+    z = np.maximum(r @ first['kernel'] + first['bias'], 0) @ second['kernel'] + second['bias']
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    label = np.repeat([0, 1, 1, 0], 2)
+    np.testing.assert_allclose(scalars['con'], np.mean(supcon(z, label, 0.1)), rtol=1e-4)
+
+    net = network('_ResNeStTiny')(classes=2)
+    feature_map = np.random.default_rng(0).normal(3, 1, (2, 1, 2, 2, 16)).astype('f')
+    (logits, features), variables = net.init_with_output(jax.random.key(0), feature_map, method='head')
+    classifier = variables['params']['classifier']['Dense_0']
+    r = feature_map.mean((1, 2, 3))
+    np.testing.assert_allclose(features, r, rtol=1e-5)
+    np.testing.assert_allclose(logits, r @ classifier['kernel'] + classifier['bias'], rtol=1e-4, atol=1e-7)
+
+
+def test_without_the_contrastive_loss_nothing_is_weighed(monkeypatch):
+    value, scalars, params = loss_of_bright_scans(monkeypatch, contrastive=False)
+    assert scalars['mix'] > 0.1 and 'log_sigma' not in params
+    np.testing.assert_allclose(value, scalars['clf'] + scalars['mix'], rtol=1e-6)
+
+
+def test_a_partner_is_never_drawn_by_itself():
+    """Views that are their own number: a partner is always of scan k ^ 1, and has this one for its own."""
+    views = jnp.eye(16)
+    own = np.arange(16)
+    mixing = jax.jit(lambda step, draw: cmc.mixed_views(jax.random.key(0), step, views, views, draw, 20.0))
+    met = set()
+    for step in range(6):
+        mixed, target = mixing(step, np.arange(8 * step, 8 * step + 8, dtype=np.uint32))
+        np.testing.assert_array_equal(mixed, target)
+        partner = np.argmax(mixed * (1 - np.eye(16)), 1)
+        np.testing.assert_array_equal(partner // 2, own // 2 ^ 1)
+        np.testing.assert_array_equal(partner[partner], own)
+        met |= {*zip(own.tolist(), partner.tolist(), strict=True)}
+    assert len(met) == 16 * 2  # each view has met both views of the neighbour, and nothing else

@@ -6,7 +6,8 @@ import pytest
 from conftest import small_config
 
 from covid_jax import UserError
-from covid_jax.methods.method import training_view
+from covid_jax.methods.method import build_network, training_view
+from covid_jax.runtime.mesh import make_mesh
 
 
 @pytest.mark.parametrize('slices, depth, seen', [(8, 6, 6), (8, 0, 8), (8, 8, 8), (1, 6, 1), (1, 0, 1)])
@@ -26,3 +27,9 @@ def test_a_view_of_more_slices_than_there_are():
     c.views.depth, c.views.name = 6, 'cmcc'
     with pytest.raises(UserError, match="no views are called 'cmcc'"):
         training_view(c)
+
+
+def test_a_network_sees_images_by_the_mean_and_deviation_of_the_authors():
+    net = build_network(small_config(), make_mesh())
+    image = np.float32([0.3529, 0.3529 + 0.2983]).reshape(1, 1, 2, 1)
+    np.testing.assert_allclose(net.compute.volume(image).ravel(), [0, 1], atol=1e-6)

@@ -115,3 +115,16 @@ def test_depthwise_gradients_of_rows_on_many_devices_meet_only_as_kernels(rng):
 
 def test_form_by_platform():
     assert [conv.form_for(p) for p in ('cpu', 'gpu', 'tpu')] == ['planar', 'native', 'native']
+
+
+@pytest.mark.parametrize('form', ['native', 'planar'])
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float32'])
+def test_the_gradient_of_a_kernel_is_summed_in_the_type_that_is_computed_in(form, dtype):
+    """Over rows and positions, so over the devices that hold them: bfloat16 on TPU and GPU."""
+    layer = conv.Conv(4, (3, 3, 3), dtype=dtype, form=form)
+    x = jax.ShapeDtypeStruct((8, 4, 9, 9, 3), 'float32')
+    variables = jax.eval_shape(layer.init, jax.random.key(0), x)
+    program = jax.make_jaxpr(jax.grad(lambda v, x: jnp.sum(layer.apply(v, x).astype('f'))))(variables, x)
+    sums = [e.outvars[0].aval for e in program.eqns if e.primitive.name == 'conv_general_dilated']
+    assert [a.dtype for a in sums if a.size == 27 * 3 * 4] == [dtype]
+    assert program.out_avals[0].dtype == 'float32'

@@ -245,3 +245,14 @@ def test_what_a_normalisation_by_site_cannot_do_is_said(rng):
         DomainBatchNorm(3, True).apply(variables, x)
     with pytest.raises(ValueError, match='by site has no groups'):
         DomainBatchNorm(3, False).apply(variables, x, site=SITE, group=np.ones((8, 1)), mutable=['batch_stats'])
+
+
+def test_the_statistics_of_eight_devices_are_those_of_the_whole_batch(rng):
+    """Two rows a device, and the rows of each device about a mean of their own."""
+    x = (rng.normal(size=(16, 4, 4, 3)) + np.arange(16).reshape(-1, 1, 1, 1) // 2).astype('f')
+    rows = NamedSharding(Mesh(np.array(jax.devices()), 'data'), PartitionSpec('data'))
+    norm = BatchNorm(False)
+    variables = norm.init(jax.random.key(0), x)
+    run = jax.jit(lambda x: norm.apply(variables, x, mutable=['batch_stats'])[0], in_shardings=rows)
+    mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    np.testing.assert_allclose(run(x), by_hand(x, mean, var, 1, 0), atol=1e-4)

@@ -1,0 +1,318 @@
+"""Does each row of docs/fidelity.md have a test that would notice if the code did something else?
+
+    python scripts/mutate_fidelity.py                   # every row: about 8 minutes on 2 cores
+    python scripts/mutate_fidelity.py --row 'COVID-Net' # the rows whose name holds this
+
+Each row has one mutation here: a piece of the code, and what would make the row untrue. In a copy of the tree the
+piece is replaced and the row's test is run, alone; then the piece is put back. A row is noticed where an assertion of
+that test fails. An error on the way there (an import, a crash) is no notice. First all those tests are run on the
+tree as it is.
+
+Exit status 1 where a row is not noticed, a piece is not in its file exactly once, or a test fails on the tree as it is.
+"""
+
+import argparse
+import os
+import queue
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+COPIES = 2  # worked in at the same time, each by one pytest
+LIMIT = 600  # seconds that one test may take
+NOT_COPIED = shutil.ignore_patterns('.*', '__pycache__', 'runs', 'build', '*.egg-info')
+# What pytest's summary says of a test whose assertion failed, and of one that waited for an exception in vain.
+ASSERTION = re.compile(r'^FAILED .* - (assert|AssertionError|Failed: DID NOT RAISE)', re.MULTILINE)
+
+
+class Mutation(NamedTuple):
+    """row: its name in docs/fidelity.md. test: one that the row cites, below tests/; [parameters] choose one case.
+    file: below the project's folder; old stands in it once, new is what breaks the row's claim."""
+
+    row: str
+    test: str
+    file: str
+    old: str
+    new: str
+
+
+# Rows that no change of the code can make untrue, with the reason.
+UNWRITTEN: dict[str, str] = {}
+
+MUTATIONS = [
+    # CMC-COV19D
+    Mutation('input of cross entropy', 'methods/cmc_test.py::test_cross_entropy_takes_logits',
+             'covid_jax/methods/cmc.py', 'cross_entropy(logits, target)',
+             'cross_entropy(jax.nn.softmax(logits), target)'),
+    Mutation('contrastive loss', 'losses/contrastive_test.py::test_oracles',
+             'covid_jax/losses/contrastive.py', 'return loss if base_temperature is None else loss *',
+             'base_temperature = base_temperature or 0.07; return loss *'),
+    Mutation('temperature', 'configs_test.py::test_what_the_paper_does_not_give_is_the_authors_codes',
+             'configs/cmc.py', "'temperature': 0.1,", "'temperature': 0.07,"),
+    Mutation('positives N_y in Eq 2', 'losses/contrastive_test.py::test_value_and_gradient_equal_the_loops',
+             'covid_jax/losses/contrastive.py', 'jnp.maximum(jnp.sum(positive, 1), 1)', '(jnp.sum(positive, 1) + 1)'),
+    Mutation('representation r', 'methods/cmc_test.py::test_r_is_projected_and_classified_at_its_own_length',
+             'covid_jax/methods/cmc.py', "params['projector']}, out['features'])",
+             "params['projector']}, out['features'] / jnp.linalg.norm(out['features'], axis=1, keepdims=True))"),
+    Mutation('projection head', 'methods/cmc_test.py::test_projection_head_has_the_papers_size',
+             'covid_jax/models/heads.py', 'nn.Dense(x.shape[-1])(x)', 'nn.Dense(512)(x)'),
+    Mutation('losses', 'methods/cmc_test.py::test_the_loss_is_the_sum_of_its_parts',
+             'covid_jax/methods/cmc.py', "classification + scalars['mix']", "scalars['mix']"),
+    Mutation('sigmas', 'methods/cmc_test.py::test_a_vanishing_loss_cannot_send_its_weight_to_infinity',
+             'covid_jax/methods/cmc.py', 'jnp.clip(log_sigma, -4.0, 4.0)', 'log_sigma'),
+    Mutation('sigmas without the contrastive loss (Model2)',
+             'methods/cmc_test.py::test_without_the_contrastive_loss_nothing_is_weighed',
+             'covid_jax/methods/cmc.py', 'return classification, (state_after',
+             'return jnp.exp(-1.0) * classification + 1, (state_after'),
+    Mutation('mixing weight', 'methods/cmc_test.py::test_weights_follow_beta_one_half',
+             'covid_jax/methods/cmc.py', ', alpha, alpha)', ', 1.0, 1.0)'),
+    Mutation('mixup partner', 'augment/mixup_test.py::test_partner_is_a_view_of_the_neighbouring_scan',
+             'covid_jax/augment/mixup.py', 'return jnp.where(coin, pairs[:, :, ::-1], pairs)', 'return pairs'),
+    Mutation('independence of partners', 'methods/cmc_test.py::test_a_partner_is_never_drawn_by_itself',
+             'covid_jax/augment/mixup.py', 'return jnp.where(coin, pairs[:, :, ::-1], pairs).reshape(x.shape)',
+             'return x[jnp.argsort(jnp.sin(1e4 * jnp.arange(len(x)) + jnp.sum(swap)))]'),
+    Mutation('where to mix', 'methods/cmc_test.py::test_running_statistics_come_from_the_clean_views_alone',
+             'covid_jax/methods/cmc.py', '(mix_logits, _), _ =', "(mix_logits, _), state_after['network'] ="),
+    Mutation('views', 'methods/cmc_test.py::test_views_are_interleaved_and_differ',
+             'covid_jax/methods/cmc.py', 'see(view, k2, image, draw)], 1)', 'see(view, k2, image, draw)], 0)'),
+    Mutation('brightness', 'augment/volume_test.py::test_contrast_and_brightness_on_the_scale_of_one',
+             'covid_jax/augment/volume.py', 'jnp.clip(c * volume + b,', 'jnp.clip(c * volume + b / 255,'),
+    Mutation('order of augmentations',
+             'augment/views_test.py::test_cmc_crops_slices_then_the_plane_then_changes_contrast',
+             'covid_jax/augment/views.py',
+             'volume = random_resized_crop(k_crop, volume)\n    return random_contrast_brightness(k_intensity, volume)',
+             'volume = random_contrast_brightness(k_intensity, volume)\n    '
+             'return random_resized_crop(k_crop, volume)'),
+    Mutation('crop of the plane', 'augment/volume_test.py::test_boxes_follow_the_stated_law',
+             'covid_jax/augment/volume.py', 'jnp.sqrt(box_area * aspect)', 'jnp.round(jnp.sqrt(box_area * aspect))'),
+    Mutation('learning rate', 'configs_test.py::test_rows_of_table_1',
+             'configs/cmc.py', 'lr=1e-3, lr_steps=(0.3, 0.8)', 'lr=1e-4, lr_steps=()'),
+    Mutation('ends of epochs', 'data/pipeline_test.py::test_every_scan_once_an_epoch_in_a_new_order',
+             'covid_jax/data/order.py',
+             '.source(members).seed(seed).shuffle().repeat().batch(batch, drop_remainder=True)',
+             '.source(members).seed(seed).shuffle().batch(batch, drop_remainder=True).repeat()'),
+    Mutation('weight decay', 'runtime/optim_test.py::test_adam_with_l2_by_hand',
+             'covid_jax/runtime/optim.py',
+             'optax.add_decayed_weights(train.weight_decay), OPTIMIZERS[train.optimizer](train)',
+             'OPTIMIZERS[train.optimizer](train), optax.add_decayed_weights(train.weight_decay)'),
+    Mutation('batch normalisation',
+             'models/norm_test.py::test_the_statistics_of_eight_devices_are_those_of_the_whole_batch',
+             'covid_jax/models/norm.py', 'mean, var = _moments(pieces, group)',
+             'group = jnp.repeat(jnp.eye(8), len(pieces[0]) // 8, 0); mean, var = _moments(pieces, group)'),
+    Mutation('sum of gradients over devices',
+             'models/conv_test.py::test_the_gradient_of_a_kernel_is_summed_in_the_type_that_is_computed_in',
+             'covid_jax/models/conv.py',
+             "lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'))",
+             "lax.conv_general_dilated(x.astype('float32'), kernel.astype('float32'), strides, padding, "
+             "dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC')).astype(x.dtype)"),
+    Mutation('kept checkpoint',
+             'evaluate_test.py::test_the_checkpoint_is_chosen_by_macro_f1_of_plain_views_of_validation',
+             'covid_jax/train.py', "'macro_f1' if metrics", "'accuracy' if metrics"),
+    Mutation('views of the kept checkpoint',
+             'evaluate_test.py::test_the_checkpoint_is_chosen_by_macro_f1_of_plain_views_of_validation',
+             'covid_jax/train.py', "dataset, ('val',))", "dataset, ('val',), session.key)"),
+    Mutation('test-time augmentation',
+             'augment/views_test.py::test_at_full_depth_training_and_test_views_of_cmc_are_one',
+             'covid_jax/augment/views.py', 'law(key, volume, volume.shape[0])',
+             'law(key, volume, (volume.shape[0] + 1) // 2)'),
+    Mutation('ensemble', 'ensemble_test.py::test_probabilities_are_averaged_by_exam',
+             'covid_jax/ensemble.py', 'np.mean([member.probability', 'np.max([member.probability'),
+    Mutation('decision', 'evaluate_test.py::test_the_two_files_of_the_challenge',
+             'covid_jax/metrics/classification.py', 'probability[:, positive] >= (', 'probability[:, positive] > ('),
+    Mutation('rows of Table 1', 'configs_test.py::test_rows_of_table_1',
+             'configs/cmc.py', "'model3': ('ResNeSt50', 64,", "'model3': ('ResNet50', 128,"),
+    Mutation('slices in evaluation', 'methods/cmc_test.py::test_all_slices_are_seen_in_evaluation',
+             'covid_jax/methods/method.py', "image = to_float(batch['image'])",
+             "image = to_float(batch['image'][:, ::2])"),
+    Mutation('baseline (ResNet50 + GRU)', 'configs_test.py::test_the_baseline',
+             'covid_jax/models/gru.py', 'units: int = 128', 'units: int = 64'),
+    Mutation('CC-CCII, Model4', 'configs_test.py::test_cc_ccii_is_split_as_the_paper_says',
+             'configs/cmc.py', 'val=0.1, test=0.1', 'val=0.2, test=0.2'),
+    Mutation('running variance', 'models/resnet_test.py::test_batch_norm_equals_flax_whether_joined_or_in_pieces',
+             'covid_jax/models/norm.py', 'jnp.maximum(jnp.mean(x * x, axes) - mean * mean, 0)',
+             'jnp.var(x, axes, ddof=1)'),
+    Mutation('stem', 'weights/pretrained_test.py::test_grey_is_three_equal_colours',
+             'covid_jax/weights/pretrained.py', 'kernel.sum(3, keepdims=True)', 'kernel.mean(3, keepdims=True)'),
+    Mutation('inflated weights', 'weights/pretrained_test.py::test_inflation_keeps_the_answer',
+             'covid_jax/weights/pretrained.py', 'np.repeat(kernel / depth, depth, 0)', 'np.repeat(kernel, depth, 0)'),
+    Mutation('epochs, batch', 'configs_test.py::test_the_default_is_model4_small',
+             'configs/cmc.py', 'c.train.epochs = 12.0', 'c.train.epochs = 10.0'),
+    Mutation('intervals', 'metrics/intervals_test.py::test_accuracy_of_400_patients_is_close_to_the_wilson_interval',
+             'covid_jax/metrics/intervals.py', '[(1 - level) / 2, (1 + level) / 2]', '[0.05, level]'),
+    Mutation('inflation in depth', 'methods/cmc_test.py::test_the_config_says_which_network_is_built',
+             'covid_jax/models/resnet.py', 'taps: int = 3', 'taps: int = 1'),
+    Mutation("Model1's depth", 'models/resnet_test.py::test_depth_of_the_map',
+             'covid_jax/models/resnet.py', 'HALVED = (1, 1, 1, 2, 2, 2)', 'HALVED = (1, 1, 1, 1, 1, 1)'),
+    Mutation('input of the network',
+             'methods/method_test.py::test_a_network_sees_images_by_the_mean_and_deviation_of_the_authors',
+             'covid_jax/methods/method.py', 'mean=m.mean, std=m.std', 'mean=0.0, std=1.0'),
+
+    # Networks
+    Mutation('VGG-19, pools', 'models/vgg_test.py::test_published_numbers_of_parameters_and_the_papers_shapes',
+             'covid_jax/models/vgg.py', 'max_pool(x, window, window,',
+             'max_pool(x, [2 * n - 1 for n in window], window,'),
+    Mutation('VGG-19, parameters', 'models/vgg_test.py::test_published_numbers_of_parameters_and_the_papers_shapes',
+             'covid_jax/models/vgg.py', 'dense: int = 4096', 'dense: int = 2048'),
+    Mutation('VGG in 2D, map before the dense layers',
+             'models/vgg_test.py::test_published_numbers_of_parameters_and_the_papers_shapes',
+             'covid_jax/models/vgg.py', 'PLANE = (7, 7)', 'PLANE = (6, 6)'),
+    Mutation('EfficientNet, normalisation', 'models/efficientnet_test.py::test_the_published_rates',
+             'covid_jax/models/efficientnet.py', 'epsilon: float = 1e-5', 'epsilon: float = 1e-3'),
+    Mutation('EfficientNet-B4, channels of the last map', 'models/efficientnet_test.py::test_shapes',
+             'covid_jax/models/efficientnet.py', 'head_width: int = 1280', 'head_width: int = 1463'),
+    Mutation('EfficientNet in 3D',
+             'models/efficientnet_test.py::test_a_volume_turned_about_gives_the_answer_of_kernels_turned_about',
+             'covid_jax/models/efficientnet.py', 'return 1 if self.taps == 1 else s, s, s', 'return 1, s, s'),
+    Mutation('CRNet, blocks', 'models/crnet_test.py::test_the_papers_number_of_parameters_layer_by_layer',
+             'covid_jax/models/crnet.py', '(32, 64, 128)', '(32, 64, 128, 128)'),
+    Mutation('CRNet, input', 'models/crnet_test.py::test_another_image_is_one_line_that_names_the_size',
+             'covid_jax/models/crnet.py', 'if given != wanted:', 'if given[:3] != wanted[:3]:'),
+    Mutation('CRNet, paddings', 'models/crnet_test.py::test_the_papers_number_of_parameters_layer_by_layer',
+             'covid_jax/models/crnet.py', '(1, 2, 2), [(0, 0)] * 3)', '(1, 2, 2), [(0, 0), (1, 1), (1, 1)])'),
+    Mutation('CRNet, last pool', 'models/crnet_test.py::test_the_features_are_means_of_four_in_torchs_order',
+             'covid_jax/models/crnet.py', 'avg_pool(x if x.ndim == 4 else x[:, 0], (2, 2), (2, 2), [(0, 0)] * 2)',
+             'jnp.mean(x if x.ndim == 4 else x[:, 0], (1, 2), keepdims=True)'),
+    Mutation('COVID-Net, p41', 'models/covidnet_test.py::test_each_block_of_the_third_level_goes_down_once',
+             'covid_jax/models/covidnet.py', 'sum(shrink(x) for x in level)',
+             'sum(shrink(x) for x in (level if i < 4 else [*level[:2], level[1], *level[3:]]))'),
+    Mutation('COVID-Net, between its dense layers', 'models/parity_test.py::test_evaluation[covidnet]',
+             'covid_jax/models/covidnet.py', "nn.relu(norm(name=f'fc{k}_norm')(x) if norm else x)",
+             "nn.relu(norm(name=f'fc{k}_norm')(x)) if norm else x"),
+    Mutation('COVID-Net redesign, normalisation of the dense layers',
+             'models/covidnet_test.py::test_published_numbers_of_parameters_and_shapes',
+             'covid_jax/models/covidnet.py', 'head_norm: bool = False', 'head_norm: bool = True'),
+    Mutation('COVID-Net redesign, embedding', 'models/covidnet_test.py::test_the_dense_layers_shrink_to_a_twelfth',
+             'covid_jax/models/covidnet.py', 'adaptive_avg_pool(x, (2, 2))', 'adaptive_avg_pool(x, (3, 3))'),
+    Mutation('COVID-Net redesign, a site never trained on',
+             'models/covidnet_test.py::test_an_unknown_site_is_answered_by_the_mean_of_the_known_ones',
+             'covid_jax/models/covidnet.py', 'jax.nn.logsumexp(jax.nn.log_softmax(logits), 0) - math.log(self.sites)',
+             'jnp.mean(jax.nn.log_softmax(logits), 0)'),
+    Mutation('COVID-Net, parameters', 'models/covidnet_test.py::test_published_numbers_of_parameters_and_shapes',
+             'covid_jax/models/covidnet.py', 'width: int = 64', 'width: int = 56'),
+    Mutation('COVID-Net, start', 'models/covidnet_test.py::test_everything_starts_as_in_torch',
+             'covid_jax/models/covidnet.py', "variance_scaling(1 / 3, 'fan_in', 'uniform')",
+             "variance_scaling(2.0, 'fan_in', 'normal')"),
+    Mutation('all others, start', 'models/families_test.py::test_what_weights_start_from',
+             'covid_jax/models/heads.py', 'nn.initializers.normal(0.001)', 'nn.initializers.normal(0.01)'),
+    Mutation('3D ResNet of dual-track ranking', 'models/resnet_test.py::test_published_numbers_of_parameters',
+             'covid_jax/models/resnet.py', "'stem_taps': 7", "'stem_taps': 3"),
+    Mutation('sites in a batch', 'models/norm_test.py::test_each_site_is_normalised_as_if_it_were_alone',
+             'covid_jax/models/norm.py', 'jax.nn.one_hot(site, self.sites,', 'jax.nn.one_hot(0 * site, self.sites,'),
+
+    # Data
+    Mutation('CMC-COV19D, resize', 'data/prep_test.py::test_resize_equals_scipy_on_half_pixels',
+             'covid_jax/data/prep.py', 'np.arange(size) + 0.5 - size / 2', 'np.arange(size) - size / 2'),
+    Mutation('CMC-COV19D, order of slices', 'scans/decode_test.py::test_numbers_sort_as_numbers',
+             'covid_jax/scans/scan.py', 'int(part) if i % 2 else part', 'part'),
+    Mutation('COV19-CT-DB, broken scans',
+             'sources/sources_test.py::TestPartsOf::test_shipped_lists_are_written_as_the_source_writes_ids',
+             'covid_jax/sources/__init__.py', 'if exam.id not in out', 'if exam.id'),
+    Mutation('CC-CCII, short scans', 'sources/published_test.py::TestCcCcii::test_labels_patients_and_short_scans',
+             'covid_jax/sources/published.py', 'LEAST = 20', 'LEAST = 10'),
+    Mutation('CC-CCII, split', 'data/splits_test.py::TestDraw::test_patient_is_never_torn',
+             'covid_jax/data/splits.py', "split=split.get(exam.patient, 'train')) for exam in exams]",
+             "split=split.get(exam.patient, 'train') if i % 2 else 'train') for i, exam in enumerate(exams)]"),
+    Mutation('COVID-CT', 'scans/images_test.py::test_every_mode_gives_the_same_grey',
+             'covid_jax/scans/images.py', "upright.convert('L')", 'upright.getchannel(0)'),
+    Mutation("Rubik's cube Pro, lungs",
+             'scans/lungs_test.py::test_a_consolidation_at_the_pleura_is_filled_and_the_heart_is_not',
+             'covid_jax/scans/lungs.py', 'lungs = _closed(lungs, middle, mm, 6)',
+             'return _fine(lungs, steps, scan.voxels.shape)'),
+    Mutation("Rubik's cube Pro, order", 'data/prep_test.py::test_lungs_crop_and_mask',
+             'covid_jax/data/prep.py', 'plane *= mask', 'plane[~mask] = np.clip(-low * 255 / (high - low), 0, 255)'),
+    Mutation('LUNA16 slices (Self-Trans)', 'sources/published_test.py::TestLuna16::test_slices_of_nodules',
+             'covid_jax/sources/published.py', 'round((float(z) - origin) / spacing)',
+             'int((float(z) - origin) / spacing)'),
+]
+
+
+def pytest(tree, *arguments, limit=None):
+    """The finished pytest in the tree, which may be a copy; what it compiles is kept with that of the suite."""
+    path = os.pathsep.join([str(tree), str(tree / 'tests')])
+    env = dict(os.environ, PYTHONPATH=path, PYTHONDONTWRITEBYTECODE='1', COLUMNS='500')
+    env.setdefault('JAX_COMPILATION_CACHE_DIR', str(ROOT / '.cache' / 'xla'))
+    command = [sys.executable, '-m', 'pytest', '-p', 'no:cacheprovider', '-q', '--tb=no', '-rfE', *arguments]
+    return subprocess.run(command, cwd=tree, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          timeout=limit)
+
+
+def verdict(result):
+    """'noticed', or 'NOT NOTICED' and why."""
+    errors = re.search(r'^ERROR ', result.stdout, re.MULTILINE)
+    if result.returncode == 1 and ASSERTION.search(result.stdout) and not errors:
+        return 'noticed'
+    last = result.stdout.strip().splitlines()[-1:] or ['']
+    return f'NOT NOTICED (exit {result.returncode}: {last[0]})'
+
+
+def broken(tree, mutation):
+    """(verdict, seconds) of one mutation in a copy of the tree, which is as before afterwards."""
+    path = tree / mutation.file
+    text = path.read_text()
+    if text.count(mutation.old) != 1:
+        return 'text not found', 0.0
+    begun = time.monotonic()
+    try:
+        path.write_text(text.replace(mutation.old, mutation.new))
+        found = verdict(pytest(tree, '-n', '0', f'tests/{mutation.test}', limit=LIMIT))
+    except subprocess.TimeoutExpired:
+        found = f'NOT NOTICED (more than {LIMIT} s)'
+    finally:
+        path.write_text(text)
+    return found, time.monotonic() - begun
+
+
+def short(text, most=60):
+    """One line of at most so many characters for a cell."""
+    line = ' '.join(text.split()).replace('|', '\\|')
+    return line if len(line) <= most else line[:most - 3] + '...'
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--row', default='', help='only rows whose name holds this')
+    chosen = parser.parse_args().row
+    mutations = [m for m in MUTATIONS if chosen in m.row]
+    if not mutations and not any(chosen in row for row in UNWRITTEN):
+        parser.error(f'no row of docs/fidelity.md has a name with {chosen!r}')
+    begun = time.monotonic()
+    failed = 0
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(COPIES) as threads:
+        trees = queue.SimpleQueue()
+        for i in range(COPIES):
+            trees.put(shutil.copytree(ROOT, Path(folder, str(i)), ignore=NOT_COPIED))
+
+        def one(mutation):
+            tree = trees.get()
+            try:
+                return broken(tree, mutation)
+            finally:
+                trees.put(tree)
+
+        tree = trees.get()
+        tests = [f'tests/{test}' for test in dict.fromkeys(m.test for m in mutations)]
+        whole = pytest(tree, '-n', str(COPIES), *tests)
+        trees.put(tree)
+        print(f'as it is: {whole.stdout.strip().splitlines()[-1]}\n')
+        print('| row | mutation | test | | seconds |\n|---|---|---|---|---|')
+        failed += whole.returncode != 0
+        for m, (found, seconds) in zip(mutations, threads.map(one, mutations), strict=True):
+            failed += found != 'noticed'
+            change = f'{Path(m.file).name}: `{short(m.old)}` -> `{short(m.new)}`'
+            print(f'| {m.row} | {change} | {m.test} | {found} | {seconds:.0f} |', flush=True)
+    for row, reason in UNWRITTEN.items():
+        if chosen in row:
+            print(f'| {row} | none: {reason} | | | |')
+    print(f'\n{len(mutations)} rows, {failed} not noticed or wrong, {(time.monotonic() - begun) / 60:.0f} minutes')
+    sys.exit(failed > 0)
+
+
+if __name__ == '__main__':
+    main()
