@@ -234,7 +234,11 @@ def _grey(stored, hole, plane):
 
 
 def _lookup(values, tags, keyword):
-    """Whole numbers through the first table of a sequence -> (its entries, the largest entry there may be)."""
+    """Whole numbers through the first table of a sequence -> (its entries, the largest entry there may be).
+
+    Not pydicom's: in 3.0 its apply_voi wraps the values around at 256 where entries have 8 bits, and its
+    apply_modality_lut knows entries of 8 and 16 bits alone.
+    """
     item = tags[keyword].value[0]
     entries, start, bits = (int(value) for value in item.LUTDescriptor)
     entries = entries % 2**16 or 2**16  # 0 stands for 65,536, and some writers have it signed
@@ -257,7 +261,7 @@ def _linear_exact(values, center, width):
 
 
 def _sigmoid(values, center, width):
-    return 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -80, 80)))
+    return 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -80, 80)))  # beyond 80 exp may overflow
 
 
 WINDOWS = {'LINEAR': _linear, 'LINEAR_EXACT': _linear_exact, 'SIGMOID': _sigmoid}  # PS3.3 C.11.2.1

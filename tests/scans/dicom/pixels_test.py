@@ -154,7 +154,7 @@ def test_rescale_comes_before_the_window(tmp_path):
 
 @pytest.mark.parametrize('syntax', [uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian])
 def test_a_voi_table_is_looked_up_and_wins_over_the_window(tmp_path, syntax):
-    path = xray(tmp_path / 'a', np.array([[0, 10, 11, 12, 500]], '<u2'), VOILUTSequence=table([0, 51, 255], 10, 8),
+    path = xray(tmp_path / 'a', np.array([[0, 10, 11, 12, 266]], '<u2'), VOILUTSequence=table([0, 51, 255], 10, 8),
                 WindowCenter=3, WindowWidth=3, syntax=syntax)
     np.testing.assert_allclose(decode_dicom([path]).voxels, [[[0, 0, 51, 255, 255]]], atol=1e-4)
     path = xray(tmp_path / 'b', np.array([[0, 1, 2]], '<u2'), ModalityLUTSequence=table([300, 200, 100], 0, 16),
