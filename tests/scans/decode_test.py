@@ -165,12 +165,6 @@ def test_what_is_no_dicom_has_no_patient_and_no_error(tmp_path, hu, monkeypatch)
 # folders
 
 
-def test_numbers_sort_as_numbers(tmp_path):
-    folder = slices(tmp_path / 'scan', 12)
-    assert decode(folder).voxels[:, 0, 0].tolist() == list(range(12))
-    assert decode(folder).voxels.shape == (12, 6, 8)
-
-
 def test_whole_stem_decides_from_the_left():
     names = '2.jpg 2.png 7.png 10.png A2.png a2_9.png a2_10.png a10_1.png b1.png'.split()
     assert sorted(map(Path, names[::-1]), key=natural) == list(map(Path, names))
