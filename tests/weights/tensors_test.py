@@ -196,27 +196,25 @@ def entry(shape=(6,), start=0, end=24, dtype='F32'):
     return {'dtype': dtype, 'shape': list(shape), 'data_offsets': [start, end]}
 
 
+TWICE = f'{{"a": {json.dumps(entry())}, "a": {json.dumps(entry())}}}'.encode()
+
+
 @pytest.mark.parametrize(('header', 'why'), [
-    ({'a': entry(end=48)}, 'do not fit'),
-    ({'a': entry((2,), 0, 8), 'b': entry((5,), 4, 24)}, 'do not fit'),  # overlapping
-    ({'a': entry((1,), 0, 4), 'b': entry((4,), 8, 24)}, 'do not fit'),  # a hole
-    ({'a': entry((5,), 0, 20)}, 'longer than its tensors'),
-    ({'a': entry((7,))}, 'do not fit'),
-    ({'a': entry((2**39,), 0, 2**41)}, 'more than'),
-    ({'a': entry((-6,))}, 'cannot be'),
+    ({'a': entry(end=48)}, 'invalid shape, data type, or offset'),
+    ({'a': entry((2,), 0, 8), 'b': entry((5,), 4, 24)}, 'invalid offset'),  # overlapping
+    ({'a': entry((5,), 0, 20)}, 'not fully covered'),
     ({'a': entry((2**38, 0, 2**38), 0, 0), 'b': entry()}, 'more than'),
-    ({'a': entry((1,) * 9)}, 'cannot be'),
-    ({'a': entry((6.0,))}, 'cannot be'),
-    ({'a': entry(dtype='F8_E4M3')}, 'F8_E4M3'),
+    ({'a': entry((*[1] * 8, 6))}, 'cannot be'),
+    ({'a': entry((24,), dtype='F8_E4M3')}, 'F8_E4M3'),
     ({'a\nb': entry()}, 'no plain text'),
-    (b'{"a": {}, "a": {}}', 'twice'),
+    ({'a\n' * 5000: entry(end=48)}, 'damaged'),  # the reader tells a name as it is
+    (TWICE, 'twice'),  # and would take the last of two
     (b'[' * 100000, 'damaged'),
-    (b'{"a": 1}', 'damaged'),
-    (b'\xff', 'damaged')])
+    (b'{}' + b' ' * 2**23, 'header is longer')])
 def test_a_safetensors_header_is_checked(tmp_path, header, why):
     with pytest.raises(UserError, match=why) as e:
         tensors.read(safetensors(tmp_path / 'w.safetensors', header, SIX))
-    assert '\n' not in str(e.value)
+    assert '\n' not in str(e.value) and len(str(e.value)) < 600
 
 
 def bombs():
