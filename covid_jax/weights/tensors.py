@@ -32,7 +32,7 @@ DAMAGE = (ArithmeticError, EOFError, LookupError, RecursionError, RuntimeError, 
           zipfile.BadZipFile)  # what malformed bytes raise
 
 
-def read(path):
+def read(path: Path | str) -> dict[str, np.ndarray]:
     """{name: read-only array} of the tensors in the file at `path`; its other entries are left out.
 
     bfloat16 stays so (ml_dtypes). Of a training script's file it is the tensors in its state_dict or model; a 'module.'
@@ -174,7 +174,8 @@ def _legacy(file, size):
 
 def _all_tensors(tree):
     """Every tensor in nested dicts, lists and tuples, without recursion: a file may nest deeply."""
-    seen, todo = set(), [tree]
+    seen = set()
+    todo = [tree]
     while todo:
         x = todo.pop()
         if type(x) is Tensor:
@@ -219,8 +220,10 @@ def _state_dict(tree):
     """The dict of tensors: what the object keeps under one of STATE_DICTS, or the object itself."""
     if type(tree) is dict:
         for candidate in (*(tree.get(key) for key in STATE_DICTS), tree):
-            tensors = {k: x for k, x in candidate.items() if type(x) is Tensor} if type(candidate) is dict else None
+            if type(candidate) is not dict:
+                continue
+            tensors = {name: x for name, x in candidate.items() if type(x) is Tensor}
             if tensors:
                 return tensors
-    found = ', '.join(ascii(key)[:40] for key in list(tree)[:5]) if type(tree) is dict else type(tree).__name__
-    raise Unreadable(f'holds no tensors by name, alone or under {", ".join(STATE_DICTS)}, but {found or "nothing"}')
+    held = some((ascii(key)[:40] for key in tree), 5) if type(tree) is dict else type(tree).__name__
+    raise Unreadable(f'holds no tensors by name, alone or under {", ".join(STATE_DICTS)}, but {held or "nothing"}')
