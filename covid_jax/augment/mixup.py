@@ -1,9 +1,10 @@
 """Mixup of two views of every scan (Zhang et al. 2018; CMC-COV19D Eq 5), with a partner that stays on the device."""
 
+import jax
 import jax.numpy as jnp
 
 
-def partner_views(x, swap):
+def partner_views(x: jax.Array, swap: jax.Array) -> jax.Array:
     """Each view's partner: the view of the neighbouring scan.
 
     Scan k is paired with scan k ^ 1 of the (already shuffled) batch. A random permutation in its place would gather the
@@ -20,6 +21,6 @@ def partner_views(x, swap):
     return jnp.where(coin, pairs[:, :, ::-1], pairs).reshape(x.shape)
 
 
-def mix(x, partner, weight):
+def mix(x: jax.Array, partner: jax.Array, weight: jax.Array | float) -> jax.Array:
     """weight * x + (1 - weight) * partner: images and one-hot labels alike (Eq 5)."""
     return weight * x + (1 - weight) * partner

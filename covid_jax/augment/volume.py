@@ -7,10 +7,14 @@ the batch; nothing crosses rows, so nothing crosses devices.
 import jax
 import jax.numpy as jnp
 
-AREA, RATIO, TRIES = (0.7, 1.0), (3 / 4, 4 / 3), 10
+Range = tuple[float, float]
+
+AREA = (0.7, 1.0)  # of a crop, in units of the plane's
+RATIO = (3 / 4, 4 / 3)  # of its width to its height
+TRIES = 10  # draws of a box, of which the first that fits is taken
 
 
-def random_depth_crop(key, volume, depth):
+def random_depth_crop(key: jax.Array, volume: jax.Array, depth: int) -> jax.Array:
     """`depth` neighbouring slices from a uniformly drawn start. CMC-COV19D section 3.2, augmentation 2.
 
     depth must be at least 1 and at most the volume's.
@@ -19,7 +23,7 @@ def random_depth_crop(key, volume, depth):
     return jnp.take(volume, start + jnp.arange(depth), 0)
 
 
-def random_resized_crop(key, volume, area=AREA, ratio=RATIO):
+def random_resized_crop(key: jax.Array, volume: jax.Array, area: Range = AREA, ratio: Range = RATIO) -> jax.Array:
     """A random box of the transverse plane, resized back to the plane. CMC-COV19D section 3.2, augmentation 1.
 
     The box has `area` times the plane's area (uniform) and width / height drawn log-uniformly from `ratio`; of ten draws
@@ -30,17 +34,19 @@ def random_resized_crop(key, volume, area=AREA, ratio=RATIO):
     k_area, k_ratio, k_top, k_left = jax.random.split(key, 4)
     box_area = jax.random.uniform(k_area, (TRIES,), minval=area[0], maxval=area[1]) * height * width
     aspect = jnp.exp(jax.random.uniform(k_ratio, (TRIES,), minval=jnp.log(ratio[0]), maxval=jnp.log(ratio[1])))
-    w, h = jnp.sqrt(box_area * aspect), jnp.sqrt(box_area / aspect)
+    w = jnp.sqrt(box_area * aspect)
+    h = jnp.sqrt(box_area / aspect)
     fits = (w <= width) & (h <= height)
-    first = jnp.argmax(fits)
-    h = jnp.where(fits[first], h[first], height)
-    w = jnp.where(fits[first], w[first], width)
+    taken = jnp.argmax(fits)  # the first that fits
+    h = jnp.where(fits[taken], h[taken], height)
+    w = jnp.where(fits[taken], w[taken], width)
     top = jax.random.uniform(k_top) * (height - h)
     left = jax.random.uniform(k_left) * (width - w)
     return resized_crop(volume, top, left, h, w)
 
 
-def resized_crop(volume, top, left, height, width):
+def resized_crop(volume: jax.Array, top: jax.Array | float, left: jax.Array | float, height: jax.Array | float,
+                 width: jax.Array | float) -> jax.Array:
     """The box (top, left, height, width), in pixels and fractions of them, resized to the whole plane: linear in each
     axis, half-pixel centres, edges repeated."""
     volume = _interpolate(volume, 1, top, height)
@@ -52,11 +58,13 @@ def _interpolate(x, axis, start, length):
     at = jnp.clip(start + (jnp.arange(n) + 0.5) * length / n - 0.5, 0, n - 1)
     low = jnp.floor(at).astype(jnp.int32)
     weight = (at - low).reshape([-1 if a == axis else 1 for a in range(x.ndim)])
-    below, above = jnp.take(x, low, axis), jnp.take(x, jnp.minimum(low + 1, n - 1), axis)
+    below = jnp.take(x, low, axis)
+    above = jnp.take(x, jnp.minimum(low + 1, n - 1), axis)
     return below + weight * (above - below)
 
 
-def random_contrast_brightness(key, volume, contrast=(0.8, 1.2), brightness=(-0.1, 0.1)):
+def random_contrast_brightness(key: jax.Array, volume: jax.Array, contrast: Range = (0.8, 1.2),
+                               brightness: Range = (-0.1, 0.1)) -> jax.Array:
     """clip(c * volume + b, 0, 1), c and b uniform. CMC-COV19D section 3.2, augmentation 3.
 
     The ranges are the authors' code, which adds b on a scale of 0 to 255, where it does nothing; here the scale is [0, 1].

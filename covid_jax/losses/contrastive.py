@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 
-def supcon(z, label, temperature=0.1, base_temperature=None):
+def supcon(z: jax.Array, label: jax.Array, temperature: float = 0.1, base_temperature: float | None = None) -> jax.Array:
     """Supervised contrastive loss of every anchor: CMC-COV19D (Hou et al. 2021) Eq 2; Khosla et al. 2020, L_out.
 
         L_i = -1 / |P(i)| sum_{j in P(i)} [ s_ij - log sum_{k != i} exp(s_ik) ],   s = z z^T / temperature,

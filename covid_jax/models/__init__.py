@@ -2,12 +2,16 @@
 {'map', 'features'}, and 'sites' where it normalises by site. Its field `compute` says how it computes (compute.py)."""
 
 import difflib
+from collections.abc import Callable
 from functools import partial
+from typing import Any
+
+import flax.linen as nn
 
 from covid_jax import UserError
 from covid_jax.models import covidnet, crnet, densenet, efficientnet, resnest, resnet, vgg
 
-NETWORKS = {
+NETWORKS: dict[str, Any] = {  # classes, or some of their fields given
     'ResNet18': resnet.ResNet18,
     'ResNet50': resnet.ResNet50,
     'ResNet18Hara': resnet.ResNet18Hara,
@@ -41,17 +45,17 @@ NETWORKS = {
 }
 
 
-def sites(name):
+def sites(name: str) -> int:
     """Sets of statistics of a network that normalises by site, if it is given no other number; 0: it does not."""
     return getattr(NETWORKS[name], 'keywords', {}).get('sites', 0)
 
 
-def has(name, field):
+def has(name: str, field: str) -> bool:
     """Whether the network called `name` has the field."""
     return field in getattr(NETWORKS[name], 'func', NETWORKS[name]).__dataclass_fields__
 
 
-def network(name, **fields):
+def network(name: str, **fields: Any) -> Callable[..., nn.Module]:
     """The network's constructor, with some of its fields given. UserError for a name that is none, and for such fields."""
     if name not in NETWORKS:
         lower = {n.lower(): n for n in NETWORKS if n[0] != '_'}
@@ -61,14 +65,17 @@ def network(name, **fields):
     for field in fields:
         if not has(name, field):
             raise UserError(f'{name} has no --config.model.{field}: leave it unset')
-    strides = fields.get('depth_strides', ())
-    if strides and (len(strides) != (wanted := 2 + len(make.keywords['stage_sizes']))
-                    or any(not isinstance(n, int) or n < 1 for n in strides)):
-        raise UserError(f'--config.model.depth_strides={tuple(strides)}: {name} takes {wanted} whole numbers from 1 up, of '
-                        'the stem, its pool, and each stage')
+    if fields.get('depth_strides'):
+        _check_strides(name, fields['depth_strides'], 2 + len(make.keywords['stage_sizes']))
     if fields.get('sites', 0) < 0:
         raise UserError(f'--config.model.sites={fields["sites"]} must be at least 0')
     for field, allowed in (('taps', (1, 3)), ('stem_plane', (1, 3, 5, 7))):
         if fields.get(field, allowed[0]) not in allowed:
             raise UserError(f'--config.model.{field}={fields[field]} must be one of {", ".join(map(str, allowed))}')
     return partial(make, **fields)
+
+
+def _check_strides(name, strides, wanted):
+    if len(strides) != wanted or any(not isinstance(n, int) or n < 1 for n in strides):
+        raise UserError(f'--config.model.depth_strides={tuple(strides)}: {name} takes {wanted} whole numbers from 1 up, of '
+                        'the stem, its pool, and each stage')

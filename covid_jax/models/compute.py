@@ -1,8 +1,9 @@
 """How a network computes, apart from what it is: one field of every family, and what its trunk takes from it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -31,15 +32,16 @@ class Compute:
     norm: Callable = BatchNorm
     groups: int = 1
 
-    def volume(self, image, least=(1, 1, 1)):
+    def volume(self, image: jax.Array, least: Sequence[int] = (1, 1, 1)) -> jax.Array:
         """Images as trunks take them: see `as_volume`."""
         return as_volume(image, self.mean, self.std, self.dtype, least)
 
-    def conv(self, layer=Conv, **fields):
+    def conv(self, layer: Callable[..., nn.Module] = Conv, **fields: Any) -> Callable[..., nn.Module]:
         """Makes convolutions of this dtype and form, with `fields`: conv(features, kernel_size, name='conv1')(x)."""
         return partial(layer, dtype=self.dtype, form=self.form, **fields)
 
-    def norms(self, train, site=None, group=None, **fields):
+    def norms(self, train: bool, site: jax.Array | None = None, group: jax.Array | None = None,
+              **fields: Any) -> Callable[..., Callable]:
         """Makes normalisations of these rows, with `fields`: norm(name='bn1')(x).
 
         site: int [batch] or None. group: int [batch] from 0 to groups - 1, or None: all rows are one group. Evaluation is
@@ -49,13 +51,13 @@ class Compute:
         member = None if group is None else jax.nn.one_hot(group, self.groups, dtype='float32')
         return lambda name: partial(layer(name=name), site=site, group=member)
 
-    def block(self, make):
+    def block(self, make: Callable) -> Callable:
         """The class of a module, or a function of the network and arrays: computed again in the backward pass if `remat`."""
         return nn.remat(make) if self.remat else make
 
 
 def as_volume(image: jax.Array, mean: float | tuple[float, ...], std: float | tuple[float, ...], dtype: str,
-              least: tuple[int, int, int] = (1, 1, 1)) -> jax.Array:
+              least: Sequence[int] = (1, 1, 1)) -> jax.Array:
     """Images as every trunk takes them: (image - mean) / std in `dtype`, an image as a volume of one slice.
 
     image: [batch, depth, height, width, channels] or without depth, in [0, 1]; mean, std: of all channels, or of each.
@@ -66,5 +68,5 @@ def as_volume(image: jax.Array, mean: float | tuple[float, ...], std: float | tu
         wanted, given = ('x'.join(map(str, size)) for size in (least, volume.shape[1:4]))
         raise UserError(f'this network takes no less than {wanted} (depth, height, width), not {given}: set '
                         '--config.prep.size, and for a volume --config.views.depth')
-    mean, std = (jnp.asarray(m, jnp.promote_types(image.dtype, jnp.float32)) for m in (mean, std))
-    return ((volume - mean) / std).astype(dtype)
+    wide = jnp.promote_types(image.dtype, jnp.float32)  # integers too are divided as floats
+    return ((volume - jnp.asarray(mean, wide)) / jnp.asarray(std, wide)).astype(dtype)

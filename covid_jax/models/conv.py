@@ -6,7 +6,7 @@ network, chosen from the mesh's platform; both are tested against `lax.conv_gene
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import flax.linen as nn
@@ -15,15 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+Padding = Sequence[tuple[int, int]]  # zeros before and after, by axis
+NONE = ((0, 0),) * 3
 IM2COL_POSITIONS = 256  # below this many output positions one matrix product beats a convolution (CPU, measured)
 
 
-def form_for(platform):
+def form_for(platform: str) -> str:
     """'planar' on a CPU, 'native' on GPU and TPU."""
     return 'planar' if platform == 'cpu' else 'native'
 
 
-def conv3d(x, kernel, strides=(1, 1, 1), padding=((0, 0), (0, 0), (0, 0)), form='native'):
+def conv3d(x: jax.Array, kernel: jax.Array, strides: Sequence[int] = (1, 1, 1), padding: Padding = NONE,
+           form: str = 'native') -> jax.Array:
     """3D convolution (cross-correlation, as in every deep-learning library).
 
     Args:
@@ -49,9 +52,7 @@ def conv3d(x, kernel, strides=(1, 1, 1), padding=((0, 0), (0, 0), (0, 0)), form=
 
 def _im2col(x, kernel, strides, padding, out):
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    (sd, sh, sw), (od, oh, ow) = strides, out
-    columns = [x[:, d:d + (od - 1) * sd + 1:sd, h:h + (oh - 1) * sh + 1:sh, w:w + (ow - 1) * sw + 1:sw]
-               for d, h, w in np.ndindex(kernel.shape[:3])]
+    columns = [_window(x, tap, out, strides) for tap in np.ndindex(kernel.shape[:3])]
     return _dot(jnp.concatenate(columns, -1), kernel)
 
 
@@ -73,7 +74,8 @@ def _depth_on_channels(x, kernel, strides, padding, depth, groups=1):
     return y.reshape(-1, depth, *y.shape[1:])
 
 
-def depthwise(x, kernel, strides=(1, 1, 1), padding=((0, 0), (0, 0), (0, 0)), form='native'):
+def depthwise(x: jax.Array, kernel: jax.Array, strides: Sequence[int] = (1, 1, 1), padding: Padding = NONE,
+              form: str = 'native') -> jax.Array:
     """Depthwise 3D convolution: every channel has a kernel of its own, and sees no other.
 
     Args:
@@ -98,9 +100,11 @@ def depthwise(x, kernel, strides=(1, 1, 1), padding=((0, 0), (0, 0), (0, 0)), fo
 def _shifted(x, kernel, strides, padding):
     """The sum in float32, in one pass over x; what autodiff makes of it is slow, so the backward pass is written out."""
     wide = jnp.promote_types(x.dtype, jnp.float32)
-    xs, taps = lax.optimization_barrier(jnp.pad(x, ((0, 0), *padding, (0, 0))).astype(wide)), kernel.shape[:3]
-    out = [(n - k) // s + 1 for n, k, s in zip(xs.shape[1:4], taps, strides, strict=True)]
-    return sum(_window(xs, tap, out, strides) * kernel[tap][0] for tap in np.ndindex(taps)).astype(x.dtype)
+    taps = kernel.shape[:3]
+    padded = jnp.pad(x, ((0, 0), *padding, (0, 0))).astype(wide)
+    padded = lax.optimization_barrier(padded)  # else XLA pads and converts anew for each tap
+    out = [(n - k) // s + 1 for n, k, s in zip(padded.shape[1:4], taps, strides, strict=True)]
+    return sum(_window(padded, tap, out, strides) * kernel[tap][0] for tap in np.ndindex(taps)).astype(x.dtype)
 
 
 def _shifted_forward(x, kernel, strides, padding):
@@ -112,20 +116,21 @@ def _shifted_backward(strides, padding, saved, dy):
     tap: row by row, so that what all taps read stays in the cache, and within an image, so that rows of a batch that
     lie on several devices meet only as numbers of the kernel's size."""
     x, kernel = saved
-    taps, unit = kernel.shape[:3], (1, 1, 1)
+    taps = kernel.shape[:3]
     spread = [(k - 1 - before, n - 1 + before - (m - 1) * s, s - 1) for k, (before, _), n, m, s in
               zip(taps, padding, x.shape[1:4], dy.shape[1:4], strides, strict=True)]
-    dx = _shifted(lax.pad(dy, jnp.zeros((), dy.dtype), [(0, 0, 0), *spread, (0, 0, 0)]), jnp.flip(kernel, (0, 1, 2)),
-                  unit, ((0, 0),) * 3)
+    spread_dy = lax.pad(dy, jnp.zeros((), dy.dtype), [(0, 0, 0), *spread, (0, 0, 0)])
+    dx = _shifted(spread_dy, jnp.flip(kernel, (0, 1, 2)), (1, 1, 1), NONE)
 
     wide = jnp.promote_types(x.dtype, jnp.float32)
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    out = dy.shape[1], 1, dy.shape[3]
+    row = dy.shape[1], 1, dy.shape[3]
 
     def add_row(totals, i):
         rows = lax.dynamic_slice_in_dim(x, i * strides[1], taps[1], 2).astype(wide)
         d = lax.dynamic_slice_in_dim(dy, i, 1, 2).astype(wide)
-        return tuple(t + _window(rows, tap, out, strides) * d for t, tap in zip(totals, np.ndindex(taps), strict=True)), None
+        products = (_window(rows, tap, row, strides) * d for tap in np.ndindex(taps))
+        return tuple(total + product for total, product in zip(totals, products, strict=True)), None
 
     zeros = (jnp.zeros_like(dy[:, :, :1], wide),) * math.prod(taps)
     totals, _ = lax.scan(add_row, zeros, np.arange(dy.shape[2]))
@@ -141,7 +146,7 @@ def _window(x, start, size, strides):
     return x[(slice(None), *(slice(i, i + (n - 1) * s + 1, s) for i, n, s in zip(start, size, strides, strict=True)))]
 
 
-def zeros(key, shape, fan_in):
+def zeros(key: jax.Array, shape: Sequence[int], fan_in: int) -> jax.Array:
     """The start of a bias. Every `bias_init` takes the numbers that an output sees too: torch's start depends on them."""
     return jnp.zeros(shape)
 
@@ -166,13 +171,12 @@ class Conv(nn.Module):
     bias_init: Callable = zeros
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array | list[jax.Array]:
         shape = (*self.kernel_size, x.shape[-1] // self.groups, self.features)
         kernel = self.param('kernel', self.kernel_init, shape).astype(self.dtype)
         padding = [(k // 2, k // 2) for k in self.kernel_size]
-        pieces = [conv3d(piece, k, self.strides, padding, self.form)
-                  for piece, k in zip(jnp.split(x.astype(self.dtype), self.groups, -1),
-                                      jnp.split(kernel, self.groups, -1), strict=True)]
+        pairs = zip(jnp.split(x.astype(self.dtype), self.groups, -1), jnp.split(kernel, self.groups, -1), strict=True)
+        pieces = [conv3d(piece, k, self.strides, padding, self.form) for piece, k in pairs]
         if self.use_bias:
             bias = self.param('bias', self.bias_init, (self.features,), math.prod(shape[:-1])).astype(self.dtype)
             pieces = [y + b for y, b in zip(pieces, jnp.split(bias, self.groups), strict=True)]
@@ -193,7 +197,7 @@ class DepthwiseConv(nn.Module):
     bias_init: Callable = zeros
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param('kernel', self.kernel_init, (*self.kernel_size, 1, x.shape[-1])).astype(self.dtype)
         padding = [(k // 2, k // 2) for k in self.kernel_size]
         y = depthwise(x.astype(self.dtype), kernel, self.strides, padding, self.form)

@@ -24,9 +24,10 @@ Names of scripts/parity_covidnet.py, by rule (no weights are published); kernels
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -47,7 +48,7 @@ def _bias(key, shape, fan_in):
 
 
 # torch's default: kernel and bias at U(-b, b), b = 1 / sqrt(fan_in)
-TORCH = {'kernel_init': nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform'), 'bias_init': _bias}
+TORCH: dict[str, Any] = {'kernel_init': nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform'), 'bias_init': _bias}
 
 
 class PEPX(nn.Module):
@@ -59,8 +60,9 @@ class PEPX(nn.Module):
     depthwise: Callable
 
     @nn.compact
-    def __call__(self, x):
-        half, most = x.shape[-1] // 2, 3 * x.shape[-1] // 4
+    def __call__(self, x: jax.Array) -> jax.Array:
+        half = x.shape[-1] // 2
+        most = 3 * x.shape[-1] // 4
         x = self.conv(half, POINT, name='conv1')(x)
         x = self.conv(most, POINT, name='conv2')(x)
         x = self.depthwise((1, 3, 3), name='conv3')(x)
@@ -75,10 +77,12 @@ class Hidden(nn.Module):
     stride: int
 
     @nn.compact
-    def __call__(self, x, norm=None):
+    def __call__(self, x: jax.Array, norm: Callable | None = None) -> jax.Array:
         for k, width in enumerate(self.widths, 1):
             x = MapDense(width, stride=self.stride, **TORCH, name=f'fc{k}')(x)
-            x = nn.relu(norm(name=f'fc{k}_norm')(x) if norm else x)
+            if norm:
+                x = norm(name=f'fc{k}_norm')(x)
+            x = nn.relu(x)
         return x
 
 
@@ -112,12 +116,13 @@ class COVIDNet(nn.Module):
     width: int = 64
     compute: Compute = Compute()
 
-    def setup(self):
+    def setup(self) -> None:
         self.hidden = Hidden((16 * self.width, 4 * self.width), self._stride())
         self.classifier = MapDense(self.classes, **TORCH)
 
     @nn.compact
-    def trunk(self, image, train=False, site=None, group=None):
+    def trunk(self, image: jax.Array, train: bool = False, site: jax.Array | None = None,
+              group: jax.Array | None = None) -> jax.Array:
         """Last feature map [batch, (1,) h, w, 32 width], in the compute dtype: the last block if `pooled`, else the whole
         sum; nonsense for a row of a site that is not known. UserError for a volume of more slices than one, and for an
         image of which the pools would leave nothing."""
@@ -131,12 +136,12 @@ class COVIDNet(nn.Module):
 
         def upper(x, name, features, kernel=POINT, strides=POINT, relu=False):
             """Convolution, normalised by site and ReLU; without sites ReLU only if `relu`: the stem and the upper branch."""
-            def parts(net, x):
+            def layers(net, x):
                 x = conv(features, kernel, strides, name=name)(x)
                 if net.sites:
                     x = norm(name=f'{name}_norm')(x)
                 return nn.relu(x) if net.sites or relu else x
-            return self.compute.block(parts)(self, x)
+            return self.compute.block(layers)(self, x)
 
         x = self.compute.volume(image, (1, self._stride(), self._stride()))
         up = _halve(upper(x, 'conv1', self.width, (1, 7, 7), (1, 2, 2), relu=True))
@@ -155,33 +160,40 @@ class COVIDNet(nn.Module):
         x = blocks[-1] if self.pooled else up
         return x if image.ndim == 5 else x[:, 0]
 
-    def head(self, x, train=False, site=None, group=None):
+    def head(self, x: jax.Array, train: bool = False, site: jax.Array | None = None,
+             group: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
         """Feature map -> logits [batch, classes], features [batch, dim], both float32."""
         x = (x if x.ndim == 4 else x[:, 0]).astype(jnp.float32)
         x = adaptive_avg_pool(x, (2, 2)) if self.pooled else x
         norm = self._norms(train, site, group, dtype='float32') if self.head_norm else None
         return self.classifier(self.hidden(x, norm)), x.reshape(len(x), -1)
 
-    def __call__(self, image, train=False, site=None, group=None):
+    def __call__(self, image: jax.Array, train: bool = False, site: jax.Array | None = None,
+                 group: jax.Array | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
         if train or self.sites < 2 or self.is_initializing():
             return self.once(image, train, site, group)
         site = jnp.full(len(image), -1) if site is None else site
         known = (site >= 0) & (site < self.sites)
-        net, variables = self.clone(parent=None), self.variables
+        net = self.clone(parent=None)  # not this one, whose scope is that of the trace outside of lax.map and lax.cond
+        variables = self.variables
 
         def as_if_at(k):
             return net.apply(variables, image, site=jnp.where(known, site, k), method='once')
 
         def average():
             logits, out = lax.map(as_if_at, jnp.arange(self.sites))
-            mean = jax.nn.logsumexp(jax.nn.log_softmax(logits), 0) - math.log(self.sites)
-            means = mean, {**jax.tree.map(lambda x: jnp.mean(x, 0), out), 'sites': jnp.full(len(image), self.sites)}
-            return jax.tree.map(lambda x, mean: jnp.where(known.reshape(-1, *(1,) * (mean.ndim - 1)), x[0], mean),
-                                (logits, out), means)
+            mean_logits = jax.nn.logsumexp(jax.nn.log_softmax(logits), 0) - math.log(self.sites)
+            means = jax.tree.map(lambda x: jnp.mean(x, 0), out) | {'sites': jnp.full(len(image), self.sites)}
+
+            def chosen(by_site, mean):  # a row of a known site has the same answer in every pass
+                return jnp.where(known.reshape(-1, *(1,) * (mean.ndim - 1)), by_site[0], mean)
+
+            return jax.tree.map(chosen, (logits, out), (mean_logits, means))
 
         return lax.cond(jnp.all(known), lambda: as_if_at(0), average)
 
-    def once(self, image, train=False, site=None, group=None):
+    def once(self, image: jax.Array, train: bool = False, site: jax.Array | None = None,
+             group: jax.Array | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
         """One pass, every row by the site that `site` says."""
         x = self.trunk(image, train, site, group)
         logits, features = self.head(x, train, site, group)
@@ -201,7 +213,7 @@ def _halve(x):
     return max_pool(x, (1, 2, 2), (1, 2, 2), ((0, 0),) * 3)
 
 
-def torch_name(modules, library='timm'):
+def torch_name(modules: Sequence[str], library: str = 'timm') -> str:
     """['p11', 'conv2'] -> 'p11.1': what scripts/parity_covidnet.py calls our module."""
     block, *rest = [m for m in modules if m != 'hidden']
     return f'{block}.{int(rest[0][-1]) - 1}' if rest else block

@@ -14,9 +14,11 @@ No weights were released. The names of scripts/parity_crnet.py are ours but for 
 [out, in, kh, kw] -> [1, kh, kw, in, out], the classifier's transposed: the features are flattened as torch does, [c, h, w].
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from covid_jax import UserError
@@ -25,7 +27,7 @@ from covid_jax.models.heads import Classifier
 from covid_jax.models.pool import avg_pool, max_pool
 
 
-def torch_name(modules, library='timm'):
+def torch_name(modules: Sequence[str], library: str = 'timm') -> str:
     """['classifier', 'Dense_0'] -> 'fc': what scripts/parity_crnet.py calls our module."""
     return 'fc' if modules[0] == 'classifier' else modules[0]
 
@@ -43,16 +45,16 @@ class CRNet(nn.Module):
     size: int = 224
     compute: Compute = Compute()
 
-    def setup(self):
+    def setup(self) -> None:
         self.classifier = Classifier(self.classes)
 
     @nn.compact
-    def trunk(self, image, train=False, site=None, group=None):
+    def trunk(self, image: jax.Array, train: bool = False, site: jax.Array | None = None,
+              group: jax.Array | None = None) -> jax.Array:
         """Map of the last block, in the compute dtype. UserError for an image of another size, or in colour."""
         x = self.compute.volume(image)
-        wanted, given = (1, self.size, self.size, 1), x.shape[1:]
-        if given != wanted:
-            wanted, given = ('x'.join(map(str, shape)) for shape in (wanted, given))
+        if x.shape[1:] != (1, self.size, self.size, 1):
+            wanted, given = ('x'.join(map(str, shape)) for shape in ((1, self.size, self.size, 1), x.shape[1:]))
             raise UserError(f'CRNet takes grey images of {self.size}x{self.size}: {wanted} (depth, height, width, channels) '
                             f'and not {given}; set --config.prep.size=(1,{self.size},{self.size})')
         conv = self.compute.conv(use_bias=True)
@@ -60,21 +62,24 @@ class CRNet(nn.Module):
 
         def block(i, net, x):
             x = conv(net.widths[i], (1, 7, 7), name=f'conv{i + 1}')(x)
-            x = nn.relu(norm(name='bn1')(x) if i == 0 else x)
-            return max_pool(x, (1, 3, 3), (1, 2, 2), [(0, 0)] * 3)
+            if i == 0:
+                x = norm(name='bn1')(x)
+            return max_pool(nn.relu(x), (1, 3, 3), (1, 2, 2), [(0, 0)] * 3)
 
         for i in range(len(self.widths)):
             x = self.compute.block(partial(block, i))(self, x)
         return x if image.ndim == 5 else x[:, 0]
 
-    def head(self, x, train=False, site=None, group=None):
+    def head(self, x: jax.Array, train: bool = False, site: jax.Array | None = None,
+             group: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
         """Feature map -> logits [batch, classes], features [batch, dim] in torch's order, both float32."""
         x = x.astype(jnp.float32)
         pooled = avg_pool(x if x.ndim == 4 else x[:, 0], (2, 2), (2, 2), [(0, 0)] * 2)
         features = pooled.transpose(0, 3, 1, 2).reshape(len(x), -1)
         return self.classifier(features), features
 
-    def __call__(self, image, train=False, site=None, group=None):
+    def __call__(self, image: jax.Array, train: bool = False, site: jax.Array | None = None,
+                 group: jax.Array | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
         x = self.trunk(image, train, site, group)
         logits, features = self.head(x, train, site, group)
         return logits, {'map': x, 'features': features}

@@ -18,10 +18,11 @@ The files that torchvision publishes are older than its names: they say norm.1 a
 conv2, and so does `torch_name` for torchvision.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from covid_jax.models.compute import Compute
@@ -32,10 +33,12 @@ from covid_jax.models.resnet import POINT
 JOIN = 4  # layers after which the pieces become one
 
 
-def norm_relu(norm, pieces):
+def norm_relu(norm: Callable, pieces: Sequence[jax.Array]) -> list[jax.Array]:
     """Arrays whose channels stand side by side in the parameters of `norm` -> the same, normalised, then ReLU."""
-    y = norm(*pieces)
-    return [nn.relu(piece) for piece in (y if len(pieces) > 1 else [y])]
+    normalised = norm(*pieces)
+    if len(pieces) == 1:
+        normalised = [normalised]
+    return [nn.relu(piece) for piece in normalised]
 
 
 class DenseLayer(nn.Module):
@@ -48,7 +51,7 @@ class DenseLayer(nn.Module):
     norm: Callable
 
     @nn.compact
-    def __call__(self, *pieces):
+    def __call__(self, *pieces: jax.Array) -> jax.Array:
         x = jnp.concatenate(norm_relu(self.norm(name='norm1'), pieces), -1)
         y = self.conv(self.bottleneck * self.growth, POINT, name='conv1')(x)
         return self.conv(self.growth, (1, 3, 3), name='conv2')(nn.relu(self.norm(name='norm2')(y)))
@@ -61,10 +64,10 @@ class Transition(nn.Module):
     norm: Callable
 
     @nn.compact
-    def __call__(self, *pieces):
+    def __call__(self, *pieces: jax.Array) -> jax.Array:
         window = (1, 2, 2)
-        x = [avg_pool(piece, window, window, [(0, 0)] * 3) for piece in norm_relu(self.norm(name='norm'), pieces)]
-        x = jnp.concatenate(x, -1)
+        halved = [avg_pool(piece, window, window, [(0, 0)] * 3) for piece in norm_relu(self.norm(name='norm'), pieces)]
+        x = jnp.concatenate(halved, -1)
         return self.conv(x.shape[-1] // 2, POINT, name='conv')(x)
 
 
@@ -83,11 +86,12 @@ class DenseNet(nn.Module):
     width: int = 64
     compute: Compute = Compute()
 
-    def setup(self):
+    def setup(self) -> None:
         self.classifier = Classifier(self.classes)
 
     @nn.compact
-    def trunk(self, image, train=False, site=None, group=None):
+    def trunk(self, image: jax.Array, train: bool = False, site: jax.Array | None = None,
+              group: jax.Array | None = None) -> jax.Array:
         """Last feature map, in the compute dtype. UserError for an image of which the pools would leave nothing."""
         conv = self.compute.conv()
         norm = self.compute.norms(train, site, group)
@@ -95,15 +99,18 @@ class DenseNet(nn.Module):
         transition = self.compute.block(Transition)
 
         def stem(net, x):
-            x = nn.relu(norm(name='norm0')(conv(net.width, (1, 7, 7), (1, 2, 2), name='conv0')(x)))
+            x = conv(net.width, (1, 7, 7), (1, 2, 2), name='conv0')(x)
+            x = nn.relu(norm(name='norm0')(x))
             return max_pool(x, (1, 3, 3), (1, 2, 2), [(0, 0), (1, 1), (1, 1)])
 
-        side = 2 ** (len(self.stage_sizes) + 1)
-        x = self.compute.block(stem)(self, self.compute.volume(image, (1, side, side)))
+        side = 2 ** (len(self.stage_sizes) + 1)  # what the pools make one pixel of
+        x = self.compute.volume(image, (1, side, side))
+        x = self.compute.block(stem)(self, x)
         for i, size in enumerate(self.stage_sizes, 1):
             pieces = [x]
             for j in range(1, size + 1):
-                pieces.append(layer(self.growth, self.bottleneck, conv, norm, name=f'denseblock{i}_denselayer{j}')(*pieces))
+                dense = layer(self.growth, self.bottleneck, conv, norm, name=f'denseblock{i}_denselayer{j}')
+                pieces.append(dense(*pieces))
                 if j % JOIN == 0:
                     pieces = [jnp.concatenate(pieces, -1)]
             if i < len(self.stage_sizes):
@@ -111,18 +118,20 @@ class DenseNet(nn.Module):
         x = jnp.concatenate(norm_relu(norm(name='norm5'), pieces), -1)
         return x if image.ndim == 5 else x[:, 0]
 
-    def head(self, x, train=False, site=None, group=None):
+    def head(self, x: jax.Array, train: bool = False, site: jax.Array | None = None,
+             group: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
         """Feature map -> logits [batch, classes], features [batch, dim], both float32."""
         features = jnp.mean(x.astype(jnp.float32), range(1, x.ndim - 1))
         return self.classifier(features), features
 
-    def __call__(self, image, train=False, site=None, group=None):
+    def __call__(self, image: jax.Array, train: bool = False, site: jax.Array | None = None,
+                 group: jax.Array | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
         x = self.trunk(image, train, site, group)
         logits, features = self.head(x, train, site, group)
         return logits, {'map': x, 'features': features}
 
 
-def torch_name(modules, library='timm'):
+def torch_name(modules: Sequence[str], library: str = 'timm') -> str:
     """['denseblock1_denselayer2', 'conv1'] -> 'features.denseblock1.denselayer2.conv1', the name in timm and torchvision, or
     'features.denseblock1.denselayer2.conv.1', the name in torchvision's files."""
     first, *inner = modules

@@ -23,10 +23,11 @@ A block that does not expand (stage 0) has conv_dw, bn1, se, conv_pw, bn2. torch
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from covid_jax.models.compute import Compute
@@ -46,7 +47,7 @@ class SqueezeExcite(nn.Module):
     conv: Callable
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         gate = jnp.mean(x, (1, 2, 3), keepdims=True)
         gate = nn.swish(self.conv(self.inner, POINT, use_bias=True, name='conv_reduce')(gate))
         return x * nn.sigmoid(self.conv(x.shape[-1], POINT, use_bias=True, name='conv_expand')(gate))
@@ -69,14 +70,18 @@ class MBConv(nn.Module):
     dropout: Callable
 
     @nn.compact
-    def __call__(self, x):
-        y, width = x, x.shape[-1]
-        middle, last_conv, last = ('bn1', 'conv_pw', 'bn2') if self.expand == 1 else ('bn2', 'conv_pwl', 'bn3')
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = x
+        width = x.shape[-1]
+        middle_norm, last_conv, last_norm = ('bn1', 'conv_pw', 'bn2') if self.expand == 1 else ('bn2', 'conv_pwl', 'bn3')
         if self.expand > 1:
-            y = nn.swish(self.norm(name='bn1')(self.conv(self.expand * width, POINT, name='conv_pw')(y)))
-        y = nn.swish(self.norm(name=middle)(self.depthwise(self.kernel, self.strides, name='conv_dw')(y)))
+            y = self.conv(self.expand * width, POINT, name='conv_pw')(y)
+            y = nn.swish(self.norm(name='bn1')(y))
+        y = self.depthwise(self.kernel, self.strides, name='conv_dw')(y)
+        y = nn.swish(self.norm(name=middle_norm)(y))
         y = SqueezeExcite(width // 4, self.conv, name='se')(y)
-        y = self.norm(name=last)(self.conv(self.features, POINT, name=last_conv)(y))
+        y = self.conv(self.features, POINT, name=last_conv)(y)
+        y = self.norm(name=last_norm)(y)
         if max(self.strides) > 1 or width != self.features:
             return y
         return x + self.dropout(self.drop, broadcast_dims=(1, 2, 3, 4))(y)
@@ -107,12 +112,13 @@ class EfficientNet(nn.Module):
     momentum: float = 0.9
     compute: Compute = Compute()
 
-    def setup(self):
+    def setup(self) -> None:
         self.classifier = Classifier(self.classes)
-        self.forget = nn.Dropout(self.dropout)
+        self.forget = nn.Dropout(self.dropout)  # what it drops depends on its name
 
     @nn.compact
-    def trunk(self, image, train=False, site=None, group=None):
+    def trunk(self, image: jax.Array, train: bool = False, site: jax.Array | None = None,
+              group: jax.Array | None = None) -> jax.Array:
         """Last feature map, in the compute dtype."""
         conv = self.compute.conv(kernel_init=nn.initializers.variance_scaling(2.0, 'fan_out', 'normal'))
         depthwise = self.compute.conv(DepthwiseConv)
@@ -121,18 +127,23 @@ class EfficientNet(nn.Module):
 
         def stem(net, x):
             width = rounded(net.widen * net.stem_width)
-            return nn.swish(norm(name='bn1')(conv(width, net._kernel(3), net._strides(2), name='conv_stem')(x)))
+            x = conv(width, net._kernel(3), net._strides(2), name='conv_stem')(x)
+            return nn.swish(norm(name='bn1')(x))
 
-        x = self.compute.block(stem)(self, self.compute.volume(image))
+        x = self.compute.volume(image)
+        x = self.compute.block(stem)(self, x)
         block = self.compute.block(MBConv)
         done = 0
         repeats = [math.ceil(self.deepen * stage[-1]) for stage in self.stages]
         for i, (k, stride, expand, features, _) in enumerate(self.stages):
             for j in range(repeats[i]):
-                x = block(rounded(self.widen * features), self._kernel(k), self._strides(stride if j == 0 else 1), expand,
-                          self.drop_connect * done / sum(repeats), conv, depthwise, norm, dropout, name=f'blocks{i}_{j}')(x)
+                strides = self._strides(stride if j == 0 else 1)
+                drop = self.drop_connect * done / sum(repeats)
+                x = block(rounded(self.widen * features), self._kernel(k), strides, expand, drop, conv, depthwise, norm, dropout,
+                          name=f'blocks{i}_{j}')(x)
                 done += 1
-        x = nn.swish(norm(name='bn2')(conv(rounded(self.widen * self.head_width), POINT, name='conv_head')(x)))
+        x = conv(rounded(self.widen * self.head_width), POINT, name='conv_head')(x)
+        x = nn.swish(norm(name='bn2')(x))
         return x if image.ndim == 5 else x[:, 0]
 
     def _kernel(self, k):
@@ -141,24 +152,26 @@ class EfficientNet(nn.Module):
     def _strides(self, s):
         return 1 if self.taps == 1 else s, s, s
 
-    def head(self, x, train=False, site=None, group=None):
+    def head(self, x: jax.Array, train: bool = False, site: jax.Array | None = None,
+             group: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
         """Feature map -> logits [batch, classes], features [batch, dim], both float32; dropout comes after the features."""
         features = jnp.mean(x.astype(jnp.float32), tuple(range(1, x.ndim - 1)))
         return self.classifier(self.forget(features, deterministic=not train)), features
 
-    def __call__(self, image, train=False, site=None, group=None):
+    def __call__(self, image: jax.Array, train: bool = False, site: jax.Array | None = None,
+                 group: jax.Array | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
         x = self.trunk(image, train, site, group)
         logits, features = self.head(x, train, site, group)
         return logits, {'map': x, 'features': features}
 
 
-def rounded(width, to=8):
+def rounded(width: float, to: int = 8) -> int:
     """The multiple of 8 nearest to `width`, or the next one where that takes away more than a tenth."""
     near = max(to, int(width + to / 2) // to * to)
     return near + to if near < 0.9 * width else near
 
 
-def torch_name(modules, library='timm'):
+def torch_name(modules: Sequence[str], library: str = 'timm') -> str:
     """The dotted name in timm, or in torchvision's efficientnet_b0, b1 and b4, of one of our modules.
 
     modules: the path below 'params', without the leaf: ['blocks1_0', 'se', 'conv_reduce'] -> 'blocks.1.0.se.conv_reduce',

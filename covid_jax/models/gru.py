@@ -2,6 +2,7 @@
 "MIA-COV19D: COVID-19 Detection through 3-D Chest CT Image Analysis": batch normalisation, dropout, GRU of 128 units."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from covid_jax.models.compute import Compute
@@ -18,7 +19,8 @@ class SliceGRU(nn.Module):
     compute: Compute = Compute()
 
     @nn.compact
-    def __call__(self, slices, train=False, site=None, group=None):
+    def __call__(self, slices: jax.Array, train: bool = False, site: jax.Array | None = None,
+                 group: jax.Array | None = None) -> jax.Array:
         norm = self.compute.norms(train, site, group, dtype='float32')
         x = norm(name='bn')(slices.astype(jnp.float32))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -17,7 +18,7 @@ class Classifier(nn.Module):
     classes: int
 
     @nn.compact
-    def __call__(self, features):
+    def __call__(self, features: jax.Array) -> jax.Array:
         return nn.Dense(self.classes, kernel_init=nn.initializers.normal(0.001))(features.astype(jnp.float32))
 
 
@@ -32,7 +33,7 @@ class MapDense(nn.Module):
     stride: int = 1
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         shape = (*x.shape[1:], self.features)
         if self.has_variable('params', 'kernel'):
             self._check(self.get_variable('params', 'kernel').shape, shape)
@@ -55,12 +56,12 @@ class Projector(nn.Module):
     out: int = 128
 
     @nn.compact
-    def __call__(self, features):
+    def __call__(self, features: jax.Array) -> jax.Array:
         x = features.astype(jnp.float32)
         x = nn.relu(nn.Dense(x.shape[-1])(x))
         return unit(nn.Dense(self.out)(x))
 
 
-def unit(x):
+def unit(x: jax.Array) -> jax.Array:
     """Rows [..., dim] scaled to length 1; a zero row stays zero, with a finite gradient."""
     return x * lax.rsqrt(jnp.sum(x * x, -1, keepdims=True) + 1e-12)

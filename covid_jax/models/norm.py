@@ -33,18 +33,19 @@ class BatchNorm(nn.Module):
     dtype: str = 'float32'
 
     @nn.compact
-    def __call__(self, *pieces, site=None, group=None):
+    def __call__(self, *pieces: jax.Array, site: jax.Array | None = None,
+                 group: jax.Array | None = None) -> jax.Array | list[jax.Array]:
         scale, bias, running = _variables(self, (sum(x.shape[-1] for x in pieces),))
         if self.use_running_average:
             group = None
-            mean, var = (kept.value for kept in running)
+            mean, var = (statistic.value for statistic in running)
         else:
             mean, var = _moments(pieces, group)
             if not self.is_initializing():
-                for kept, new in zip(running, (mean, var), strict=True):
+                for statistic, new in zip(running, (mean, var), strict=True):
                     if group is not None:
                         new = jnp.mean(new, 0, where=_has_a_row(group))
-                    kept.value = self.momentum * kept.value + (1 - self.momentum) * new
+                    statistic.value = self.momentum * statistic.value + (1 - self.momentum) * new
         factor = scale * lax.rsqrt(var + self.epsilon)
         return _affine(pieces, factor, bias - mean * factor, self.dtype, group)
 
@@ -68,7 +69,8 @@ class DomainBatchNorm(nn.Module):
     dtype: str = 'float32'
 
     @nn.compact
-    def __call__(self, *pieces, site=None, group=None):
+    def __call__(self, *pieces: jax.Array, site: jax.Array | None = None,
+                 group: jax.Array | None = None) -> jax.Array | list[jax.Array]:
         scale, bias, running = _variables(self, (self.sites, sum(x.shape[-1] for x in pieces)))
         if self.sites == 1 or (site is None and self.is_initializing()):
             site = jnp.zeros(len(pieces[0]), jnp.int32)
@@ -76,15 +78,15 @@ class DomainBatchNorm(nn.Module):
             raise ValueError(f'a normalisation of {self.sites} sites needs the site of each row')
         member = jax.nn.one_hot(site, self.sites, dtype='float32')
         if self.use_running_average:
-            mean, var = (kept.value for kept in running)
+            mean, var = (statistic.value for statistic in running)
         elif group is not None:
             raise ValueError('a normalisation by site has no groups: leave group as None')
         else:
             mean, var = _moments(pieces, member)
             if not self.is_initializing():
-                for kept, new in zip(running, (mean, var), strict=True):
-                    moved = self.momentum * kept.value + (1 - self.momentum) * new
-                    kept.value = jnp.where(_has_a_row(member), moved, kept.value)
+                for statistic, new in zip(running, (mean, var), strict=True):
+                    moved = self.momentum * statistic.value + (1 - self.momentum) * new
+                    statistic.value = jnp.where(_has_a_row(member), moved, statistic.value)
         factor = scale * lax.rsqrt(var + self.epsilon)
         return _affine(pieces, factor, bias - mean * factor, self.dtype, member)
 
@@ -137,11 +139,11 @@ def _affine(pieces, factor, shift, dtype, member):
     """Each piece times its channels of `factor`, plus those of `shift`: [channels], or [sets, channels] by `member`."""
     ends = np.cumsum([x.shape[-1] for x in pieces])[:-1]
     tables = zip(jnp.split(factor, ends, -1), jnp.split(shift, ends, -1), strict=True)
-    y = []
+    normalised = []
     for x, table in zip(pieces, tables, strict=True):
         if member is not None:
             space = range(1, x.ndim - 1)
             table = [jnp.expand_dims(jnp.dot(member, t, precision='highest'), space) for t in table]
         f, s = table
-        y.append((x * f + s).astype(dtype))
-    return y[0] if len(y) == 1 else y
+        normalised.append((x * f + s).astype(dtype))
+    return normalised[0] if len(normalised) == 1 else normalised

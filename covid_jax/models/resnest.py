@@ -15,7 +15,7 @@ Names of timm's resnest50d (and the authors' resnest50), by rule; kernels [out, 
     fc.{weight,bias}                                classifier/Dense_0/{kernel,bias}            kernel transposed
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import flax.linen as nn
@@ -30,7 +30,7 @@ STEM = {'stem_conv0': 'conv1.0', 'stem_bn0': 'conv1.1', 'stem_conv1': 'conv1.3',
 SHORTCUT = {'downsample_conv': 'downsample.1', 'downsample_bn': 'downsample.2'}
 
 
-def torch_name(modules, library='timm'):
+def torch_name(modules: Sequence[str], library: str = 'timm') -> str:
     """['layer1_0', 'conv2', 'fc1'] -> 'layer1.0.conv2.fc1': what timm and the authors call our module."""
     first, *inner = modules
     if first == 'classifier':
@@ -47,12 +47,13 @@ class SplitAttention(nn.Module):
     norm: Callable
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         splits = self.conv(2 * self.features, (self.taps, 3, 3), groups=2, join=False, name='conv')(x)
         splits = [nn.relu(split) for split in self.norm(name='bn0')(*splits)]
         gap = sum(jnp.mean(split, (1, 2, 3), keepdims=True) for split in splits)
         inner = max(self.features * 2 // 4, 32)
-        attention = nn.relu(self.norm(name='bn1')(self.conv(inner, POINT, use_bias=True, name='fc1')(gap)))
+        attention = self.conv(inner, POINT, use_bias=True, name='fc1')(gap)
+        attention = nn.relu(self.norm(name='bn1')(attention))
         attention = self.conv(2 * self.features, POINT, use_bias=True, name='fc2')(attention)
         weights = jax.nn.softmax(jnp.stack(jnp.split(attention.astype(jnp.float32), 2, -1)), 0).astype(x.dtype)
         return weights[0] * splits[0] + weights[1] * splits[1]
@@ -68,25 +69,28 @@ class SplitBottleneck(nn.Module):
     norm: Callable
 
     @nn.compact
-    def __call__(self, x):
-        s = self.strides
+    def __call__(self, x: jax.Array) -> jax.Array:
+        strides = self.strides
         y = nn.relu(self.norm(name='bn1')(self.conv(self.features, POINT, name='conv1')(x)))
         y = SplitAttention(self.features, self.taps, self.conv, self.norm, name='conv2')(y)
-        window = [3 if n > 1 else 1 for n in s]
-        y = avg_pool(y, window, s, [(k // 2, k // 2) for k in window])
+        window = [3 if n > 1 else 1 for n in strides]
+        y = avg_pool(y, window, strides, [(k // 2, k // 2) for k in window])
         y = self.norm(name='bn3')(self.conv(4 * self.features, POINT, name='conv3')(y))
-        if max(s) > 1 or x.shape[-1] != 4 * self.features:
-            ceil = [(0, -size % n) for size, n in zip(x.shape[1:4], s, strict=True)]
-            x = avg_pool(x, s, s, ceil, count_include_pad=False)
+        if max(strides) > 1 or x.shape[-1] != 4 * self.features:
+            to_whole_windows = [(0, -size % n) for size, n in zip(x.shape[1:4], strides, strict=True)]
+            x = avg_pool(x, strides, strides, to_whole_windows, count_include_pad=False)
             x = self.norm(name='downsample_bn')(self.conv(4 * self.features, POINT, name='downsample_conv')(x))
         return nn.relu(x + y)
 
 
-def deep_stem(x, conv, norm, kernel, width, strides):
+def deep_stem(x: jax.Array, conv: Callable, norm: Callable, kernel: tuple[int, int, int], width: int,
+              strides: tuple[int, int, int]) -> jax.Array:
     """Three convolutions: the strided one with `kernel`, then two 3x3, the last twice as wide."""
     small = (kernel[0], 3, 3)
-    for i, (features, taps, s) in enumerate(((width, kernel, strides), (width, small, POINT), (2 * width, small, POINT))):
-        x = nn.relu(norm(name=f'stem_bn{i}')(conv(features, taps, s, name=f'stem_conv{i}')(x)))
+    layers = (width, kernel, strides), (width, small, POINT), (2 * width, small, POINT)
+    for i, layer in enumerate(layers):
+        x = conv(*layer, name=f'stem_conv{i}')(x)
+        x = nn.relu(norm(name=f'stem_bn{i}')(x))
     return x
 
 

@@ -18,10 +18,11 @@ Names of torchvision's resnet50 and resnet18 (and timm's), by rule; kernels [out
     fc.{weight,bias}                classifier/Dense_0/{kernel,bias}    kernel transposed
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from covid_jax.models.compute import Compute
@@ -34,10 +35,12 @@ SHORTCUT = {'downsample_conv': 'downsample.0', 'downsample_bn': 'downsample.1'}
 HALVED = (1, 1, 1, 2, 2, 2)
 
 
-def torch_name(modules, library='timm'):
+def torch_name(modules: Sequence[str], library: str = 'timm') -> str:
     """['layer1_0', 'downsample_bn'] -> 'layer1.0.downsample.1': what timm and torchvision call our module."""
     first, *inner = modules
-    return 'fc' if first == 'classifier' else '.'.join([first.replace('_', '.'), *(SHORTCUT.get(m, m) for m in inner)])
+    if first == 'classifier':
+        return 'fc'
+    return '.'.join([first.replace('_', '.'), *(SHORTCUT.get(m, m) for m in inner)])
 
 
 class BasicBlock(nn.Module):
@@ -51,7 +54,7 @@ class BasicBlock(nn.Module):
     expansion = 1
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         kernel = (self.taps, 3, 3)
         y = nn.relu(self.norm(name='bn1')(self.conv(self.features, kernel, self.strides, name='conv1')(x)))
         y = self.norm(name='bn2')(self.conv(self.features, kernel, name='conv2')(y))
@@ -69,7 +72,7 @@ class Bottleneck(nn.Module):
     expansion = 4
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         y = nn.relu(self.norm(name='bn1')(self.conv(self.features, POINT, name='conv1')(x)))
         y = self.conv(self.features, (self.taps, 3, 3), self.strides, name='conv2')(y)
         y = nn.relu(self.norm(name='bn2')(y))
@@ -83,7 +86,8 @@ def _shortcut(block, x, features):
     return block.norm(name='downsample_bn')(block.conv(features, POINT, block.strides, name='downsample_conv')(x))
 
 
-def plain_stem(x, conv, norm, kernel, width, strides):
+def plain_stem(x: jax.Array, conv: Callable, norm: Callable, kernel: tuple[int, int, int], width: int,
+               strides: tuple[int, int, int]) -> jax.Array:
     """One convolution, by default 7x7."""
     return nn.relu(norm(name='bn1')(conv(width, kernel, strides, name='conv1')(x)))
 
@@ -114,37 +118,43 @@ class ResNet(nn.Module):
     summary: Callable | None = None
     compute: Compute = Compute()
 
-    def setup(self):
+    def setup(self) -> None:
         self.classifier = Classifier(self.classes)
         if self.summary:
             self.slices = self.summary(compute=self.compute)
 
     @nn.compact
-    def trunk(self, image, train=False, site=None, group=None):
+    def trunk(self, image: jax.Array, train: bool = False, site: jax.Array | None = None,
+              group: jax.Array | None = None) -> jax.Array:
         """Last feature map, in the compute dtype."""
         conv = self.compute.conv()
         norm = self.compute.norms(train, site, group)
-        depth = (1,) * (2 + len(self.stage_sizes))
-        if image.ndim == 5:
-            depth = self.depth_strides or (HALVED if self.taps > 1 else depth)
+        depth_strides = self._depth_strides(image)
         taps = self.taps if self.stem_taps is None else self.stem_taps
 
         def stem(net, x):
             kernel = (taps, net.stem_plane, net.stem_plane)
-            x = net.stem(x, conv, norm, kernel, net.stem_width, (depth[0], 2, 2))
-            window = (3 if depth[1] > 1 else 1, 3, 3)
-            return max_pool(x, window, (depth[1], 2, 2), [(k // 2, k // 2) for k in window])
+            x = net.stem(x, conv, norm, kernel, net.stem_width, (depth_strides[0], 2, 2))
+            window = (3 if depth_strides[1] > 1 else 1, 3, 3)
+            return max_pool(x, window, (depth_strides[1], 2, 2), [(k // 2, k // 2) for k in window])
 
-        x = self.compute.block(stem)(self, self.compute.volume(image))
+        x = self.compute.volume(image)
+        x = self.compute.block(stem)(self, x)
         block = self.compute.block(self.block)
         for i, size in enumerate(self.stage_sizes):
             plane = 1 if i == 0 else 2
             for j in range(size):
-                strides = (depth[2 + i], plane, plane) if j == 0 else POINT
+                strides = (depth_strides[2 + i], plane, plane) if j == 0 else POINT
                 x = block(self.width * 2**i, strides, self.taps, conv, norm, name=f'layer{i + 1}_{j}')(x)
         return x if image.ndim == 5 else x[:, 0]
 
-    def head(self, x, train=False, site=None, group=None):
+    def _depth_strides(self, image):
+        if image.ndim == 5 and (self.depth_strides or self.taps > 1):
+            return self.depth_strides or HALVED
+        return (1,) * (2 + len(self.stage_sizes))
+
+    def head(self, x: jax.Array, train: bool = False, site: jax.Array | None = None,
+             group: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
         """Feature map -> logits [batch, classes], features [batch, dim], both float32."""
         x = x.astype(jnp.float32)
         if self.summary:
@@ -154,7 +164,8 @@ class ResNet(nn.Module):
             features = jnp.mean(x, tuple(range(1, x.ndim - 1)))
         return self.classifier(features), features
 
-    def __call__(self, image, train=False, site=None, group=None):
+    def __call__(self, image: jax.Array, train: bool = False, site: jax.Array | None = None,
+                 group: jax.Array | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
         x = self.trunk(image, train, site, group)
         logits, features = self.head(x, train, site, group)
         return logits, {'map': x, 'features': features}
@@ -163,7 +174,8 @@ class ResNet(nn.Module):
 ResNet18 = partial(ResNet, stage_sizes=(2, 2, 2, 2), block=BasicBlock)
 ResNet50 = partial(ResNet, stage_sizes=(3, 4, 6, 3))
 HARA = {'stem_taps': 7, 'depth_strides': (1, 2, 1, 2, 2, 2)}
-ResNet18Hara, ResNet50Hara = partial(ResNet18, **HARA), partial(ResNet50, **HARA)
+ResNet18Hara = partial(ResNet18, **HARA)
+ResNet50Hara = partial(ResNet50, **HARA)
 # One block a stage and narrow: what a laptop trains on the phantom in minutes.
 ResNet14Small = partial(ResNet, stage_sizes=(1, 1, 1, 1), width=12, stem_width=12)
 # The challenge's baseline: a ResNet for each slice, and a GRU over the slices (see gru.py).

@@ -18,9 +18,11 @@ They flatten [c, h, w] before fc1. Ours is stored [h, w, c, out] (in 3D [d, h, w
 torchvision's [out, c * 7 * 7] cut into it, with its axes exchanged and no row moved. timm's fc2 is a 1x1 convolution.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from covid_jax.models.compute import Compute
@@ -32,7 +34,7 @@ DENSE = {'timm': {'fc1': 'pre_logits.fc1', 'fc2': 'pre_logits.fc2', 'classifier'
          'torchvision': {'fc1': 'classifier.0', 'fc2': 'classifier.3', 'classifier': 'classifier.6'}}
 
 
-def torch_name(modules, library='timm'):
+def torch_name(modules: Sequence[str], library: str = 'timm') -> str:
     """['conv5'] -> 'features.5': what timm, or torchvision, calls our module."""
     name = modules[0]
     return DENSE[library].get(name, name.replace('conv', 'features.'))
@@ -56,7 +58,7 @@ class VGG(nn.Module):
     taps: int = 3
     compute: Compute = Compute()
 
-    def setup(self):
+    def setup(self) -> None:
         init = nn.initializers.normal(0.01)
         self.fc1 = MapDense(self.dense, init, stride=2 ** len(self.stage_sizes))
         self.fc2 = nn.Dense(self.dense, kernel_init=init)
@@ -64,7 +66,8 @@ class VGG(nn.Module):
         self.classifier = Classifier(self.classes)
 
     @nn.compact
-    def trunk(self, image, train=False, site=None, group=None):
+    def trunk(self, image: jax.Array, train: bool = False, site: jax.Array | None = None,
+              group: jax.Array | None = None) -> jax.Array:
         """Last feature map, in the compute dtype. UserError for an image of which the pools would leave nothing."""
         conv = self.compute.conv(use_bias=True)
         window = (2 if self.taps > 1 and image.ndim == 5 else 1, 2, 2)
@@ -80,7 +83,8 @@ class VGG(nn.Module):
             x = self.compute.block(partial(stage, i))(self, x)
         return x if image.ndim == 5 else x[:, 0]
 
-    def head(self, x, train=False, site=None, group=None):
+    def head(self, x: jax.Array, train: bool = False, site: jax.Array | None = None,
+             group: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
         """Feature map -> logits [batch, classes], features [batch, dense], both float32."""
         x = x.astype(jnp.float32)
         if self.taps == 1:
@@ -89,7 +93,8 @@ class VGG(nn.Module):
         y = nn.relu(self.fc2(self.drop(features, not train)))
         return self.classifier(self.drop(y, not train)), features
 
-    def __call__(self, image, train=False, site=None, group=None):
+    def __call__(self, image: jax.Array, train: bool = False, site: jax.Array | None = None,
+                 group: jax.Array | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
         x = self.trunk(image, train, site, group)
         logits, features = self.head(x, train, site, group)
         return logits, {'map': x, 'features': features}

@@ -31,24 +31,25 @@ def phantom(seed: int, index: int, label: str, size: Size = SIZE, site: str = ''
 
 def best(body: ct.Body) -> int:
     """The slice of most ground glass times consolidation, among those with at least half of the largest lung area."""
-    lung = _by_slice(body, np.ones(body.glass[0].size))
-    score = _by_slice(body, body.glass[0]) * _by_slice(body, body.dense[0])
-    return int(np.argmax(np.where(lung >= 0.5 * lung.max(), score, -1.0)))
+    area = _by_slice(body, np.ones(body.lung.where.size))
+    score = _by_slice(body, body.glass.weight) * _by_slice(body, body.dense.weight)
+    return int(np.argmax(np.where(area >= 0.5 * area.max(), score, -1.0)))
 
 
 def within(body: ct.Body, at: int) -> ct.Body:
     """The body with ground glass, consolidation and what stands in for them in slice `at` alone."""
     here = _slices(body) == at
-    lung = body.lung | {name: np.where(here, body.lung[name], -np.inf) for name in ('dependent', 'mottle')}
-    dense = body.dense[0] * here, body.dense[1]
-    bed = ct.spread(*dense, lung['dependent'])
-    glass = body.glass[0] * here * (bed[0] == 0), body.glass[1]
+    lung = body.lung._replace(mottle=np.where(here, body.lung.mottle, -np.inf),
+                              dependent=np.where(here, body.lung.dependent, -np.inf))
+    dense = body.dense._replace(weight=body.dense.weight * here)
+    bed = ct.spread(dense, lung.dependent)
+    glass = body.glass._replace(weight=body.glass.weight * here * (bed.weight == 0))
     return body._replace(lung=lung, glass=glass, dense=dense, bed=bed)
 
 
 def _slices(body):
     """The slice of each lung voxel [lung voxels]."""
-    return body.lung['where'] // body.tissue[0].size
+    return body.lung.where // body.tissue[0].size
 
 
 def _by_slice(body, weight):

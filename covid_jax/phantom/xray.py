@@ -17,6 +17,9 @@ SIZE = (48, 96, 96)  # of the ct
 VERSION = 1  # raised whenever the same address gives other pixels, and the ct's is not
 WATER = 0.0206  # 1/mm: water at 60 keV (NIST XCOM)
 BONE = 160.0  # HU: what is denser is bone
+BLUR = 25.0  # mm: standard deviation of the copy that edges are sharpened against
+UNEXPOSED = 0.1  # absorption below which a ray has met no body
+BLACK = 1  # percentile of the body's absorption that is shown black
 HARD = 4.0  # times by which bone is denser here: the cts have soft ribs, which a radiograph would not show
 
 
@@ -24,7 +27,7 @@ class Detector(NamedTuple):
     """How a site makes and shows a radiograph.
 
     photons: that reach a pixel through nothing: the fewer, the more noise
-    edge:    how often the difference from a copy blurred over 25 mm is added
+    edge:    how often the difference from a blurred copy is added
     white:   the percentile of the body's absorption that is shown white
     gamma:   exponent of the grey values; above 1 the lungs are darker
     frame:   the part of the height and of the width, on each side, that the collimator leaves unexposed
@@ -82,10 +85,11 @@ def _shown(rng, absorbed, mm, detector):
     """The radiograph uint8 [height, width] of an absorption, dark where little is absorbed."""
     photons = rng.poisson(detector.photons * np.exp(-absorbed))
     film = -np.log(np.maximum(photons, 1) / detector.photons)
-    film += detector.edge * (film - ndimage.gaussian_filter(film, 25 / mm))
-    body = absorbed > 0.1
-    black, white = np.percentile(film[body], (1, detector.white))
+    film += detector.edge * (film - ndimage.gaussian_filter(film, BLUR / mm))
+    body = absorbed > UNEXPOSED
+    black, white = np.percentile(film[body], (BLACK, detector.white))
     grey = np.clip((film - black) / (white - black), 0, 1)**detector.gamma
-    edge = [round(detector.frame * n) for n in grey.shape]
-    inside = np.pad(np.ones([n - 2 * e for n, e in zip(grey.shape, edge, strict=True)]), [(e, e) for e in edge])
-    return np.rint(255 * grey * inside).astype(np.uint8)
+    rows, columns = (round(detector.frame * n) for n in grey.shape)
+    exposed = np.zeros(grey.shape)
+    exposed[rows:len(grey) - rows, columns:grey.shape[1] - columns] = 1
+    return np.rint(255 * grey * exposed).astype(np.uint8)

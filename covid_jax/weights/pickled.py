@@ -6,6 +6,8 @@ function that it names is looked up in one dict of stand-ins of our own; any oth
 
 import dataclasses
 import struct
+from collections.abc import Callable
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -23,8 +25,8 @@ class Named:
     """A class or function that a pickle may name; call(args) gives what stands in for its result."""
 
     name: str
-    call: object = None
-    dtype: np.dtype = None  # of a storage class
+    call: Callable[[tuple], Any] | None = None
+    dtype: np.dtype | None = None  # of a storage class
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -91,7 +93,7 @@ EMPTY = {b'}': dict, b']': list}
 TUPLES = {b'\x85': 1, b'\x86': 2, b'\x87': 3}
 
 
-def load(data, start=0):
+def load(data: bytes, start: int = 0) -> tuple[Any, int]:
     """The value of the pickle that begins at `start` of the bytes `data`, and where it ends.
 
     Values are None, bool, int, float, str, tuple, list, dict (an OrderedDict too), Named, Storage and Tensor.
@@ -111,8 +113,11 @@ def load(data, start=0):
 
 class _Machine:
     def __init__(self, data, start):
-        self.data, self.at = data, start
-        self.stack, self.below, self.memo = [], [], {}
+        self.data = data
+        self.at = start
+        self.stack = []  # above the last mark
+        self.below = []  # the stacks that marks set aside
+        self.memo = {}
 
     def take(self, n):
         if n > len(self.data) - self.at:
@@ -178,7 +183,8 @@ class _Machine:
             name = stack.pop()
             stack.append(_named(_of_type(stack.pop(), str), _of_type(name, str)))
         elif opcode == b'R':
-            args, function = _of_type(stack.pop(), tuple), _of_type(stack.pop(), Named)
+            args = _of_type(stack.pop(), tuple)
+            function = _of_type(stack.pop(), Named)
             if function.call is None:
                 raise Unreadable(f'calls {function.name}, which is refused')
             stack.append(function.call(args))

@@ -7,6 +7,7 @@ Zisserman, "Quo Vadis, Action Recognition?", 2017; CMC-COV19D section 3.4.1), th
 import math
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,15 +18,24 @@ from covid_jax.weights.tensors import SUFFIXES, read
 
 __all__ = ('convert', 'load', 'read', 'summary', 'table')
 
-# By what a network's name starts with: the family, and its convolution that sees the image.
-FAMILIES = {'ResNeSt': (resnest.torch_name, 'stem_conv0'), 'ResNet': (resnet.torch_name, 'conv1'),
-            'DenseNet': (densenet.torch_name, 'conv0'), 'EfficientNet': (efficientnet.torch_name, 'conv_stem'),
-            'VGG': (vgg.torch_name, 'conv0'), 'CRNet': (crnet.torch_name, 'conv1'),
-            'COVIDNet': (covidnet.torch_name, 'conv1')}
+Report = list[tuple[str, str, str]]  # our name, their name or '-', what was done
+
+# By what a network's name starts with: its modules' names in torch, and its convolution that sees the image.
+FAMILIES = {
+    'ResNeSt': (resnest.torch_name, 'stem_conv0'),
+    'ResNet': (resnet.torch_name, 'conv1'),
+    'DenseNet': (densenet.torch_name, 'conv0'),
+    'EfficientNet': (efficientnet.torch_name, 'conv_stem'),
+    'VGG': (vgg.torch_name, 'conv0'),
+    'CRNet': (crnet.torch_name, 'conv1'),
+    'COVIDNet': (covidnet.torch_name, 'conv1'),
+}
 LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
 OURS = ('slices',)  # modules that no file has: what follows a per-slice network
 FLATTENING = ['fc1'], ['hidden', 'fc1']  # the dense layers of VGG and COVID-Net that see a whole map
-TIMM, TORCHVISION = 'https://huggingface.co/timm/', 'https://download.pytorch.org/models/'
+MISFITS = 5  # of which an error tells
+TIMM = 'https://huggingface.co/timm/'
+TORCHVISION = 'https://download.pytorch.org/models/'
 PUBLISHED = {
     'ResNet18': (TIMM + 'resnet18.tv_in1k', TORCHVISION + 'resnet18-f37072fd.pth'),
     'ResNet50': (TIMM + 'resnet50.tv_in1k', TORCHVISION + 'resnet50-0676ba61.pth'),
@@ -44,13 +54,13 @@ class _Misfit(Exception):
     """Why one tensor does not fit."""
 
 
-def load(path, network):
+def load(path: Path | str, network: str) -> dict[str, np.ndarray]:
     """{torch's name: array} of a file of weights of `network`, which `find` finds."""
     find(path, network)
     return read(path)
 
 
-def find(path, network):
+def find(path: Path | str, network: str) -> None:
     """UserError where there is no such file, which says where this network's is usually found."""
     if not str(path).lower().endswith(SUFFIXES):
         raise UserError(f'{path} is not read: weights are {", ".join(SUFFIXES)}')
@@ -60,7 +70,8 @@ def find(path, network):
         raise UserError(f'there is no file {path}: set --config.model.pretrained to a file of weights of {network}; {usual}')
 
 
-def convert(variables, tensors, network, inflate='mean'):
+def convert(variables: dict[str, Any], tensors: dict[str, np.ndarray], network: str,
+            inflate: str = 'mean') -> tuple[dict[str, Any], Report]:
     """Variables started from the tensors of a file, and what was done with each.
 
     Args:
@@ -77,53 +88,54 @@ def convert(variables, tensors, network, inflate='mean'):
 
     UserError for a tensor that is missing, unused, of another shape, no floating point or not finite: up to five.
     """
-    torch_name, first = _family(network)
+    torch_name, first_conv = _family(network)
     if inflate not in ('mean', 'centre'):
         raise UserError(f'--config.model.inflate={inflate} must be mean or centre')
 
-    def name(path, library):
-        *modules, leaf = (k.key for k in path[1:])
-        return f'{torch_name(modules, library)}.{LEAVES[leaf]}'
-
-    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(variables)]
-    names = {library: {name(path, library) for path in paths} for library in ('timm', 'torchvision')}
-    library = max(names, key=lambda library: len(tensors.keys() & names[library]))
-    report, misfits = [], []
+    names_by = {library: _names(variables, torch_name, library) for library in ('timm', 'torchvision')}
+    library = max(names_by, key=lambda library: len(tensors.keys() & {*names_by[library].values()}))
+    names = names_by[library]
+    report: Report = []
+    misfits = []
     head = torch_name(['classifier'], library)
-    afresh = _classifier_afresh(variables['params'], tensors.get(f'{head}.weight'))
+    classifier_afresh = _classifier_afresh(variables['params'], tensors.get(f'{head}.weight'))
 
-    def pick(path, x):
+    def value_of(path, x):
         *modules, leaf = (k.key for k in path[1:])
         ours = '/'.join((*modules, leaf))
-        theirs = name(path, library)
+        theirs = names[path]
+        afresh = ''
+        if modules[0] in OURS:
+            afresh = 'initialised afresh (no part of a 2D network)'
+        elif modules[0] == 'classifier':
+            afresh = classifier_afresh
+        if afresh:
+            report.append((ours, '-', afresh))
+            return x
         try:
-            if modules[0] in OURS:
-                value, action = x, 'initialised afresh (no part of a 2D network)'
-            elif modules[0] == 'classifier' and afresh:
-                value, action = x, afresh
-            else:
-                value, action = _fit(x, tensors.get(theirs), leaf, modules, first, inflate)
+            value, action = _fit(x, tensors.get(theirs), leaf, modules, first_conv, inflate)
         except _Misfit as e:
             misfits.append(f'{theirs} {e} for {ours} {tuple(x.shape)}')
             return x
         report.append((ours, theirs if value is not x else '-', action))
         return value
 
-    new = jax.tree_util.tree_map_with_path(pick, variables)
+    new = jax.tree_util.tree_map_with_path(value_of, variables)
+    wanted = {*names.values()}
     misfits += [f'{theirs} {tensor.shape} is unused' for theirs, tensor in tensors.items()
-                if theirs not in names[library] and not theirs.endswith('.num_batches_tracked')]
+                if theirs not in wanted and not theirs.endswith('.num_batches_tracked')]
     if misfits:
-        more = f'; and {len(misfits) - 5} more' if len(misfits) > 5 else ''
-        raise UserError(f'--config.model.pretrained is not of {network}: {"; ".join(misfits[:5])}{more}')
+        more = f'; and {len(misfits) - MISFITS} more' if len(misfits) > MISFITS else ''
+        raise UserError(f'--config.model.pretrained is not of {network}: {"; ".join(misfits[:MISFITS])}{more}')
     return new, sorted(report)
 
 
-def summary(report):
+def summary(report: Report) -> str:
     """The report in one line: '214 loaded; 1 summed RGB onto grey; ...'."""
     return '; '.join(f'{count} {action}' for action, count in Counter(action for *_, action in report).most_common())
 
 
-def table(report):
+def table(report: Report) -> str:
     """The report as text, a line for each tensor."""
     widths = [max(len(row[i]) for row in report) for i in (0, 1)]
     return ''.join(f'{ours:{widths[0]}}  {theirs:{widths[1]}}  {action}\n' for ours, theirs, action in report)
@@ -134,12 +146,21 @@ def _family(network):
     return next(family for name, family in FAMILIES.items() if network.lstrip('_').startswith(name))
 
 
+def _names(variables, torch_name, library):
+    """{path of a leaf: its name in a library's files}."""
+    names = {}
+    for path, _ in jax.tree_util.tree_leaves_with_path(variables):
+        *modules, leaf = (k.key for k in path[1:])
+        names[path] = f'{torch_name(modules, library)}.{LEAVES[leaf]}'
+    return names
+
+
 def _classifier_afresh(params, tensor):
-    """Why the classifier keeps its start, or None where the file's, `tensor`, fits."""
+    """Why the classifier keeps its start, or '' where the file's, `tensor`, fits."""
     features, classes = params['classifier'].get('Dense_0', params['classifier'])['kernel'].shape
     theirs = None if tensor is None else tensor.shape
     if theirs == (classes, features):
-        return None
+        return ''
     if theirs is None or len(theirs) != 2:
         return f'initialised afresh (classifier: {classes} classes, file has none)'
     if theirs[0] != classes:
@@ -147,27 +168,29 @@ def _classifier_afresh(params, tensor):
     return f'initialised afresh (classifier: {features} features, file has {theirs[1]})'
 
 
-def _fit(x, tensor, leaf, modules, first, inflate):
+def _fit(x, tensor, leaf, modules, first_conv, inflate):
     """tensor in the form of x, and what was done; x itself where it keeps its start. _Misfit where it does not fit."""
     if tensor is None:
         raise _Misfit('is missing')
     if not np.issubdtype(tensor.dtype, np.floating) and tensor.dtype.name != 'bfloat16':
         raise _Misfit(f'is of {tensor.dtype}')
-    actions, value = [], tensor
+    shape = tuple(x.shape)
+    actions = []
+    value = tensor
     if leaf == 'kernel' and modules in FLATTENING:
-        value = _on_a_map(tensor, x.shape)
-        if value.shape[-2:] == tuple(x.shape[-2:]) and value.shape != tuple(x.shape):
-            return x, f'initialised afresh (first dense layer: {_plane(x.shape[:-2])}, file has {_plane(value.shape[:-2])})'
-    elif leaf == 'kernel' and len(x.shape) == 2:
-        value = (tensor[:, :, 0, 0] if tensor.shape[2:] == (1, 1) else tensor).T  # a dense layer as a 1x1 convolution
+        value = _on_a_map(tensor, shape)
+        if value.shape[-2:] == shape[-2:] and value.shape != shape:
+            return x, f'initialised afresh (first dense layer: {_plane(shape[:-2])}, file has {_plane(value.shape[:-2])})'
+    elif leaf == 'kernel' and len(shape) == 2:
+        as_a_convolution = tensor.shape[2:] == (1, 1)  # timm's VGG
+        value = (tensor[:, :, 0, 0] if as_a_convolution else tensor).T
     elif leaf == 'kernel' and tensor.ndim in (4, 5):
         value = np.moveaxis(tensor if tensor.ndim == 5 else tensor[:, :, None], (0, 1), (4, 3))
-        if modules == [first] and value.shape[1:3] != x.shape[1:3]:
-            here, there = _plane(x.shape[1:3]), _plane(value.shape[1:3])
-            return x, f'initialised afresh (first convolution: {here}, file has {there})'
-        if _from_2d(value.shape, x.shape, modules == [first]) == tuple(x.shape):
-            value, actions = _to_3d(value.astype(np.float32), x.shape, inflate)
-    if value.shape != tuple(x.shape):
+        if modules == [first_conv] and value.shape[1:3] != shape[1:3]:
+            return x, f'initialised afresh (first convolution: {_plane(shape[1:3])}, file has {_plane(value.shape[1:3])})'
+        if _from_2d(value.shape, shape, modules == [first_conv]) == shape:
+            value, actions = _to_3d(value.astype(np.float32), shape, inflate)
+    if value.shape != shape:
         raise _Misfit(f'{tensor.shape} does not fit')
     value = np.ascontiguousarray(value, x.dtype)
     if not np.isfinite(value).all():
@@ -199,14 +222,16 @@ def _from_2d(there, here, first):
 
 
 def _to_3d(kernel, shape, inflate):
+    """A kernel [kd, kh, kw, in, out] in another shape, and what was done to it."""
     actions = []
     if kernel.shape[3] != shape[3]:
         kernel = kernel.sum(3, keepdims=True)
         actions.append('summed RGB onto grey')
     depth = shape[0]
     if kernel.shape[0] != depth:
-        before = depth // 2
-        kernel = (np.repeat(kernel / depth, depth, 0) if inflate == 'mean' else
-                  np.pad(kernel, ((before, depth - 1 - before), *((0, 0),) * 4)))
+        if inflate == 'mean':
+            kernel = np.repeat(kernel / depth, depth, 0)
+        else:
+            kernel = np.pad(kernel, ((depth // 2, depth - 1 - depth // 2), *((0, 0),) * 4))
         actions.append(f'inflated {depth} ({inflate})')
     return kernel, actions

@@ -21,7 +21,8 @@ def test_no_floor_under_it():
 
 
 def test_gradient_is_softmax_minus_target(rng):
-    logits, target = rng.normal(size=(5, 3)), rng.dirichlet(np.ones(3), 5)
+    logits = rng.normal(size=(5, 3))
+    target = rng.dirichlet(np.ones(3), 5)
     gradient = jax.grad(lambda x: cross_entropy(x, target).sum())(logits)
     softmax = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose(gradient, softmax - target, rtol=1e-4, atol=1e-6)

@@ -22,7 +22,8 @@ def test_oracles(label, kwargs, expected):
 
 def by_loops(z, label, temperature):
     """Eq 2 word for word, in float64."""
-    n, total = len(z), []
+    n = len(z)
+    total = []
     for i in range(n):
         positives = [j for j in range(n) if j != i and label[j] == label[i]]
         denominator = sum(np.exp(z[i] @ z[k] / temperature) for k in range(n) if k != i)
@@ -38,7 +39,8 @@ def test_value_and_gradient_equal_the_loops(rng):
     gradient = jax.grad(lambda z: supcon(z, label, 0.2).mean())(z.astype('f'))
     step = 1e-5
     for i, j in np.ndindex(z.shape):
-        up, down = z.copy(), z.copy()
+        up = z.copy()
+        down = z.copy()
         up[i, j] += step
         down[i, j] -= step
         slope = (by_loops(up, label, 0.2).mean() - by_loops(down, label, 0.2).mean()) / (2 * step)

@@ -23,7 +23,7 @@ def triples():
 
 def lungs(index):
     """The true lungs of the fixture's bodies, bool [depth, height, width]: consolidation cannot be thresholded."""
-    return anatomy(np.random.default_rng([5, index, 0]), (40, 96, 96))[2] > 0
+    return anatomy(np.random.default_rng([5, index, 0]), (40, 96, 96)).depth > 0
 
 
 def body(hu):

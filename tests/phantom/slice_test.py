@@ -38,11 +38,11 @@ def test_what_a_label_does_not_show_has_the_same_values_in_the_slice():
     body = ct.body_of(5, 2, SMALL)
     at = best(body)
     cut = within(body, at)
-    here = body.lung['where'] // (64 * 64) == at
-    mottle = ct.spread(*cut.glass, cut.lung['mottle'])
+    here = body.lung.where // (64 * 64) == at
+    mottle = ct.spread(cut.glass, cut.lung.mottle)
     for shown, hidden in ((cut.dense, cut.bed), (cut.glass, mottle)):
-        assert (shown[0] > 0).any() and not (shown[0] > 0)[~here].any() and not (hidden[0] > 0)[~here].any()
-        assert sorted(shown[0]) == sorted(hidden[0])
+        assert shown.weight.any() and not shown.weight[~here].any() and not hidden.weight[~here].any()
+        assert sorted(shown.weight) == sorted(hidden.weight)
 
 
 def test_the_sick_have_lesions_and_the_healthy_none():

@@ -1,168 +1,315 @@
-"""torch's weights in our networks: what inflation keeps, and what is told of a misfit."""
+"""torch's weights in our networks, under both libraries' names: what is loaded, what inflation keeps, what is told of a misfit.
+
+Names and shapes are spelled out for tiny members of five families. timm's full-size files are those that models/parity_test.py
+draws by name.
+"""
 
 from functools import partial
-from hashlib import sha256
 
 import jax
 import numpy as np
 import pytest
 from conftest import small_config
-from parity import rule
+from scipy.signal import correlate
 from weight_files import write_safetensors
 
-from covid_jax import UserError, experiment
+from covid_jax import UserError, experiment, start, warm
 from covid_jax.models import network
 from covid_jax.runtime import checkpoint
 from covid_jax.weights import pretrained
 
-
-def listing(kind, sizes, width=64, stem=64, expansion=4, classes=1000):
-    """{name: shape} of torch's state dict."""
-    shapes = {}
-
-    def conv(name, features, features_in, k, bias=False):
-        shapes[f'{name}.weight'] = features, features_in, k, k
-        if bias:
-            shapes[f'{name}.bias'] = (features,)
-
-    def bn(name, features):
-        shapes.update({f'{name}.{part}': (features,) for part in ('weight', 'bias', 'running_mean', 'running_var')})
-        shapes[f'{name}.num_batches_tracked'] = ()
-
-    deep = kind == 'resnest'
-    if deep:
-        for i, (features, features_in) in enumerate(((stem, 3), (stem, stem), (2 * stem, stem))):
-            conv(f'conv1.{3 * i}', features, features_in, 3)
-            bn('bn1' if i == 2 else f'conv1.{3 * i + 1}', features)
-    else:
-        conv('conv1', stem, 3, 7)
-        bn('bn1', stem)
-    before = 2 * stem if deep else stem
-    for i, size in enumerate(sizes):
-        w = width * 2**i
-        for j in range(size):
-            at = f'layer{i + 1}.{j}'
-            conv(f'{at}.conv1', w, before, 1 if expansion == 4 else 3)
-            bn(f'{at}.bn1', w)
-            if deep:
-                inner = max(w // 2, 32)
-                conv(f'{at}.conv2.conv', 2 * w, w // 2, 3)
-                bn(f'{at}.conv2.bn0', 2 * w)
-                conv(f'{at}.conv2.fc1', inner, w, 1, bias=True)
-                bn(f'{at}.conv2.bn1', inner)
-                conv(f'{at}.conv2.fc2', 2 * w, inner, 1, bias=True)
-            else:
-                conv(f'{at}.conv2', w, w, 3)
-                bn(f'{at}.bn2', w)
-            if expansion == 4:
-                conv(f'{at}.conv3', 4 * w, w, 1)
-                bn(f'{at}.bn3', 4 * w)
-            if j == 0 and (i > 0 or before != expansion * w):
-                conv(f'{at}.downsample.{int(deep)}', expansion * w, before, 1)
-                bn(f'{at}.downsample.{int(deep) + 1}', expansion * w)
-            before = expansion * w
-    shapes.update({'fc.weight': (classes, before), 'fc.bias': (classes,)})
-    return shapes
+# their name at timm, at torchvision, shape; the first convolution is of colours, the classifier of 5 classes
+NORM = ('weight', 'bias', 'running_mean', 'running_var')
+VGG = [
+    ('features.0.weight', 'features.0.weight', (4, 3, 3, 3)), ('features.0.bias', 'features.0.bias', (4,)),
+    ('features.3.weight', 'features.3.weight', (8, 4, 3, 3)), ('features.3.bias', 'features.3.bias', (8,)),
+    ('pre_logits.fc1.weight', 'classifier.0.weight', (8, 8, 7, 7)), ('pre_logits.fc1.bias', 'classifier.0.bias', (8,)),
+    ('pre_logits.fc2.weight', 'classifier.3.weight', (8, 8, 1, 1)), ('pre_logits.fc2.bias', 'classifier.3.bias', (8,)),
+    ('head.fc.weight', 'classifier.6.weight', (5, 8)), ('head.fc.bias', 'classifier.6.bias', (5,)),
+]
 
 
-def drawn(shapes):
-    return {name: np.array(7) if name.endswith('tracked') else rule.draw(name, shape) for name, shape in shapes.items()}
+def norm(timm, torchvision, channels):
+    return [(f'{timm}.{part}', f'{torchvision}.{part}', (channels,)) for part in NORM]
 
 
-RESNEST50 = partial(listing, 'resnest', (3, 4, 6, 3), stem=32)
-RESNET50 = partial(listing, 'resnet', (3, 4, 6, 3))
-RESNET18 = partial(listing, 'resnet', (2, 2, 2, 2), expansion=1)
-TINY = {'_ResNetTiny': partial(listing, 'resnet', (1,), width=4, stem=4),
-        '_ResNeStTiny': partial(listing, 'resnest', (1,), width=4, stem=4)}
+def dense_layer(block, layer, channels):
+    at = f'features.denseblock{block}.denselayer{layer}'
+    return [*norm(f'{at}.norm1', f'{at}.norm.1', channels), *norm(f'{at}.norm2', f'{at}.norm.2', 16),
+            (f'{at}.conv1.weight', f'{at}.conv.1.weight', (16, channels, 1, 1)),
+            (f'{at}.conv2.weight', f'{at}.conv.2.weight', (4, 16, 3, 3))]
 
 
-def shapes_of(net, image=(1, 4, 32, 32, 1)):
-    return jax.eval_shape(partial(net.init, jax.random.key(0)), np.zeros(image, np.float32))
+def gate(timm, torchvision, wide):
+    """Squeeze-and-excitation with an inner width of 2."""
+    return [(f'{timm}.conv_reduce.weight', f'{torchvision}.fc1.weight', (2, wide, 1, 1)),
+            (f'{timm}.conv_reduce.bias', f'{torchvision}.fc1.bias', (2,)),
+            (f'{timm}.conv_expand.weight', f'{torchvision}.fc2.weight', (wide, 2, 1, 1)),
+            (f'{timm}.conv_expand.bias', f'{torchvision}.fc2.bias', (wide,))]
 
 
-@pytest.mark.parametrize(('shapes', 'digest'), [
-    (RESNEST50, 'b7a96f24e816a0e3'), (RESNET50, 'eeb21a877a7592d7'), (RESNET18, '46bd7814ec81a02c')])
-def test_the_names_and_shapes_of_this_file_are_those_of_timm(shapes, digest):
-    """Of timm 1.0.31: `for k, v in net.state_dict().items(): print(k, tuple(v.shape))`, sorted, through sha256sum."""
-    lines = ''.join(sorted(f'{name} {shape}\n' for name, shape in shapes().items()))
-    assert sha256(lines.encode()).hexdigest()[:16] == digest
+def same(name, shape):
+    return name, name, shape
 
 
-@pytest.mark.parametrize('name', TINY)
-def test_grey_is_three_equal_colours(name, rng):
-    grey = rng.random((2, 24, 24, 1), np.float32)
-    maps = []
-    for image in (grey, np.repeat(grey, 3, -1)):
-        net = network(name)(classes=2, taps=1)
-        variables, report = pretrained.convert(shapes_of(net, image.shape), drawn(TINY[name](classes=2)), name)
-        maps.append(net.apply(variables, image)[1]['map'])
-        assert ('summed RGB onto grey' in {action for *_, action in report}) == (image is grey)
-    np.testing.assert_allclose(*maps, rtol=1e-4, atol=1e-4 * np.abs(maps[0]).max())
+DENSENET = [
+    same('features.conv0.weight', (6, 3, 7, 7)), *norm('features.norm0', 'features.norm0', 6),
+    *dense_layer(1, 1, 6), *dense_layer(1, 2, 10),
+    *norm('features.transition1.norm', 'features.transition1.norm', 14),
+    same('features.transition1.conv.weight', (7, 14, 1, 1)),
+    *dense_layer(2, 1, 7), *dense_layer(2, 2, 11), *norm('features.norm5', 'features.norm5', 15),
+    same('classifier.weight', (5, 15)), same('classifier.bias', (5,)),
+]
+EFFICIENTNET = [
+    ('conv_stem.weight', 'features.0.0.weight', (8, 3, 3, 3)), *norm('bn1', 'features.0.1', 8),
+    ('blocks.0.0.conv_dw.weight', 'features.1.0.block.0.0.weight', (8, 1, 3, 3)),
+    *norm('blocks.0.0.bn1', 'features.1.0.block.0.1', 8), *gate('blocks.0.0.se', 'features.1.0.block.1', 8),
+    ('blocks.0.0.conv_pw.weight', 'features.1.0.block.2.0.weight', (8, 8, 1, 1)),
+    *norm('blocks.0.0.bn2', 'features.1.0.block.2.1', 8),
+    ('blocks.1.0.conv_pw.weight', 'features.2.0.block.0.0.weight', (16, 8, 1, 1)),
+    *norm('blocks.1.0.bn1', 'features.2.0.block.0.1', 16),
+    ('blocks.1.0.conv_dw.weight', 'features.2.0.block.1.0.weight', (16, 1, 3, 3)),
+    *norm('blocks.1.0.bn2', 'features.2.0.block.1.1', 16), *gate('blocks.1.0.se', 'features.2.0.block.2', 16),
+    ('blocks.1.0.conv_pwl.weight', 'features.2.0.block.3.0.weight', (8, 16, 1, 1)),
+    *norm('blocks.1.0.bn3', 'features.2.0.block.3.1', 8),
+    ('conv_head.weight', 'features.8.0.weight', (16, 8, 1, 1)), *norm('bn2', 'features.8.1', 16),
+    ('classifier.weight', 'classifier.1.weight', (5, 16)), ('classifier.bias', 'classifier.1.bias', (5,)),
+]
+RESNET = [
+    same('conv1.weight', (4, 3, 7, 7)), *norm('bn1', 'bn1', 4),
+    same('layer1.0.conv1.weight', (4, 4, 1, 1)), *norm('layer1.0.bn1', 'layer1.0.bn1', 4),
+    same('layer1.0.conv2.weight', (4, 4, 3, 3)), *norm('layer1.0.bn2', 'layer1.0.bn2', 4),
+    same('layer1.0.conv3.weight', (16, 4, 1, 1)), *norm('layer1.0.bn3', 'layer1.0.bn3', 16),
+    same('layer1.0.downsample.0.weight', (16, 4, 1, 1)), *norm('layer1.0.downsample.1', 'layer1.0.downsample.1', 16),
+    same('fc.weight', (5, 16)), same('fc.bias', (5,)),
+]
+RESNEST = [
+    same('conv1.0.weight', (4, 3, 3, 3)), *norm('conv1.1', 'conv1.1', 4), same('conv1.3.weight', (4, 4, 3, 3)),
+    *norm('conv1.4', 'conv1.4', 4), same('conv1.6.weight', (8, 4, 3, 3)), *norm('bn1', 'bn1', 8),
+    same('layer1.0.conv1.weight', (4, 8, 1, 1)), *norm('layer1.0.bn1', 'layer1.0.bn1', 4),
+    same('layer1.0.conv2.conv.weight', (8, 2, 3, 3)), *norm('layer1.0.conv2.bn0', 'layer1.0.conv2.bn0', 8),
+    same('layer1.0.conv2.fc1.weight', (32, 4, 1, 1)), same('layer1.0.conv2.fc1.bias', (32,)),
+    *norm('layer1.0.conv2.bn1', 'layer1.0.conv2.bn1', 32),
+    same('layer1.0.conv2.fc2.weight', (8, 32, 1, 1)), same('layer1.0.conv2.fc2.bias', (8,)),
+    same('layer1.0.conv3.weight', (16, 4, 1, 1)), *norm('layer1.0.bn3', 'layer1.0.bn3', 16),
+    same('layer1.0.downsample.1.weight', (16, 8, 1, 1)), *norm('layer1.0.downsample.2', 'layer1.0.downsample.2', 16),
+    same('fc.weight', (5, 16)), same('fc.bias', (5,)),
+]
+# tiny member: tensors, its first convolution and what that is called, its classifier
+FAMILIES = {'_VGGTiny': (VGG, 'conv0', 'features.0', 'head.fc'),
+            '_DenseNetTiny': (DENSENET, 'conv0', 'features.conv0', 'classifier'),
+            '_EfficientNetTiny': (EFFICIENTNET, 'conv_stem', 'conv_stem', 'classifier'),
+            '_ResNetTiny': (RESNET, 'conv1', 'conv1', 'fc'), '_ResNeStTiny': (RESNEST, 'stem_conv0', 'conv1.0', 'fc')}
+TAPS = {'_DenseNetTiny': {}}  # in 2D alone; the rest: taps=1
+IMAGE = (1, 16, 24, 3)
 
 
-@pytest.mark.parametrize(('name', 'inflate'), [
-    ('_ResNetTiny', 'mean'), ('_ResNetTiny', 'centre'), ('_ResNeStTiny', 'centre')])
+def drawn(listing, torchvision=False):
+    """Random tensors by name: the same numbers under either. torchvision's VGG is dense from [c, h, w] flattened."""
+    rng = np.random.default_rng(0)
+    tensors = {}
+    for *names, shape in listing:
+        x = rng.normal(0, 0.3, shape).astype('f')
+        flat = torchvision and names[1] in ('classifier.0.weight', 'classifier.3.weight')
+        tensors[names[torchvision]] = x.reshape(len(x), -1) if flat else x
+    return tensors
+
+
+def started(name, image=IMAGE, classes=5, **fields):
+    net = network(name)(classes=classes, **(fields or TAPS.get(name, {'taps': 1})))
+    return net, jax.eval_shape(partial(net.init, jax.random.key(0)), np.zeros(image, 'f'))
+
+
+def leaf(variables, path, collection='params'):
+    for key in path.split('/'):
+        variables = variables[key] if key in variables else variables[collection][key]
+    return np.asarray(variables)
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+def test_both_libraries_names_of_a_file(tmp_path, name):
+    listing, first, their_first, head = FAMILIES[name]
+    _, shapes = started(name)
+    loaded = []
+    for torchvision in (False, True):
+        path = write_safetensors(tmp_path / f'{torchvision}.safetensors', drawn(listing, torchvision))
+        variables, report = pretrained.convert(shapes, pretrained.load(path, name), name)
+        assert pretrained.summary(report) == f'{len(listing)} loaded'
+        loaded.append(variables)
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(loaded[0]), jax.tree.leaves(loaded[1]), strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=jax.tree_util.keystr(path))
+    theirs = drawn(listing)
+    assert leaf(loaded[0], f'{first}/kernel')[0, 1, 2, 0, 3] == theirs[f'{their_first}.weight'][3, 0, 1, 2]
+    assert leaf(loaded[0], 'classifier/Dense_0/kernel')[2, 4] == theirs[f'{head}.weight'][4, 2]
+    np.testing.assert_array_equal(leaf(loaded[0], 'classifier/Dense_0/bias'), theirs[f'{head}.bias'])
+
+
+def test_leaves_by_hand():
+    vgg, dense, efficient = (
+        (drawn(FAMILIES[name][0]), pretrained.convert(started(name)[1], drawn(FAMILIES[name][0]), name)[0])
+        for name in ('_VGGTiny', '_DenseNetTiny', '_EfficientNetTiny'))
+    theirs, ours = vgg
+    assert leaf(ours, 'fc1/kernel')[2, 5, 3, 7] == theirs['pre_logits.fc1.weight'][7, 3, 2, 5]
+    assert leaf(ours, 'fc2/kernel')[1, 6] == theirs['pre_logits.fc2.weight'][6, 1, 0, 0]
+    assert leaf(ours, 'conv3/bias')[5] == theirs['features.3.bias'][5] and 'batch_stats' not in ours
+    theirs, ours = dense
+    here = 'denseblock2_denselayer2'
+    there = 'features.denseblock2.denselayer2'
+    assert leaf(ours, f'{here}/conv2/kernel')[0, 1, 2, 9, 3] == theirs[f'{there}.conv2.weight'][3, 9, 1, 2]
+    assert leaf(ours, f'{here}/norm1/scale')[10] == theirs[f'{there}.norm1.weight'][10]
+    statistics = ours['batch_stats']
+    np.testing.assert_array_equal(statistics['transition1']['norm']['mean'], theirs['features.transition1.norm.running_mean'])
+    np.testing.assert_array_equal(statistics['norm5']['var'], theirs['features.norm5.running_var'])
+    theirs, ours = efficient
+    assert leaf(ours, 'blocks1_0/conv_dw/kernel')[0, 2, 0, 0, 13] == theirs['blocks.1.0.conv_dw.weight'][13, 0, 2, 0]
+    here = 'blocks0_0/se'
+    there = 'blocks.0.0.se'
+    assert leaf(ours, f'{here}/conv_reduce/kernel')[0, 0, 0, 5, 1] == theirs[f'{there}.conv_reduce.weight'][1, 5, 0, 0]
+    assert leaf(ours, f'{here}/conv_expand/bias')[6] == theirs[f'{there}.conv_expand.bias'][6]
+    assert leaf(ours, 'blocks1_0/bn3/bias')[2] == theirs['blocks.1.0.bn3.bias'][2]
+
+
+def test_torchvisions_vgg_flattens_as_torch_does(rng):
+    """Convolutions, ReLUs, pools, dense layers over [c, h, w] flattened, in torch's layout and without jax."""
+    theirs = drawn(VGG, torchvision=True)
+    image = rng.random((2, 28, 28, 3), np.float32)
+    net, shapes = started('_VGGTiny', image.shape)
+    x = image.transpose(0, 3, 1, 2).astype('d')
+    for k in (0, 3):
+        kernel = theirs[f'features.{k}.weight']
+        bias = theirs[f'features.{k}.bias']
+        x = np.stack([[sum(correlate(c, w, 'same', 'direct') for c, w in zip(one, out, strict=True)) for out in kernel]
+                      for one in x]) + bias[:, None, None]
+        x = np.maximum(x, 0).reshape(*x.shape[:2], x.shape[2] // 2, 2, x.shape[3] // 2, 2).max((3, 5))
+    x = x.reshape(2, 8 * 7 * 7)
+    for k in (0, 3):
+        x = np.maximum(x @ theirs[f'classifier.{k}.weight'].T + theirs[f'classifier.{k}.bias'], 0)
+    expected = x @ theirs['classifier.6.weight'].T + theirs['classifier.6.bias']
+    logits = jax.jit(net.apply)(pretrained.convert(shapes, theirs, '_VGGTiny')[0], image)[0]
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+@pytest.mark.parametrize('torchvision', [False, True])
+def test_grey_and_other_classes(name, torchvision):
+    listing, first, their_first, _ = FAMILIES[name]
+    tensors = drawn(listing, torchvision)
+    variables, report = pretrained.convert(started(name, (1, 16, 24, 1), classes=2)[1], tensors, name)
+    afresh = '2 initialised afresh (classifier: 2 classes, file has 5)'
+    assert pretrained.summary(report) == f'{len(listing) - 3} loaded; {afresh}; 1 summed RGB onto grey'
+    kernel = drawn(listing)[f'{their_first}.weight'].sum(1).transpose(1, 2, 0)
+    np.testing.assert_allclose(leaf(variables, f'{first}/kernel')[0, :, :, 0], kernel, rtol=1e-6)
+    assert {ours for ours, theirs, _ in report if theirs == '-'} == {'classifier/Dense_0/kernel', 'classifier/Dense_0/bias'}
+
+
+@pytest.mark.parametrize('name, inflate', [('_ResNetTiny', 'mean'), ('_ResNetTiny', 'centre'), ('_ResNeStTiny', 'centre')])
 def test_inflation_keeps_the_answer(name, inflate, rng):
     """centre: every slice as it was alone, whatever the others are. mean: the same where the scan does not change in
     depth and nothing reaches its ends: two kernels see two slices either way, split attention sees all."""
     if inflate == 'mean':
         volume = np.repeat(rng.random((1, 1, 24, 24, 1), np.float32), 5, 1)
+        inner = slice(2, 3)
     else:
         volume = rng.random((1, 3, 24, 24, 1), np.float32)
-    tensors, maps = drawn(TINY[name]()), {}
+        inner = slice(None)
+    maps = []
     for taps in (1, 3):
-        net = network(name)(classes=2, taps=taps, depth_strides=(1,) * 6)
-        start = net.init(jax.random.key(0), volume)
-        variables, report = pretrained.convert(start, tensors, name, inflate)
-        maps[taps] = net.apply(variables, volume)[1]['map']
-        classifier = start['params']['classifier']['Dense_0']
-        assert variables['params']['classifier']['Dense_0'] == classifier  # the very arrays: 1000 classes there
-    assert ('classifier/Dense_0/kernel', '-', 'initialised afresh (classifier: 2 classes, file has 1000)') in report
-    inner = slice(2, 3) if inflate == 'mean' else slice(None)
-    scale = np.abs(maps[1]).max()
-    np.testing.assert_allclose(maps[3][:, inner], maps[1][:, inner], rtol=0, atol=1e-5 * scale)
+        net, shapes = started(name, volume.shape, taps=taps, depth_strides=(1,) * 6)
+        variables, _ = pretrained.convert(shapes, drawn(FAMILIES[name][0]), name, inflate)
+        maps.append(jax.jit(partial(net.apply, method='trunk'))(variables, volume)[:, inner])
+    np.testing.assert_allclose(maps[1], maps[0], rtol=0, atol=1e-5 * np.abs(maps[0]).max())
 
 
-def test_the_report_names_every_tensor_once():
-    net = network('ResNeSt50')(classes=2)
-    shapes = shapes_of(net)
-    _, report = pretrained.convert(shapes, drawn(RESNEST50()), 'ResNeSt50')
-    assert len({ours for ours, *_ in report}) == len(report) == len(jax.tree.leaves(shapes)) == 405
+@pytest.mark.parametrize('inflate', ['mean', 'centre'])
+@pytest.mark.parametrize('name, fields, inflated', [
+    ('_VGGTiny', {'taps': 3}, 2), ('_EfficientNetTiny', {'taps': 3}, 3), ('_EfficientNetTiny', {'taps': None}, 3)])
+def test_a_2d_file_in_a_3d_network(name, fields, inflated, inflate):
+    listing = FAMILIES[name][0]
+    variables, report = pretrained.convert(started(name, (1, 8, 16, 24, 3), **fields)[1], drawn(listing), name, inflate)
+    assert [action for *_, action in report].count(f'inflated 3 ({inflate})') == inflated
+    ours, theirs = ('conv3', 'features.3') if name == '_VGGTiny' else ('blocks1_0/conv_dw', 'blocks.1.0.conv_dw')
+    flat = drawn(listing)[f'{theirs}.weight'].transpose(2, 3, 1, 0)
+    weights = [1 / 3] * 3 if inflate == 'mean' else [0, 1, 0]
+    np.testing.assert_allclose(leaf(variables, f'{ours}/kernel'), [w * flat for w in weights], rtol=1e-6)
+
+
+def test_the_dense_layer_of_a_vgg_in_3d_keeps_its_start():
+    """Its map is 2x4x6, not 7x7: the rest is loaded, the second dense layer too."""
+    for torchvision in (False, True):
+        _, shapes = started('_VGGTiny', (1, 8, 16, 24, 3), taps=3)
+        _, report = pretrained.convert(shapes, drawn(VGG, torchvision), '_VGGTiny')
+        rows = {ours: (theirs, action) for ours, theirs, action in report}
+        assert rows['fc1/kernel'] == ('-', 'initialised afresh (first dense layer: 2x4x6, file has 7x7)')
+        assert pretrained.summary(report).startswith('7 loaded; 2 inflated 3 (mean); 1 initialised afresh')
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+@pytest.mark.parametrize('torchvision', [False, True])
+def test_what_is_missing_unused_or_of_another_shape_is_an_error(name, torchvision):
+    listing = FAMILIES[name][0]
+    shapes = started(name)[1]
+    for at in (0, len(listing) // 2):
+        wrong = drawn(listing, torchvision)
+        theirs = list(wrong)[at]
+        x = wrong.pop(theirs)
+        with pytest.raises(UserError, match=rf'not of {name}: {theirs} is missing for [^;]*$'):
+            pretrained.convert(shapes, wrong, name)
+        with pytest.raises(UserError, match=rf'{theirs} \(.*\) does not fit for [^;]*$'):
+            pretrained.convert(shapes, wrong | {theirs: np.concatenate([x, x])}, name)
+    with pytest.raises(UserError, match=r'features.99.weight \(4,\) is unused$'):
+        pretrained.convert(shapes, drawn(listing, torchvision) | {'features.99.weight': np.ones(4, 'f')}, name)
+
+
+@pytest.mark.parametrize('shape', [(8, 9, 7, 7), (9, 8, 7, 7), (8, 391), (8, 400), (8,), ()])
+def test_vggs_first_dense_layer_of_other_channels_is_an_error(shape):
+    wrong = drawn(VGG) | {'pre_logits.fc1.weight': np.ones(shape, 'f')}
+    with pytest.raises(UserError, match='pre_logits.fc1.weight .* does not fit'):
+        pretrained.convert(started('_VGGTiny')[1], wrong, '_VGGTiny')
+
+
+@pytest.mark.parametrize('name, places', [
+    ('ResNet50GRU', ('timm/resnet50.tv_in1k', 'pytorch.org/models/resnet50-0676ba61.pth')),
+    ('ResNeSt50', ('timm/resnest50d.in1k', 'zhanghang1989/ResNeSt')),
+    ('VGG19', ('timm/vgg19.tv_in1k', 'pytorch.org/models/vgg19-dcbb9e9d.pth')),
+    ('DenseNet169', ('timm/densenet169.tv_in1k', 'pytorch.org/models/densenet169-b2777c0a.pth')),
+    ('EfficientNetB4', ('timm/efficientnet_b4.ra2_in1k', 'pytorch.org/models/efficientnet_b4_rwightman-23ab8bcd.pth')),
+    ('ResNet14Small', ('no weights of ResNet14Small are published',)), ('CRNet', ('no weights of CRNet are published',))])
+def test_a_missing_file_says_where_one_is_usually_found(tmp_path, name, places):
+    with pytest.raises(UserError, match='there is no file .*absent.pth: set --config.model.pretrained') as e:
+        pretrained.load(tmp_path / 'absent.pth', name)
+    assert all(place in str(e.value) for place in places) and '\n' not in str(e.value)
+
+
+def test_the_report_names_every_tensor_once_and_what_was_done():
+    _, shapes = started('_ResNeStTiny', (1, 4, 16, 24, 1), classes=2, taps=3)
+    _, report = pretrained.convert(shapes, drawn(RESNEST), '_ResNeStTiny')
+    assert len({ours for ours, *_ in report}) == len(report) == len(jax.tree.leaves(shapes)) == 45
     rows = {ours: (theirs, action) for ours, theirs, action in report}
     assert rows['stem_conv0/kernel'] == ('conv1.0.weight', 'summed RGB onto grey, inflated 3 (mean)')
-    assert rows['layer4_2/conv2/conv/kernel'] == ('layer4.2.conv2.conv.weight', 'inflated 3 (mean)')
-    assert rows['layer2_0/downsample_bn/var'] == ('layer2.0.downsample.2.running_var', 'loaded')
+    assert rows['layer1_0/conv2/conv/kernel'] == ('layer1.0.conv2.conv.weight', 'inflated 3 (mean)')
+    assert rows['layer1_0/downsample_bn/var'] == ('layer1.0.downsample.2.running_var', 'loaded')
     assert pretrained.summary(report) == (
-        '384 loaded; 18 inflated 3 (mean); 2 initialised afresh (classifier: 2 classes, file has 1000); '
+        '39 loaded; 3 inflated 3 (mean); 2 initialised afresh (classifier: 2 classes, file has 5); '
         '1 summed RGB onto grey, inflated 3 (mean)')
-    assert len(pretrained.table(report).splitlines()) == 405
+    assert len(pretrained.table(report).splitlines()) == 45
 
 
-def test_what_a_2d_network_does_not_have_keeps_its_start():
-    net = network('ResNet50GRU')(classes=2)
-    _, report = pretrained.convert(shapes_of(net), drawn(RESNET50()), 'ResNet50GRU')
-    assert all(('afresh' in action) == ours.startswith(('slices', 'classifier')) for ours, _, action in report)
-    authors = network('ResNeSt50')(classes=2, taps=1, stem_plane=7)  # a 7x7 stem, never pretrained
-    _, report = pretrained.convert(shapes_of(authors), drawn(RESNEST50()), 'ResNeSt50')
+def test_what_the_file_does_not_have_keeps_its_start():
+    """The very arrays: what follows a per-slice network, a first convolution of another plane, a classifier."""
+    net, shapes = started('_ResNetGRUTiny', (1, 4, 16, 24, 3))
+    _, report = pretrained.convert(shapes, drawn(RESNET), '_ResNetGRUTiny')
+    assert {ours.split('/')[0] for ours, _, action in report if 'afresh' in action} == {'slices', 'classifier'}
+    _, shapes = started('_ResNeStTiny', taps=1, stem_plane=7)
+    variables, report = pretrained.convert(shapes, drawn(RESNEST), '_ResNeStTiny')
     assert ('stem_conv0/kernel', '-', 'initialised afresh (first convolution: 7x7, file has 3x3)') in report
-    assert '402 loaded' in pretrained.summary(report)
-    headless = {name: x for name, x in drawn(RESNEST50()).items() if not name.startswith('fc')}
-    _, report = pretrained.convert(shapes_of(authors), headless, 'ResNeSt50')
-    assert '2 initialised afresh (classifier: 2 classes, file has none)' in pretrained.summary(report)
-
-
-def changed(name, value):
-    tensors = drawn(TINY['_ResNetTiny']())
-    if value is None:
-        del tensors[name]
-    else:
-        tensors[name] = value
-    return tensors
+    assert variables['params']['stem_conv0']['kernel'] is shapes['params']['stem_conv0']['kernel']
+    headless = {name: x for name, x in drawn(RESNEST).items() if not name.startswith('fc')}
+    _, report = pretrained.convert(shapes, headless, '_ResNeStTiny')
+    assert '2 initialised afresh (classifier: 5 classes, file has none)' in pretrained.summary(report)
 
 
 @pytest.mark.parametrize(('name', 'value', 'why'), [
-    ('bn1.running_var', None, r'bn1.running_var is missing for bn1/var \(4,\)'),
-    ('layer9.0.bn1.weight', np.ones(4), r'layer9.0.bn1.weight \(4,\) is unused'),
+    ('bn1.num_batches_tracked', np.array(7), ''),  # the one tensor of torch that is no part of a network
     ('layer1.0.conv1.weight', np.ones((4, 5, 1, 1)),
      r'conv1.weight \(4, 5, 1, 1\) does not fit for layer1_0/conv1/kernel \(1, 1, 1, 4, 4\)'),
     ('layer1.0.conv2.weight', np.ones((4, 4, 5, 5)), r'\(4, 4, 5, 5\) does not fit'),
@@ -171,41 +318,45 @@ def changed(name, value):
     ('bn1.weight', np.array([1, np.nan, 1, 1]), 'bn1.weight is not finite'),
     ('bn1.weight', np.ones(4, np.int8), 'bn1.weight is of int8')])
 def test_a_misfit_is_named_with_both_shapes(name, value, why):
-    net = network('_ResNetTiny')(classes=2)
+    tensors = drawn(RESNET) | {name: value}
+    shapes = started('_ResNetTiny')[1]
+    if not why:
+        pretrained.convert(shapes, tensors, '_ResNetTiny')
+        return
     with pytest.raises(UserError, match=why) as e:
-        pretrained.convert(shapes_of(net), changed(name, value), '_ResNetTiny')
+        pretrained.convert(shapes, tensors, '_ResNetTiny')
     assert str(e.value).count(';') == 0 and '\n' not in str(e.value)
 
 
 def test_weights_of_another_network_are_refused_in_one_line():
-    shapes = shapes_of(network('ResNet50')(classes=2))
-    with pytest.raises(UserError, match='and 1.. more$') as e:
-        pretrained.convert(shapes, drawn(RESNET18()), 'ResNet50')
+    with pytest.raises(UserError, match='; and [0-9]+ more$') as e:
+        pretrained.convert(started('_DenseNetTiny')[1], drawn(RESNET), '_DenseNetTiny')
     assert len(str(e.value)) < 700 and '\n' not in str(e.value)
     with pytest.raises(UserError, match='--config.model.inflate=median must be mean or centre'):
-        pretrained.convert(shapes, {}, 'ResNet50', 'median')
+        pretrained.convert(started('_ResNetTiny')[1], {}, '_ResNetTiny', 'median')
 
 
 def test_a_run_starts_from_a_file(tmp_path, capsys):
-    """And one that fails leaves the folder free; one that goes on needs the file no more."""
+    """Of a network without statistics. What is wrong with the file leaves the folder free; a run that goes on needs none."""
     c = small_config('baseline,size=small')
     with c.unlocked():
-        c.train.update(epochs=1.0, lr=1e-9)
-        c.eval.tta = 0
-        c.model.pretrained = str(write_safetensors(tmp_path / 'wrong.safetensors', changed('bn1.weight', None)))
-    with pytest.raises(UserError, match='missing'):
+        c.model.name = '_VGGTiny'
+        c.prep.size = (1, 16, 24)
+        c.model.pretrained = str(tmp_path / 'vgg.safetensors')
+    with pytest.raises(UserError, match='there is no file .*vgg.safetensors'):
+        start.begin(c, tmp_path / 'run')
+    tensors = drawn(VGG)
+    write_safetensors(tmp_path / 'vgg.safetensors', {name: x for name, x in tensors.items() if name != 'features.3.bias'})
+    with pytest.raises(UserError, match='features.3.bias is missing'):
         experiment.run(c, tmp_path / 'run')
-    tensors = drawn(TINY['_ResNeStTiny']())
-    with c.unlocked():
-        c.model.pretrained = str(write_safetensors(tmp_path / 'right.safetensors', tensors))
-    experiment.run(c, tmp_path / 'run')
-    assert 'right.safetensors: 39 loaded; ' in ' '.join(capsys.readouterr().out.split())
-    text = (tmp_path / 'run' / 'pretrained.txt').read_text()
-    assert 'stem_conv0/kernel' in text and 'layer1.0.downsample.2.running_mean' in text
-    like = network('_ResNeStTiny')(classes=2).init(jax.random.key(5), np.zeros((1, 4, 16, 16, 1), np.float32))['params']
-    params, kept = checkpoint.put(checkpoint.read(tmp_path / 'run')[1]['params'], {'network': like})
-    assert not kept  # after two steps of 1e-9 the parameters are the file's
-    np.testing.assert_allclose(params['network']['layer1_0']['conv3']['kernel'][0, 0, 0],
-                               tensors['layer1.0.conv3.weight'][:, :, 0, 0].T, atol=1e-6)
-    (tmp_path / 'right.safetensors').unlink()
-    experiment.run(c, tmp_path / 'run')
+    assert not (tmp_path / 'run' / 'config.json').exists()
+    write_safetensors(tmp_path / 'vgg.safetensors', tensors)
+    run = start.begin(c, tmp_path / 'run')
+    state, _ = warm.initial_state(run, 1.0, jax.random.key(0))
+    np.testing.assert_array_equal(state.params['network']['conv3']['bias'], tensors['features.3.bias'])
+    assert state.state == {'network': {}} and 'vgg.safetensors: 7 loaded; ' in ' '.join(capsys.readouterr().out.split())
+    assert 'features.0.weight' in (tmp_path / 'run' / 'pretrained.txt').read_text()
+    with checkpoint.manager(tmp_path / 'run' / 'checkpoints') as checkpoints:
+        checkpoint.save(checkpoints, state)
+    (tmp_path / 'vgg.safetensors').unlink()
+    warm.initial_state(start.begin(c, tmp_path / 'run'), 1.0, jax.random.key(0))

@@ -40,7 +40,8 @@ RECORDED = {
         'x?KF$IoiZj|WGlFa1*(x`UD9I70_6qXI*Pt=jAXT;cQpt~T^*8m@bAqo!wY^BDaF9{&+}`#9Nk9mj=RNTx`>jpS~(A>Pq&*MocI4DO3H'
         'Eb%`|9Ylc+;6c4_3k(wI&fsBv3x8kEBTki46TIp7)$3aEA9R%kw(3j`*<++>^YP)BF4vvq+$R6G`BNOm*vC~iA&28XEC9UJ'),
 }
-MAGIC, VERSION = pickle.dumps(0x1950a86a20f9469cfc6c, 2), pickle.dumps(1001, 2)
+MAGIC = pickle.dumps(0x1950a86a20f9469cfc6c, 2)
+VERSION = pickle.dumps(1001, 2)
 LITTLE = pickle.dumps({'protocol_version': 1001, 'little_endian': True, 'type_sizes': {'short': 2}}, 2)
 
 
@@ -149,7 +150,8 @@ class Attack:
 
 def attacks(marker):
     """(what is named in the error, opcodes) of programs that would write the file `marker`."""
-    shell, python = f'touch {marker}', f'open({str(marker)!r}, "w")'
+    shell = f'touch {marker}'
+    python = f'open({str(marker)!r}, "w")'
     for protocol in (0, 1, 2, 3, 4, 5):
         yield r'(posix|nt)\.system', pickle.dumps(Attack(os.system, shell), protocol)
         yield r'builtins\.eval|__builtin__\.eval|opcode', pickle.dumps(Attack(eval, python), protocol)
@@ -196,35 +198,33 @@ def entry(shape=(6,), start=0, end=24, dtype='F32'):
     return {'dtype': dtype, 'shape': list(shape), 'data_offsets': [start, end]}
 
 
+TWICE = f'{{"a": {json.dumps(entry())}, "a": {json.dumps(entry())}}}'.encode()
+
+
 @pytest.mark.parametrize(('header', 'why'), [
-    ({'a': entry(end=48)}, 'do not fit'),
-    ({'a': entry((2,), 0, 8), 'b': entry((5,), 4, 24)}, 'do not fit'),  # overlapping
-    ({'a': entry((1,), 0, 4), 'b': entry((4,), 8, 24)}, 'do not fit'),  # a hole
-    ({'a': entry((5,), 0, 20)}, 'longer than its tensors'),
-    ({'a': entry((7,))}, 'do not fit'),
-    ({'a': entry((2**39,), 0, 2**41)}, 'more than'),
-    ({'a': entry((-6,))}, 'cannot be'),
+    ({'a': entry(end=48)}, 'invalid shape, data type, or offset'),
+    ({'a': entry((2,), 0, 8), 'b': entry((5,), 4, 24)}, 'invalid offset'),  # overlapping
+    ({'a': entry((5,), 0, 20)}, 'not fully covered'),
     ({'a': entry((2**38, 0, 2**38), 0, 0), 'b': entry()}, 'more than'),
-    ({'a': entry((1,) * 9)}, 'cannot be'),
-    ({'a': entry((6.0,))}, 'cannot be'),
-    ({'a': entry(dtype='F8_E4M3')}, 'F8_E4M3'),
+    ({'a': entry((*[1] * 8, 6))}, 'cannot be'),
+    ({'a': entry((24,), dtype='F8_E4M3')}, 'F8_E4M3'),
     ({'a\nb': entry()}, 'no plain text'),
-    (b'{"a": {}, "a": {}}', 'twice'),
+    ({'a\n' * 5000: entry(end=48)}, 'damaged'),  # the reader tells a name as it is
+    (TWICE, 'twice'),  # and would take the last of two
     (b'[' * 100000, 'damaged'),
-    (b'{"a": 1}', 'damaged'),
-    (b'\xff', 'damaged')])
+    (b'{}' + b' ' * 2**23, 'header is longer')])
 def test_a_safetensors_header_is_checked(tmp_path, header, why):
     with pytest.raises(UserError, match=why) as e:
         tensors.read(safetensors(tmp_path / 'w.safetensors', header, SIX))
-    assert '\n' not in str(e.value)
+    assert '\n' not in str(e.value) and len(str(e.value)) < 600
 
 
 def bombs():
     """(what is said, code, storages): small files that ask for much memory, or for the end of the process."""
     yield 'damaged', b'\x80\x02X\xff\xff\xff\xff.', {}
     yield 'no tensors', b'\x80\x02}r\xff\xff\xff\xff.', {}
-    yield 'neither text nor numbers', b'\x80\x02})' + b'\x85' * 90000 + b'Ns.', {}
-    yield 'too long', b'\x80\x02' + b'}' * 10**5, {}
+    yield 'neither text nor numbers', b'\x80\x02})' + b'\x85' * 9000 + b'Ns.', {}
+    yield 'too long', b'\x80\x02' + b'}' * 10**4, {}
     yield 'larger than the file|cut short', program({'w': tensor('0', 2**30, (1,), (1,))}), {'0': SIX}
     yield 'more than', program({'w': tensor('0', 6, (2**20, 2**20), (0, 0))}), {'0': SIX}
     yield 'more than', program({f'w{i}': tensor('0', 6, (2**25,), (0,)) for i in range(40)}), {'0': SIX}
@@ -240,7 +240,7 @@ def bombs():
 
 @pytest.mark.parametrize('number', range(15))
 def test_sizes_are_checked_before_memory_is_taken(tmp_path, number, monkeypatch):
-    monkeypatch.setattr(pickled, 'OPCODES', 10**5)  # a tenth: counting memory is slow
+    monkeypatch.setattr(pickled, 'OPCODES', 10**4)  # a hundredth: counting memory is slow
     all_of_them = list(bombs())
     assert len(all_of_them) == 15
     why, code, storages = all_of_them[number]
@@ -306,7 +306,7 @@ def mutated(rng, content):
 
 
 def test_mutated_files_end_in_arrays_or_one_line(tmp_path, rng):
-    """2000 files: whole ones mutated, and zip files whose program was mutated before its checksum was taken."""
+    """600 files: whole ones mutated, and zip files whose program was mutated before its checksum was taken."""
     recorded = {name: zlib.decompress(base64.b85decode(text)) for name, text in RECORDED.items()}
     with zipfile.ZipFile(io.BytesIO(recorded['training.pth.tar'])) as archive:
         code = archive.read(next(name for name in archive.namelist() if name.endswith('data.pkl')))
@@ -314,7 +314,7 @@ def test_mutated_files_end_in_arrays_or_one_line(tmp_path, rng):
     whole = {**recorded, 'w.safetensors': safetensors(tmp_path / 'w.safetensors', header, SIX + SIX[:12]).read_bytes()}
     read = refused = 0
     tracemalloc.start()
-    for _ in range(500):
+    for _ in range(150):
         files = [(tmp_path / name, mutated(rng, content)) for name, content in whole.items()]
         files.append((zipped(tmp_path / 'z.pth', mutated(rng, code), {str(k): SIX for k in range(4)}), None))
         for path, content in files:
@@ -329,4 +329,4 @@ def test_mutated_files_end_in_arrays_or_one_line(tmp_path, rng):
                 refused += 1
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert read + refused == 2000 and read > 50 and refused > 500 and peak < 5e7
+    assert read + refused == 600 and read > 15 and refused > 150 and peak < 5e7
