@@ -38,10 +38,10 @@ def tiny_config(batch):
 
 
 @pytest.fixture(scope='module')
-def tiny(tmp_path_factory):
+def tiny():
     """The plan of two scans a device."""
     config = tiny_config(16)
-    return config, plan.make(start.build(config, tmp_path_factory.mktemp('none') / 'run'))
+    return config, plan.make(start.build(config, '/nowhere'))
 
 
 def test_parameters_and_state(tiny):
@@ -84,8 +84,6 @@ def test_half_the_scans(tiny, tmp_path, capsys):
 @pytest.mark.parametrize('message,sentence', [
     ('RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required (17.15G) exceeds available HBM (15.75G).',
      'Ran out of memory on HBM, the total memory required (17.15G) exceeds available HBM (15.75G)'),
-    ('RESOURCE_EXHAUSTED: compile permanent error. Ran out of memory in memory space hbm. Used 17.48G of 15.75G hbm.',
-     'Ran out of memory in memory space hbm. Used 17.48G of 15.75G hbm'),
     ('RESOURCE_EXHAUSTED: something\nelse', 'RESOURCE_EXHAUSTED: something else'),
 ])
 def test_what_a_compiler_without_room_says(message, sentence):
