@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -31,9 +32,13 @@ B = [('e', 'test', '', 0.9), ('d', 'test', 'noncovid', 0.1), ('c', 'test', 'covi
      ('a', 'val', 'noncovid', 0.3)]
 
 
-def test_probabilities_are_averaged_by_exam(tmp_path):
+@pytest.fixture
+def folders(tmp_path):
+    return [write(tmp_path / 'one', A), write(tmp_path / 'two', B)]
+
+
+def test_probabilities_are_averaged_by_exam(tmp_path, folders):
     """By hand, whatever the order of rows: a 0.2, b 0.6, c 0.55, d 0.4, e 0.55."""
-    folders = [write(tmp_path / 'one', A), write(tmp_path / 'two', B)]
     metrics = average(folders, tmp_path / 'mean')
     with open(tmp_path / 'mean' / 'predictions.csv', newline='') as f:
         rows = list(csv.DictReader(f))
@@ -46,14 +51,15 @@ def test_probabilities_are_averaged_by_exam(tmp_path):
     assert average(folders, tmp_path / 'mean') == metrics
 
 
-def test_a_folder_keeps_to_its_exams(tmp_path):
-    folders = [write(tmp_path / 'one', A), write(tmp_path / 'two', B)]
+def test_a_folder_keeps_to_its_exams(tmp_path, folders):
+    """And says in config.json what an ensemble has, no more."""
     average(folders, tmp_path / 'mean')
+    kept = json.loads((tmp_path / 'mean' / 'config.json').read_text())
+    assert kept.keys() == {'dataset', 'kind', 'seed', 'ensemble', 'data', 'eval'} and kept['eval'].keys() == {'resamples'}
     before = (tmp_path / 'mean' / 'predictions.csv').read_bytes()
-    for folder in ('one', 'two'):
-        (tmp_path / folder / 'predictions.csv').unlink()
-        (tmp_path / folder).rmdir()
-        write(tmp_path / folder, A[1:])
+    others = [write(tmp_path / 'other' / name, A[1:]) for name in ('one', 'two')]
+    for folder, other in zip(folders, others, strict=True):
+        shutil.copy(f'{other}/predictions.csv', folder)
     with pytest.raises(UserError, match='other scans'):
         average(folders, tmp_path / 'mean')
     assert (tmp_path / 'mean' / 'predictions.csv').read_bytes() == before
@@ -62,33 +68,13 @@ def test_a_folder_keeps_to_its_exams(tmp_path):
 @pytest.mark.parametrize('line', ['a,of a,here,val,noncovid,0.9', 'a,of a,here,val,noncovid,0.9,x', 'a,of a,here,val,cat,0.9,0.1',
                                   'a,of a,here,val,noncovid,nan,nan', 'a,of a,here,val,noncovid,2,-1', 'a', '',
                                   'f,of f,here,val,noncovid,0.9,0.9', 'a,of a,here,val,noncovid,0.700000,0.300000'])
-def test_damaged_predictions(tmp_path, line):
+def test_damaged_predictions(tmp_path, folders, line):
     """And nothing is half-written."""
-    folders = [write(tmp_path / 'one', A), write(tmp_path / 'two', B)]
     with open(tmp_path / 'two' / 'predictions.csv', 'a') as f:
         f.write(line + '\n')
     with pytest.raises(UserError, match='two/predictions.csv line 7 is damaged'):
         average(folders, tmp_path / 'mean')
     assert not (tmp_path / 'mean').exists()
-
-
-def test_a_run_counts_once(tmp_path):
-    folder = write(tmp_path / 'one', A)
-    with pytest.raises(UserError, match='names a run twice'):
-        average([folder, folder + '/'], tmp_path / 'mean')
-
-
-def test_the_config_says_what_an_ensemble_has(tmp_path):
-    average([write(tmp_path / 'one', A), write(tmp_path / 'two', B)], tmp_path / 'mean')
-    kept = json.loads((tmp_path / 'mean' / 'config.json').read_text())
-    assert kept.keys() == {'dataset', 'kind', 'seed', 'ensemble', 'data', 'eval'} and kept['eval'].keys() == {'resamples'}
-
-
-def test_empty_predictions(tmp_path):
-    folders = [write(tmp_path / 'one', A), write(tmp_path / 'two', B)]
-    (tmp_path / 'two' / 'predictions.csv').write_text('')
-    with pytest.raises(UserError, match='the columns of nothing'):
-        average(folders, tmp_path / 'mean')
 
 
 @pytest.mark.parametrize('change, message', [
@@ -103,7 +89,12 @@ def test_runs_of_other_exams(tmp_path, change, message):
     assert not (tmp_path / 'mean').exists()
 
 
-def test_folders_that_are_no_runs(tmp_path):
+def test_folders_that_are_no_runs(tmp_path, folders):
+    with pytest.raises(UserError, match='names a run twice'):
+        average([folders[0], folders[0] + '/'], tmp_path / 'mean')
+    (tmp_path / 'two' / 'predictions.csv').write_text('')
+    with pytest.raises(UserError, match='the columns of nothing'):
+        average(folders, tmp_path / 'mean')
     with pytest.raises(UserError, match='folders of finished runs'):
         average([str(tmp_path / 'nowhere'), str(tmp_path / 'neither')], tmp_path / 'mean')
     write(tmp_path / 'seeds' / 'fold0' / 'seed1', A)

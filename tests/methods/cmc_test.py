@@ -1,3 +1,5 @@
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -18,6 +20,28 @@ from covid_jax.runtime.mesh import make_mesh
 def batch_of(n, rng, size=(8, 16, 16)):
     return {'image': rng.integers(0, 256, (n, *size, 1), np.uint8), 'label': rng.integers(0, 2, n).astype(np.int32),
             'site': np.zeros(n, np.int32), 'draw': np.arange(40, 40 + n, dtype=np.uint32)}
+
+
+BATCH = batch_of(4, np.random.default_rng(0))
+
+
+def made(**losses):
+    config = small_config()
+    config.cmc.update(losses)
+    return methods.make(config, make_mesh(jax.devices()[:1]))
+
+
+@functools.cache
+def start():
+    """Parameters and state of the method, before its first step."""
+    return jax.jit(made().init)(jax.random.key(0), BATCH)
+
+
+@functools.cache
+def loss_at_the_start(**losses):
+    """(value, state after the step, scalars)."""
+    value, (state, scalars) = jax.jit(made(**losses).loss)(*start(), BATCH, jax.random.key(1), 3)
+    return value, state, scalars
 
 
 def test_joint_loss_oracles():
@@ -56,134 +80,78 @@ def test_the_config_says_which_network_is_built():
     assert (net.taps, net.stem_plane, net.depth_strides) == (1, 7, (1, 2, 1))
 
 
-def test_views_are_interleaved_and_differ(rng):
-    image = to_float(batch_of(3, rng)['image'])
-    key, draw = jax.random.key(1), jnp.arange(3, dtype=jnp.uint32)
-    views = cmc.two_views(train_view('cmc', 6), key, image, draw)
-    assert views.shape == (6, 6, 16, 16, 1)
-    assert not np.allclose(views[0], views[1])
-    plain = cmc.two_views(train_view('none', 0), key, image, draw)
-    np.testing.assert_array_equal(plain, np.repeat(image, 2, 0))  # rows 2k and 2k + 1 are of scan k
+def test_views_are_interleaved_and_differ():
+    """Scans that are their own number, and views that add a number below 1: of scan k are the rows 2k and 2k + 1."""
+    scans, draw = jnp.arange(3.0).reshape(3, 1, 1, 1, 1), jnp.arange(3, dtype=jnp.uint32)
+    views = cmc.two_views(lambda key, scan: scan + jax.random.uniform(key), jax.random.key(1), scans, draw)
+    np.testing.assert_array_equal(jnp.floor(views).ravel(), [0, 0, 1, 1, 2, 2])
+    assert len(np.unique(views % 1)) == 6
 
 
-def test_a_row_is_drawn_by_its_number_never_by_its_place(rng):
-    image = to_float(batch_of(4, rng)['image'])
-    draw = jnp.array([5, 9, 2, 7], jnp.uint32)
-    order = np.array([2, 0, 3, 1])
-    view = train_view('cmc', 6)
-    views = see(view, jax.random.key(1), image, draw)
-    np.testing.assert_array_equal(see(view, jax.random.key(1), image[order], draw[order]), views[order])
-    other = see(view, jax.random.key(1), image, draw + 1)
-    assert all(not np.allclose(a, b) for a, b in zip(views, other, strict=True))
+def test_a_row_is_drawn_by_its_number_never_by_its_place():
+    image, draw, order = to_float(BATCH['image']), jnp.array([5, 9, 2, 7], jnp.uint32), np.array([2, 0, 3, 1])
+    seen = jax.jit(functools.partial(see, train_view('cmc', 6), jax.random.key(1)))
+    views = seen(image, draw)
+    np.testing.assert_array_equal(seen(image[order], draw[order]), views[order])
+    assert all(not np.allclose(a, b) for a, b in zip(views, seen(image, draw + 1), strict=True))
     names = [jax.random.key_data(row_keys(jax.random.key(1), n, draw)) for n in ('view', 'tta')]
     assert (names[0] != names[1]).any()
 
 
-def test_mixed_views_are_what_their_labels_say():
-    """Images that are their own label: after mixing they must still be, and the weight is one for the whole batch."""
-    label = jnp.array([0, 1, 1, 0]).repeat(2)
-    views = jnp.broadcast_to(label[:, None].astype(float), (8, 3))
-    target = jax.nn.one_hot(label, 2)
-    mixed, soft = cmc.mixed_views(jax.random.key(0), 5, views, target, jnp.arange(4, dtype=jnp.uint32), 0.5)
-    np.testing.assert_allclose(mixed[:, 0], soft[:, 1], rtol=1e-6)
-    np.testing.assert_allclose(soft.sum(1), 1, rtol=1e-6)
-    assert len(np.unique(np.round(soft[:, 1], 5))) == 2
-    again, _ = cmc.mixed_views(jax.random.key(0), 6, views, target, jnp.arange(4, dtype=jnp.uint32), 0.5)
-    assert not np.allclose(mixed, again)  # another step, another weight
-
-
 def test_weights_follow_beta_one_half():
-    """Beta(a, a) has mean 1/2 and variance 1 / (4 (2 a + 1)): 1/8 at a = 1/2."""
-    target = jax.nn.one_hot(jnp.array([0, 0, 1, 1]), 2)
-
-    def weight(step):
-        draw = jnp.arange(2, dtype=jnp.uint32)
-        return cmc.mixed_views(jax.random.key(3), step, target, target, draw, 0.5)[1][0, 0]
-
-    w = jax.vmap(weight)(jnp.arange(4000))
+    """One for the whole batch, another at every step. Beta(a, a) has mean 1/2 and variance 1 / (4 (2 a + 1)): 1/8."""
+    target, draw = jax.nn.one_hot(jnp.array([0, 0, 1, 1]), 2), jnp.arange(2, dtype=jnp.uint32)
+    soft = jax.vmap(lambda step: cmc.mixed_views(jax.random.key(3), step, target, target, draw, 0.5)[1])(jnp.arange(4000))
+    w = soft[:, 0, 0]
+    np.testing.assert_allclose(soft, jnp.where(target, w[:, None, None], 1 - w[:, None, None]), atol=1e-6)
     assert abs(w.mean() - 0.5) < 0.02 and abs(w.var() - 0.125) < 0.006
 
 
-def test_the_loss_is_the_sum_of_its_parts(rng):
+def test_the_loss_is_the_sum_of_its_parts():
+    """A classifier that knows nothing yet has log 2 of both losses, each weighed by 1 / e: without one the rest is the same."""
+    value, _, scalars = loss_at_the_start()
+    con = np.e * (value - 2) - 2 * np.log(2)  # and log sigma = 1 twice
+    for part, losses in ((('con', 'mix'), {'classification': False}), (('con', 'clf'), {'mixup': 0.0})):
+        less, _, rest = loss_at_the_start(**losses)
+        np.testing.assert_allclose(value - less, np.log(2) / np.e, rtol=0.02)
+        np.testing.assert_allclose([rest[p] for p in part], [scalars[p] for p in part], rtol=1e-5)
+        np.testing.assert_allclose([rest[p] for p in part], [con, np.log(2)], rtol=0.02)
+
+
+@pytest.mark.parametrize('classification, contrastive, mixup, parts', [
+    (True, False, 0.0, {'clf'}), (True, False, 0.5, {'clf', 'mix'}), (True, True, 0.0, {'clf', 'con'}),
+    (False, True, 0.5, {'mix', 'con'}), (False, False, 0.5, {'mix'})])
+def test_losses_can_be_switched_off(classification, contrastive, mixup, parts):
+    method = made(classification=classification, contrastive=contrastive, mixup=mixup)
+    params, state = jax.eval_shape(method.init, jax.random.key(0), BATCH)
+    _, (_, scalars) = jax.eval_shape(method.loss, params, state, BATCH, jax.random.key(1), 0)
+    assert {name for name in scalars if 'sigma' not in name} == parts
+    assert {'projector', 'log_sigma'} & set(params) == ({'projector', 'log_sigma'} if contrastive else set())
+
+
+@pytest.mark.parametrize('field, changes, message', [
+    ('cmc', {'classification': False, 'mixup': 0.0}, 'nothing trains the classifier'), ('train', {'batch': 9}, 'even')])
+def test_what_cannot_train_is_refused(field, changes, message):
     config = small_config()
-    method = methods.make(config, make_mesh(jax.devices()[:1]))
-    batch = batch_of(4, rng)
-    params, state = method.init(jax.random.key(0), batch)
-    value, (new, s) = jax.jit(method.loss)(params, state, batch, jax.random.key(1), 3)
-    np.testing.assert_allclose(value, np.exp(-1) * s['con'] + 1 + np.exp(-1) * (s['clf'] + s['mix']) + 1, rtol=1e-5)
-    # at first the classifier knows nothing, whatever the target
-    np.testing.assert_allclose([s['clf'], s['mix']], np.log(2), rtol=0.02)
-    assert jax.tree.structure(new) == jax.tree.structure(state)
-
-
-def test_losses_can_be_switched_off(rng):
-    batch = batch_of(4, rng)
-    con = {'con', 'log_sigma_con', 'log_sigma_clf'}
-    for clf, contrastive, mixup, parts in ((True, False, 0.0, {'clf'}), (True, False, 0.5, {'clf', 'mix'}),
-                                           (True, True, 0.0, {'clf', *con}), (False, True, 0.5, {'mix', *con}),
-                                           (False, False, 0.5, {'mix'})):
-        config = small_config()
-        with config.unlocked():
-            config.cmc.update(classification=clf, contrastive=contrastive, mixup=mixup)
-        method = methods.make(config, make_mesh(jax.devices()[:1]))
-        params, state = method.init(jax.random.key(0), batch)
-        _, (_, scalars) = jax.eval_shape(method.loss, params, state, batch, jax.random.key(1), 0)
-        assert set(scalars) == parts and ('projector' in params) == contrastive
-
-
-def test_without_the_clean_loss_the_rest_is_the_same(rng):
-    """The value lacks clf / sigma and nothing else."""
-    batch, values = batch_of(4, rng), []
-    for clf in (True, False):
-        config = small_config()
-        config.cmc.classification = clf
-        method = methods.make(config, make_mesh(jax.devices()[:1]))
-        params, state = method.init(jax.random.key(0), batch)
-        values.append(jax.jit(method.loss)(params, state, batch, jax.random.key(1), 3))
-    (whole, (_, s)), (rest, (_, t)) = values
-    np.testing.assert_allclose(whole - rest, np.exp(-1) * s['clf'], rtol=1e-4)
-    np.testing.assert_allclose([t['con'], t['mix']], [s['con'], s['mix']], rtol=1e-5)
-
-
-def test_something_must_train_the_classifier():
-    config = small_config()
-    config.cmc.update(classification=False, mixup=0.0)
-    with pytest.raises(UserError, match='nothing trains the classifier'):
+    config[field].update(changes)
+    with pytest.raises(UserError, match=message):
         methods.make(config, make_mesh())
 
 
-def test_an_odd_batch_cannot_be_paired():
-    config = small_config()
-    with config.unlocked():
-        config.train.batch = 9
-    with pytest.raises(UserError, match='even'):
-        methods.make(config, make_mesh())
-
-
-def test_running_statistics_come_from_the_clean_views_alone(rng):
+def test_running_statistics_come_from_the_clean_views_alone():
     """Mixup on or off: the same statistics."""
-    batch, states = batch_of(4, rng), []
-    for mixup in (0.0, 0.5):
-        config = small_config()
-        with config.unlocked():
-            config.cmc.mixup = mixup
-        method = methods.make(config, make_mesh(jax.devices()[:1]))
-        params, state = method.init(jax.random.key(0), batch)
-        states.append(jax.jit(method.loss)(params, state, batch, jax.random.key(1), 0)[1][0])
+    states = [loss_at_the_start(**losses)[1] for losses in ({}, {'mixup': 0.0})]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), *states)
 
 
-def test_all_slices_are_seen_in_evaluation(rng):
+def test_all_slices_are_seen_in_evaluation():
     """Views have 6 of 8 slices; a prediction depends on each of the 8."""
-    method = methods.make(small_config(), make_mesh(jax.devices()[:1]))
-    batch = batch_of(1, rng)
-    params, state = method.init(jax.random.key(0), batch)
-    predict = jax.jit(method.predict)
-    before = predict(params, state, batch)['features']
+    predict = jax.jit(made().predict)
+    before = predict(*start(), BATCH)['features']
     for z in range(8):
-        changed = {**batch, 'image': batch['image'].copy()}
+        changed = {**BATCH, 'image': BATCH['image'].copy()}
         changed['image'][:, z] = 255 - changed['image'][:, z]
-        assert not np.allclose(predict(params, state, changed)['features'], before, atol=1e-6), z
+        assert not np.isclose(predict(*start(), changed)['features'], before, atol=1e-6).all(1).any(), z
 
 
 def test_a_small_network_can_learn_a_bright_corner():
@@ -193,12 +161,11 @@ def test_a_small_network_can_learn_a_bright_corner():
     from covid_jax.runtime import state as run_state
 
     rng = np.random.default_rng(0)
-    config = small_config()
-    method = methods.make(config, make_mesh(jax.devices()[:1]))
+    method = made()
     tx = optax.adam(3e-3)
     step = jax.jit(run_state.train_step(method, tx))
     batch = batch_of(8, rng)
-    train = run_state.create(*method.init(jax.random.key(0), batch), tx)
+    train = run_state.create(*start(), tx)
     for _ in range(30):
         batch['image'] = rng.integers(0, 100, batch['image'].shape).astype(np.uint8)
         batch['label'] = rng.permutation(np.arange(8) % 2).astype(np.int32)

@@ -15,7 +15,7 @@ def test_a_view_has_as_many_slices_as_the_config_says(slices, depth, seen):
     """0: all; a scan of one slice has views of one, whatever it says."""
     c = small_config()
     c.prep.size, c.views.depth = (slices, 16, 16), depth
-    view = training_view(c)(jax.random.key(0), np.zeros((slices, 16, 16, 1), np.float32))
+    view = jax.eval_shape(training_view(c), jax.random.key(0), np.zeros((slices, 16, 16, 1), np.float32))
     assert view.shape == (seen, 16, 16, 1)
 
 

@@ -32,15 +32,12 @@ def test_a_step_on_images(name, model, statistics):
     before = jax.device_get((state.params, state.state))
     assert len(jax.tree.leaves(before[1])) == statistics
     state, scalars = step(state, sharded, jax.random.key(1))
-    assert int(state.step) == 1 and int(state.bad) == -1
+    assert int(state.bad) == -1
     np.testing.assert_allclose(scalars['loss'], np.log(2), rtol=0.2)
-    assert jax.tree.structure(state.state) == jax.tree.structure(before[1])
-    for old, new in zip(jax.tree.leaves(before[1]), jax.tree.leaves(state.state), strict=True):
-        assert np.abs(new - old).max() > 0
-    for (path, new), old in zip(jax.tree_util.tree_leaves_with_path(state.params), jax.tree.leaves(before[0]), strict=True):
-        assert path[-1].key != 'kernel' or np.abs(new - old).max() > 0, jax.tree_util.keystr(path)
-    logits = jax.jit(method.predict)(state.params, state.state, sharded)['logits']
-    assert logits.shape == (8, 2) and np.isfinite(logits).all()
+    after = state.params, state.state  # every kernel and every statistic has moved
+    for (path, new), old in zip(jax.tree_util.tree_leaves_with_path(after), jax.tree.leaves(before), strict=True):
+        assert path[-1].key in ('bias', 'scale') or np.abs(new - old).max() > 0, jax.tree_util.keystr(path)
+    assert np.isfinite(jax.jit(method.predict)(*after, sharded)['logits']).all()
 
 
 def test_the_site_of_a_row_reaches_the_network():
