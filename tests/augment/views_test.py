@@ -50,8 +50,7 @@ def test_none_takes_the_middle_slices_in_training(depth, middle):
 
 
 @pytest.mark.parametrize('name', list(views.LAWS))
-@pytest.mark.parametrize('shape, depth', [((8, 12, 10, 1), 5), ((8, 12, 10, 1), 0), ((1, 12, 10, 1), 0),
-                                          ((1, 12, 10, 3), 1)])
+@pytest.mark.parametrize('shape, depth', [((8, 12, 10, 1), 5), ((1, 12, 10, 3), 0)])
 def test_every_law_is_a_view_of_a_volume_and_of_an_image(rng, name, shape, depth):
     """In [0, 1], of the same type, the same for the same key and by itself in a batch."""
     batch = jnp.array(rng.random((4, *shape), np.float32))

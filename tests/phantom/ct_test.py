@@ -124,7 +124,8 @@ def shortcut_aucs(seed, size, count=120):
     aucs = []
     for kind in zip(*(features(phantom(*draw, size)[0]) for draw in draws), strict=True):
         x = np.stack(kind)
-        seen, unseen = slice(2 * count), slice(2 * count, None)
+        seen = slice(2 * count)
+        unseen = slice(2 * count, None)
         x = make_pipeline(StandardScaler(), PCA()).fit(x[seen]).transform(x)  # PCA only rotates: the same fit, faster
         models = [LogisticRegression(C=c, max_iter=5000).fit(x[seen], sick[seen]) for c in (0.001, 0.03, 1.0)]
         aucs.append(max(roc_auc_score(sick[unseen], m.decision_function(x[unseen])) for m in models))
