@@ -17,19 +17,23 @@ def slices(n):
 def test_cmc_crops_slices_then_the_plane_then_changes_contrast(rng):
     """Three keys of one, in this order: recorded runs go on with the same numbers."""
     x = rng.random((9, 12, 10, 1), np.float32)
-    k_depth, k_crop, k_intensity = jax.random.split(KEY, 3)
-    expected = volume.random_depth_crop(k_depth, x, 6)
-    expected = volume.random_contrast_brightness(k_intensity, volume.random_resized_crop(k_crop, expected))
-    np.testing.assert_array_equal(views.train_view('cmc', 6)(KEY, x), expected)
+
+    @jax.jit
+    def expected(key):
+        k_depth, k_crop, k_intensity = jax.random.split(key, 3)
+        cropped = volume.random_resized_crop(k_crop, volume.random_depth_crop(k_depth, x, 6))
+        return volume.random_contrast_brightness(k_intensity, cropped)
+
+    np.testing.assert_array_equal(jax.jit(views.train_view('cmc', 6))(KEY, x), expected(KEY))
 
 
 @pytest.mark.parametrize('depth', [1, 9])
 def test_at_full_depth_training_and_test_views_of_cmc_are_one(rng, depth):
     x = rng.random((depth, 12, 10, 1), np.float32)
-    test = views.test_view('cmc')(KEY, x)
+    test = jax.jit(views.test_view('cmc'))(KEY, x)
     assert test.shape == x.shape and not np.allclose(test, x)
-    np.testing.assert_array_equal(test, views.train_view('cmc', 0)(KEY, x))
-    np.testing.assert_array_equal(test, views.train_view('cmc', depth)(KEY, x))
+    for slices in (0, depth):
+        np.testing.assert_array_equal(test, jax.jit(views.train_view('cmc', slices))(KEY, x))
 
 
 def test_none_is_the_volume_itself(rng):
@@ -46,8 +50,7 @@ def test_none_takes_the_middle_slices_in_training(depth, middle):
 
 
 @pytest.mark.parametrize('name', list(views.LAWS))
-@pytest.mark.parametrize('shape, depth', [((8, 12, 10, 1), 5), ((8, 12, 10, 1), 0), ((1, 12, 10, 1), 0),
-                                          ((1, 12, 10, 3), 1)])
+@pytest.mark.parametrize('shape, depth', [((8, 12, 10, 1), 5), ((1, 12, 10, 3), 0)])
 def test_every_law_is_a_view_of_a_volume_and_of_an_image(rng, name, shape, depth):
     """In [0, 1], of the same type, the same for the same key and by itself in a batch."""
     batch = jnp.array(rng.random((4, *shape), np.float32))
@@ -56,7 +59,7 @@ def test_every_law_is_a_view_of_a_volume_and_of_an_image(rng, name, shape, depth
         out = jax.jit(jax.vmap(view))(keys, batch)
         assert out.shape == (4, slices, *shape[1:]) and out.dtype == jnp.float32
         assert out.min() >= 0 and out.max() <= 1
-        np.testing.assert_allclose(view(keys[2], batch[2]), out[2], atol=1e-6)
+        np.testing.assert_allclose(jax.jit(view)(keys[2], batch[2]), out[2], atol=1e-6)
 
 
 @pytest.mark.parametrize('make', [views.train_view, views.test_view])

@@ -30,7 +30,8 @@ def test_in_training_a_row_sees_the_rows_of_its_own_set_alone(rng, name, image, 
     """Sets of rows by an injected normalisation of three sites, or by groups; no family knows of either."""
     compute = Compute(norm=partial(DomainBatchNorm, sites=3)) if by == 'site' else Compute(groups=3)
     net = network(name)(classes=2, compute=compute)
-    image, member = rng.random(image, np.float32), np.array([2, 0, 1, 1, 0, 2, 2, 0])
+    image = rng.random(image, np.float32)
+    member = np.array([2, 0, 1, 1, 0, 2, 2, 0])
     variables = jax.jit(net.init)(jax.random.key(0), image)
     for leaf in jax.tree.leaves(variables['batch_stats']):
         assert leaf.shape[:-1] == ((3,) if by == 'site' else ())
@@ -42,7 +43,9 @@ def test_in_training_a_row_sees_the_rows_of_its_own_set_alone(rng, name, image, 
 
     own = member == 0
     flipped = np.where(own.reshape(-1, *(1,) * (image.ndim - 1)), image, 1 - image)
-    given, others, moved = run(image, member), run(flipped, member), run(image, np.roll(member, 1))
+    given = run(image, member)
+    others = run(flipped, member)
+    moved = run(image, np.roll(member, 1))
     for key, x in given.items():
         np.testing.assert_allclose(others[key][own], x[own], rtol=1e-4, atol=1e-5, err_msg=key)
         for other in (others, moved):

@@ -21,19 +21,20 @@ CASES = [  # shape, kernel, strides, padding
 @pytest.mark.parametrize('case', CASES, ids=str)
 def test_equals_xla_with_gradients(rng, case, form):
     shape, taps, strides, padding = case
-    x, w = rng.normal(size=shape).astype('f'), rng.normal(size=(*taps, shape[-1], 6)).astype('f')
-    dn = ('NDHWC', 'DHWIO', 'NDHWC')
+    x = rng.normal(size=shape).astype('f')
+    w = rng.normal(size=(*taps, shape[-1], 6)).astype('f')
 
     def theirs(x, w):
-        return lax.conv_general_dilated(x, w, strides, padding, dimension_numbers=dn, precision='highest')
+        return lax.conv_general_dilated(x, w, strides, padding, dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'),
+                                        precision='highest')
 
-    def ours(x, w):
-        return conv.conv3d(x, w, strides, padding, form)
+    close_with_gradients(rng, lambda x, w: conv.conv3d(x, w, strides, padding, form), theirs, x, w)
 
-    y = theirs(x, w)
-    cotangent = rng.normal(size=y.shape).astype('f')
-    expected = (y, *jax.vjp(theirs, x, w)[1](cotangent))
-    for a, b in zip((ours(x, w), *jax.vjp(ours, x, w)[1](cotangent)), expected, strict=True):
+
+def close_with_gradients(rng, ours, theirs, x, w):
+    cotangent = rng.normal(size=jax.eval_shape(theirs, x, w).shape).astype('f')
+    given, expected = (jax.jit(lambda x, w, f=f: (f(x, w), *jax.vjp(f, x, w)[1](cotangent)))(x, w) for f in (ours, theirs))
+    for a, b in zip(given, expected, strict=True):
         assert a.shape == b.shape
         np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(b).max()))
 
@@ -65,20 +66,14 @@ DEPTHWISE = [  # shape, kernel, strides, padding
 @pytest.mark.parametrize('case', DEPTHWISE, ids=str)
 def test_depthwise_equals_xla_with_gradients(rng, case, form):
     shape, taps, strides, padding = case
-    x, w = rng.normal(size=shape).astype('f'), rng.normal(size=(*taps, 1, shape[-1])).astype('f')
+    x = rng.normal(size=shape).astype('f')
+    w = rng.normal(size=(*taps, 1, shape[-1])).astype('f')
 
     def theirs(x, w):
         return lax.conv_general_dilated(x, w, strides, padding, dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'),
                                         feature_group_count=shape[-1], precision='highest')
 
-    def ours(x, w):
-        return conv.depthwise(x, w, strides, padding, form)
-
-    cotangent = rng.normal(size=jax.eval_shape(theirs, x, w).shape).astype('f')
-    given, expected = (jax.jit(lambda x, w, f=f: (f(x, w), *jax.vjp(f, x, w)[1](cotangent)))(x, w) for f in (ours, theirs))
-    for a, b in zip(given, expected, strict=True):
-        assert a.shape == b.shape
-        np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(b).max()))
+    close_with_gradients(rng, lambda x, w: conv.depthwise(x, w, strides, padding, form), theirs, x, w)
 
 
 def test_a_tap_moves_its_channel_alone():
@@ -102,7 +97,8 @@ def test_depthwise_in_bfloat16_sums_in_float32():
 def test_depthwise_gradients_of_rows_on_many_devices_meet_only_as_kernels(rng):
     mesh = jax.make_mesh((8,), ('data',), axis_types=(jax.sharding.AxisType.Auto,))
     rows, whole = (jax.NamedSharding(mesh, jax.P(*axes)) for axes in (('data',), ()))
-    x, w = rng.normal(size=(8, 1, 16, 16, 4)).astype('f'), rng.normal(size=(1, 3, 3, 1, 4)).astype('f')
+    x = rng.normal(size=(8, 1, 16, 16, 4)).astype('f')
+    w = rng.normal(size=(1, 3, 3, 1, 4)).astype('f')
 
     def loss(x, w):
         return jnp.sum(conv.depthwise(x, w, (1, 2, 2), ((0, 0), (1, 1), (1, 1)), 'planar') ** 2)
@@ -111,10 +107,6 @@ def test_depthwise_gradients_of_rows_on_many_devices_meet_only_as_kernels(rng):
     text = gradient.lower(x, w).compile().as_text()
     assert text.count('all-reduce(') == 1 and 'f32[9,4]' in next(t for t in text.splitlines() if 'all-reduce(' in t)
     assert not any(name in text for name in ('all-gather', 'all-to-all', 'collective-permute'))
-
-
-def test_form_by_platform():
-    assert [conv.form_for(p) for p in ('cpu', 'gpu', 'tpu')] == ['planar', 'native', 'native']
 
 
 @pytest.mark.parametrize('form', ['native', 'planar'])

@@ -37,7 +37,8 @@ def vgg(*last):
     return {f'features.{k}': f'conv{k}' for k in last} | {f'features.{last[-1] + 2}': 'map', 'pre_logits.act1': 'features'}
 
 
-FLAT, SURE = {'taps': 1}, {'dropout': 0.0, 'drop_connect': 0.0}
+FLAT = {'taps': 1}
+SURE = {'dropout': 0.0, 'drop_connect': 0.0}
 DENSE = {f'features.transition{i}': f'transition{i}' for i in (1, 2, 3)} | {'features.norm5': 'map'}  # timm's ends in ReLU
 COVIDNET = {stage: stage for stage in ('p13', 'p24', 'p36', 'p43')}
 CASES = {  # by timm's name, or that of the script which builds the network
@@ -66,7 +67,8 @@ def loaded(name, ours, shapes, torch_name, flat):
     tensors = {}
     for path, like in jax.tree_util.tree_leaves_with_path(shapes):
         *modules, leaf = [p.key for p in path[1:]]
-        theirs, shape = f'{torch_name(modules)}.{pretrained.LEAVES[leaf]}', like.shape
+        theirs = f'{torch_name(modules)}.{pretrained.LEAVES[leaf]}'
+        shape = like.shape
         if leaf == 'kernel':
             *space, channels, features = like.shape
             shape = features, channels, *(space[1:] if flat and len(space) == 3 else space)
@@ -83,7 +85,8 @@ def close(ours, theirs, name):
 @pytest.fixture(scope='module', params=CASES)
 def case(request, pytestconfig):
     """What was recorded, and ours: the case, network, names, variables and arguments."""
-    name, case = request.param, CASES[request.param]
+    name = request.param
+    case = CASES[name]
     with np.load(pytestconfig.rootpath / 'tests' / 'parity' / f'{name}.npz', allow_pickle=False) as file:
         theirs = dict(file)
     image = np.moveaxis(rule.image(name), 1, -1)

@@ -10,7 +10,6 @@ from covid_jax import UserError
 from covid_jax.models import network
 from covid_jax.models.compute import Compute
 from covid_jax.models.pool import adaptive_avg_pool
-from covid_jax.models.vgg import torch_name
 
 
 def tiny(form='native', **fields):
@@ -21,10 +20,6 @@ def start(net, image):
     return jax.jit(net.init)(jax.random.key(0), image)
 
 
-def leaves(tree):
-    return [(jax.tree_util.keystr(path), x) for path, x in jax.tree_util.tree_leaves_with_path(tree)]
-
-
 @pytest.mark.parametrize('name, classes, image, taps, count, last', [
     ('VGG16', 1000, (1, 224, 224, 3), 1, 138_357_544, (7, 7)),  # torchvision
     ('VGG19', 1000, (1, 224, 224, 3), 1, 143_667_240, (7, 7)),  # torchvision
@@ -33,27 +28,10 @@ def leaves(tree):
     ('VGG19', 2, (1, 128, 128, 128, 1), 3, 211_070_018, (4, 4, 4)),
 ])
 def test_published_numbers_of_parameters_and_the_papers_shapes(name, classes, image, taps, count, last):
-    net = network(name)(classes=classes, taps=taps)
-
-    def run(x):
-        variables = net.init(jax.random.key(0), x)
-        return variables['params'], net.apply(variables, x)
-
-    params, (logits, out) = jax.eval_shape(run, jax.ShapeDtypeStruct(image, 'float32'))
-    assert sum(x.size for x in jax.tree.leaves(params)) == count
-    assert logits.shape == (1, classes) and out['map'].shape == (1, *last, 512) and out['features'].shape == (1, 4096)
-    assert logits.dtype == out['features'].dtype == 'float32'
-
-
-def test_names_of_torchs_modules():
-    """Their list counts ReLUs and pools: the convolutions of vgg19 stand at these places (printed by timm)."""
-    shapes = jax.eval_shape(partial(network('VGG19')(classes=2).init, jax.random.key(0)), np.zeros((1, 32, 32, 1), 'f'))
-    places = 0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34
-    convs = {f'features.{k}' for k in places}
-    assert {torch_name([module]) for module in shapes['params']} == {*convs, 'pre_logits.fc1', 'pre_logits.fc2', 'head.fc'}
-    theirs = {torch_name([module], 'torchvision') for module in shapes['params']}
-    assert theirs == {*convs, 'classifier.0', 'classifier.3', 'classifier.6'}
-    assert torch_name(['classifier', 'Dense_0']) == 'head.fc'
+    start = partial(network(name)(classes=classes, taps=taps).init_with_output, jax.random.key(0))
+    (_, out), variables = jax.eval_shape(start, jax.ShapeDtypeStruct(image, 'float32'))
+    assert sum(x.size for x in jax.tree.leaves(variables['params'])) == count
+    assert out['map'].shape == (1, *last, 512) and out['features'].shape == (1, 4096)
 
 
 @pytest.mark.parametrize('places, windows, means', [
@@ -73,11 +51,13 @@ def test_adaptive_windows_by_hand(places, windows, means):
 
 def test_3d_equals_scipy_and_torchs_order_of_flattening(rng):
     """Convolutions, ReLUs, pools of 2x2x2 over an odd depth and a dense layer on [c, d, h, w], written without jax."""
-    x, net = rng.random((2, 5, 8, 12, 1), np.float32), tiny()
-    params = jax.tree.map(lambda p: rng.normal(0, 0.5, p.shape).astype('f'), start(net, x)['params'])
+    x = rng.random((2, 5, 8, 12, 1), np.float32)
+    shapes = jax.eval_shape(partial(tiny().init, jax.random.key(0)), x)
+    params = jax.tree.map(lambda p: rng.normal(0, 0.5, p.shape).astype('f'), shapes['params'])
     y = np.moveaxis((x.astype('d') - 0.35) / 0.3, -1, 1)
     for conv in ('conv0', 'conv3'):
-        kernel, bias = np.moveaxis(params[conv]['kernel'], (3, 4), (1, 0)), params[conv]['bias']
+        kernel = np.moveaxis(params[conv]['kernel'], (3, 4), (1, 0))
+        bias = params[conv]['bias']
         y = np.stack([[sum(correlate(c, k, 'same', 'direct') for c, k in zip(image, out, strict=True)) for out in kernel]
                       for image in y]) + bias[:, None, None, None]
         d, h, w = (n // 2 for n in y.shape[2:])
@@ -93,23 +73,21 @@ def test_3d_equals_scipy_and_torchs_order_of_flattening(rng):
         np.testing.assert_allclose(ours, logits, rtol=1e-4, atol=1e-4 * np.abs(logits).max())
 
 
-def test_an_image_is_a_volume_of_one_slice_and_slices_are_averaged(rng):
-    volume, net = rng.random((2, 3, 20, 12, 1), np.float32), tiny(taps=1)
-    variables, run = start(net, volume[:, 0]), jax.jit(net.apply)
-    logits, out = run(variables, volume[:, 0])
-    again, one = run(variables, volume[:, :1])
-    assert out['map'].shape == (2, 5, 3, 8) and one['map'].shape == (2, 1, 5, 3, 8)
-    np.testing.assert_allclose(again, logits, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(one['features'], out['features'], rtol=1e-4, atol=1e-6)
+def test_slices_are_seen_alone_and_averaged(rng):
+    volume = rng.random((2, 3, 20, 12, 1), np.float32)
+    net = tiny(taps=1)
+    variables = start(net, volume[:, 0])
+    run = jax.jit(net.apply)
     averaged, of_three = run(variables, volume)
     whole = of_three['map']
-    np.testing.assert_allclose(whole[:, 0], out['map'], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(whole[:, 0], run(variables, volume[:, 0])[1]['map'], rtol=1e-5, atol=1e-6)
     of_mean = jax.jit(partial(net.apply, method='head'))(variables, whole.mean(1))[0]
     np.testing.assert_allclose(averaged, of_mean, rtol=1e-4, atol=1e-6)
 
 
 def test_dropout_is_after_both_dense_layers_in_training_alone(rng):
-    image, net = rng.random((64, 8, 8, 1), np.float32), tiny(taps=1, dense=64)
+    image = rng.random((64, 8, 8, 1), np.float32)
+    net = tiny(taps=1, dense=64)
     variables = start(net, image)
     train = jax.jit(lambda variables, i: net.apply(variables, image, True, rngs={'dropout': jax.random.key(i)}))
     logits, out = jax.jit(net.apply)(variables, image)
@@ -129,7 +107,8 @@ def test_dropout_is_after_both_dense_layers_in_training_alone(rng):
 
 
 def test_another_size_than_the_first_is_one_line(rng):
-    net, scan = tiny(), rng.random((1, 8, 16, 20, 1), np.float32)
+    net = tiny()
+    scan = rng.random((1, 8, 16, 20, 1), np.float32)
     variables = start(net, scan)
     line = 'size it was started on, 8x16x20, and was given 8x16x16: set --config.prep.size'
     run = jax.jit(net.apply)
@@ -147,8 +126,3 @@ def test_another_size_than_the_first_is_one_line(rng):
 def test_an_image_that_pools_to_nothing_is_one_line(taps, size, line):
     with pytest.raises(UserError, match=line):
         tiny(taps=taps).init(jax.random.key(0), np.zeros((1, *size, 1), 'f'))
-
-
-def test_a_field_that_the_network_does_not_have_is_one_line():
-    with pytest.raises(UserError, match='VGG16 has no --config.model.depth_strides: leave it unset'):
-        network('VGG16', depth_strides=(1, 1, 1, 1, 1, 1, 1))

@@ -44,7 +44,8 @@ def image(network):
     rounding."""
     shape = IMAGES[network]
     drawn = SHEETS.get(network, shape)
-    rng, (batch, channels, height, width) = np.random.default_rng(0), drawn
+    rng = np.random.default_rng(0)
+    batch, channels, height, width = drawn
     squares = rng.random((batch, channels, height // 8, width // 8)).repeat(8, 2).repeat(8, 3)
     contrast = np.linspace(0.1, 1, batch).reshape(-1, 1, 1, 1)
     return (contrast * (0.8 * squares + 0.2 * rng.random(drawn))).astype(np.float32).reshape(shape)

@@ -22,7 +22,7 @@ def test_the_digest_is_pinned():
 
 
 def test_labels_differ_in_the_lungs_alone():
-    for index in range(4):
+    for index in range(2):
         at = best(ct.body_of(5, index, SMALL))
         lung = ndimage.binary_dilation(ct.lungs(5, index, SMALL)[at], np.ones((3, 3)), iterations=2)
         hu, spacing, _ = phantom(5, index, 'normal', SMALL)
@@ -46,7 +46,7 @@ def test_what_a_label_does_not_show_has_the_same_values_in_the_slice():
 
 
 def test_the_sick_have_lesions_and_the_healthy_none():
-    for index in range(12):
+    for index in range(6):
         assert not phantom(6, index, 'normal', SMALL)[2].any()
         for label in ('covid', 'pneumonia'):
             assert phantom(6, index, label, SMALL)[2].sum() >= 5
@@ -54,16 +54,16 @@ def test_the_sick_have_lesions_and_the_healthy_none():
 
 def test_sites_are_told_apart_by_the_histogram_and_are_the_same_body():
     names = sorted(SITES)
-    apart = np.array([histogram(phantom(7, i, ct.LABELS[i % 3], SMALL, site)[0]) for i in range(24) for site in names[:2]])
-    site1 = np.tile([False, True], 24)
-    assert best_auc(apart[:24], site1[:24], apart[24:], site1[24:]) > 0.95
+    apart = np.array([histogram(phantom(7, i, ct.LABELS[i % 3], SMALL, site)[0]) for i in range(12) for site in names[:2]])
+    site1 = np.tile([False, True], 12)
+    assert best_auc(apart[:12], site1[:12], apart[12:], site1[12:]) > 0.95
     sharp, wide = (phantom(7, 0, 'covid', SMALL, site) for site in names[:2])
     assert np.corrcoef(sharp[0].ravel(), wide[0][:, 8:-8, 8:-8].ravel())[0, 1] > 0.95
     assert np.array_equal(sharp[2], wide[2][:, 8:-8, 8:-8])
 
 
 def test_no_histogram_tells_covid_from_the_rest():
-    assert histogram_auc(phantom, SMALL, '') < 0.8
+    assert histogram_auc(phantom, SMALL, '', count=32) < 0.8
 
 
 @pytest.mark.slow

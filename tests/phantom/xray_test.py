@@ -59,7 +59,7 @@ def test_a_dense_block_at_the_patients_right_appears_left_and_white(monkeypatch)
 
 def test_it_looks_like_a_radiograph():
     """The spine is white, the lungs are darker than the heart and the abdomen, the air beside the patient is black."""
-    for index in range(6):
+    for index in range(3):
         grey = phantom(5, index, 'covid')[0][0].astype(float)
         rows = len(grey)
         middle = grey[rows // 3:2 * rows // 3]
@@ -79,7 +79,7 @@ def test_no_table_is_in_it():
 
 
 def test_labels_are_the_same_body_and_lesions_are_where_rays_meet_them():
-    normal, covid = phantom(5, 3, 'normal', SMALL), phantom(5, 3, 'covid', SMALL)
+    normal, covid = (phantom(5, 3, label, SMALL) for label in ('normal', 'covid'))
     assert normal[1] == covid[1] and not normal[2].any() and covid[2].any()
     outside = np.r_[0:4, 44:48]
     assert np.abs(normal[0][..., outside].astype(int) - covid[0][..., outside]).max() < 40
@@ -88,9 +88,9 @@ def test_labels_are_the_same_body_and_lesions_are_where_rays_meet_them():
 
 def test_sites_are_told_apart_by_the_histogram_and_are_the_same_body():
     names = sorted(SITES)[:2]
-    apart = [histogram(phantom(7, i, ct.LABELS[i % 3], SMALL, site)[0], 0, 255) for i in range(24) for site in names]
-    apart, second = np.array(apart), np.tile([False, True], 24)
-    assert best_auc(apart[:24], second[:24], apart[24:], second[24:]) > 0.95
+    apart = np.array([histogram(phantom(7, i, ct.LABELS[i % 3], SMALL, site)[0], 0, 255) for i in range(12) for site in names])
+    second = np.tile([False, True], 12)
+    assert best_auc(apart[:12], second[:12], apart[12:], second[12:]) > 0.95
     first, other = (phantom(7, 0, 'covid', SMALL, site) for site in names)
     assert np.array_equal(first[2], other[2])
     inside = np.s_[:, 3:-3, 3:-3]
@@ -100,13 +100,14 @@ def test_sites_are_told_apart_by_the_histogram_and_are_the_same_body():
 def test_the_collimator_of_a_site_leaves_a_black_frame():
     assert SITES['site1'].frame == 0.05
     grey = phantom(7, 0, 'covid', SMALL, 'site1')[0][0]
-    rows, columns = round(0.05 * len(grey)), 2
+    rows = round(0.05 * len(grey))
+    columns = 2
     assert not grey[:rows].any() and not grey[-rows:].any() and not grey[:, :columns].any() and not grey[:, -columns:].any()
     assert grey[rows].any()
 
 
 def test_no_histogram_tells_covid_from_the_rest():
-    assert histogram_auc(phantom, SMALL, '', 0, 255) < 0.8
+    assert histogram_auc(phantom, SMALL, '', 0, 255, count=32) < 0.8
 
 
 @pytest.mark.slow
