@@ -1,10 +1,12 @@
-"""The suite runs on 8 host devices, keys its compilations in a cache, and reads real data only where it is at hand."""
+"""The suite runs on 8 host devices, keeps its compilations in a cache, and reads real data only where it is at hand."""
 
 import os
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
+# A program of the suite runs a few times: to optimise its machine code takes longer than that saves.
+QUICK = '--xla_backend_optimization_level=0'
+os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {QUICK} --xla_force_host_platform_device_count=8'
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(ROOT / '.cache' / 'xla'))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
@@ -38,6 +40,7 @@ def cmc_config():
 
 
 def small_config(arg=''):
+    """A row of configs/cmc.py with a tiny network, on 32 phantoms of a few voxels."""
     import runpy
 
     c = runpy.run_path(str(ROOT / 'configs' / 'cmc.py'))['get_config'](arg)
@@ -50,4 +53,16 @@ def small_config(arg=''):
         c.model.name = '_ResNeStTiny'
         c.train.update(epochs=4.0, batch=8)
         c.eval.update(tta=2, resamples=20)
+    return c
+
+
+def tiny_config(**fields):
+    """The least that trains and classifies: one block, its scans seen as they are. fields: {'section.field': value}."""
+    c = small_config('baseline,size=small')
+    with c.unlocked():
+        c.model.name = '_ResNetTiny'
+        c.views.name = 'none'
+        c.eval.tta = 0
+        c.train.epochs = 1.0
+        c.update_from_flattened_dict(fields)
     return c

@@ -1,4 +1,4 @@
-"""The real command in a real process: what a user sees, and what survives being killed."""
+"""The real command: what a user sees of it, what survives being killed, and the same run on two hosts."""
 
 import csv
 import hashlib
@@ -17,15 +17,21 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from conftest import QUICK
+
+from covid_jax import UserError, main
+from covid_jax.config import base
+from covid_jax.data import order as orders
+from covid_jax.data import pipeline
 
 SMALL = ['--config.data.phantom.train=16', '--config.data.phantom.val=8', '--config.data.phantom.test=8',
          '--config.data.workers=1', '--config.prep.size=(8,16,16)', '--config.views.depth=6',
-         '--config.cmc.projection=8', '--config.model.name=_ResNeStTiny', '--config.train.batch=8',
+         '--config.cmc.projection=8', '--config.model.name=_ResNetTiny', '--config.train.batch=8',
          '--config.train.epochs=6', '--config.eval.tta=2', '--config.eval.resamples=20']
 
 
 def environment(devices=1):
-    return {**os.environ, 'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}', 'JAX_PLATFORMS': 'cpu'}
+    return {**os.environ, 'XLA_FLAGS': f'{QUICK} --xla_force_host_platform_device_count={devices}', 'JAX_PLATFORMS': 'cpu'}
 
 
 def command(root, workdir, *args, config='configs/cmc.py'):
@@ -137,110 +143,105 @@ def rows_quietly(workdir):
         return []
 
 
-def kill_at(root, workdir, reached):
-    """Starts the command and kills it, with all that it started, at the moment; False if it ended before."""
-    process = subprocess.Popen(command(root, workdir, *SMALL), env=environment(), cwd=root, start_new_session=True,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def stop_at(root, workdir, reached, number, *args, group=False):
+    """Starts the command and sends it, or with it all that it started, a signal at the moment. (exit code, what it said), or
+    None where it ended before."""
+    # a shell's background jobs, and what they start, ignore SIGINT
+    heeding = ['-c', 'import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])']
+    process = subprocess.Popen([sys.executable, *heeding, *command(root, workdir, *SMALL, *args)], env=environment(), cwd=root,
+                               text=True, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
         deadline = time.monotonic() + 200
         while process.poll() is None:
             assert time.monotonic() < deadline
             if reached(workdir):
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-                return True
+                (os.killpg if group else os.kill)(process.pid, number)
+                error = process.communicate(timeout=100)[1]
+                return process.returncode, error
             time.sleep(0.001)
-        return False
+        return None
     finally:
         if process.poll() is None:
-            process.kill()
-            process.wait()
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
 
-def test_killed_ten_times_and_still_the_same_run(root, uninterrupted, tmp_path):
-    """One run, killed at ten seeded moments in turn, each time followed by the same command."""
+def test_stopped_in_every_way_and_still_the_same_run(root, uninterrupted, tmp_path):
+    """One run: Ctrl-C and kill -9 while scans are prepared, kill -9 during a save, SIGTERM and Ctrl-C between steps, each
+    followed by the same command."""
     workdir = tmp_path / 'run'
-    killed = [kill_at(root, workdir, reached) for _, reached in moments(random.Random(2))]
-    assert all(killed), killed
+
+    def prepared(n):
+        return lambda w: len(list(w.glob('store/*/parts/*.npy'))) >= n
+
+    # a terminal sends it to the preparing processes, too: the command ends soon and keeps what was prepared
+    code, error = stop_at(root, workdir, prepared(3), signal.SIGINT, '--config.data.workers=2', group=True)
+    assert code == 130 and error.startswith('covid_jax: interrupted: the same command goes on\n') and 'Traceback' not in error
+    assert prepared(3)(workdir) and not prepared(32)(workdir)
+    for reached in (prepared(12), lambda w: list(w.glob('checkpoints/2*tmp*'))):
+        code, _ = stop_at(root, workdir, reached, signal.SIGKILL)
+        assert code == -signal.SIGKILL
+    before = 0
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        ended, error = stop_at(root, workdir, lambda w, n=before: len(rows_quietly(w)) > max(n, 2), number)
+        assert ended == code and 'Traceback' not in error, error
+        step = int(re.search(r'saved at step (\d+): the same command goes on', error)[1])
+        assert (workdir / 'checkpoints' / str(step)).is_dir() and before < len(rows(workdir)) == step < 12
+        before = step
     result = run(root, workdir)
     assert result.returncode == 0, result.stderr
     same_run(workdir, uninterrupted[0])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('moment', range(10))
-def test_killed_once_at_each_moment(root, uninterrupted, tmp_path, moment):
-    name, reached = list(moments(random.Random(moment)))[moment]
-    assert kill_at(root, tmp_path / 'run', reached), name
-    result = run(root, tmp_path / 'run')
-    assert result.returncode == 0, result.stderr
-    same_run(tmp_path / 'run', uninterrupted[0])
-
-
-@pytest.mark.parametrize('number,code', [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_and_the_same_command_goes_on(root, uninterrupted, tmp_path, number, code):
+@pytest.mark.parametrize('seeds', [[2] * 10, *([seed] for seed in range(10))], ids=['one after another', *map(str, range(10))])
+def test_killed_at_each_moment_and_still_the_same_run(root, uninterrupted, tmp_path, seeds):
+    """Ten seeded moments in turn, or one alone."""
     workdir = tmp_path / 'run'
-    process = subprocess.Popen(command(root, workdir, *SMALL), env=environment(), cwd=root, text=True,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    while process.poll() is None and len(rows_quietly(workdir)) < 2:
-        time.sleep(0.001)
-    process.send_signal(number)
-    error = process.communicate(timeout=100)[1]
-    assert process.returncode == code, error
-    assert re.search(r'saved at step \d+: the same command goes on', error) and 'Traceback' not in error
-    step = int(re.search(r'saved at step (\d+)', error)[1])
-    assert (workdir / 'checkpoints' / str(step)).is_dir() and len(rows(workdir)) == step < 12
-    assert run(root, workdir).returncode == 0
+    for moment, seed in enumerate(seeds, start=seeds[0] if len(seeds) == 1 else 0):
+        name, reached = list(moments(random.Random(seed)))[moment]
+        assert stop_at(root, workdir, reached, signal.SIGKILL), name
+    result = run(root, workdir)
+    assert result.returncode == 0, result.stderr
     same_run(workdir, uninterrupted[0])
 
 
-@pytest.mark.parametrize('args,message', [
+def refused(root, workdir, *args):
+    """What the same command says, in this process."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError) as e:
+        patch.chdir(root)
+        main.train(command(root, workdir, *SMALL, *args)[3:])
+    assert '\n' not in str(e.value)
+    return str(e.value)
+
+
+@pytest.mark.parametrize('args, message', [
     (['--config.data.source=manifest', '--config.data.root=nowhere.csv'], 'nowhere.csv'),
     (['--config.data.source=foldr'], 'folder'),
     (['--config.data.root=scans'], '--config.data.source'),
-    (['--config.train.lrr=1'], 'no field --config.train.lrr: did you mean --config.train.lr'),
-    (['--config.epochs=1'], 'did you mean --config.train.epochs'),
-    (['--config.method.depth=6'], 'did you mean --config.views.depth'),
-    (['--config.train.lr=fast'], 'train.lr'),
-    (['--config.train.batch=9'], 'even'),
     (['--config.method=cmcc'], 'cmc|supervised'),
     (['--config.ensemble.runs=runs/nowhere,runs/neither'], 'folders of finished runs'),
     (['--config.model.name=ResNest14small'], 'ResNeSt14Small'),
-    (['--wrokdir=x'], 'wrokdir'),
-    (['workdir=x'], 'not a flag'),
     (['--config.views.depth=99'], 'depth'),
-    (['--config.eval.tta=-1'], 'tta'),
     (['--config.seeds=0'], 'seeds'),
     (['--num_processes=2'], 'go together'),
     (["--config.data.classes=('covid',)"], 'two or more'),
 ])
 def test_a_mistake_is_one_helpful_line(root, tmp_path, args, message):
-    result = run(root, tmp_path / 'run', *args)
-    assert result.returncode == 2 and message in result.stderr, result.stderr
-    assert result.stderr.count('\n') == 1 and 'Traceback' not in result.stderr + result.stdout
-    assert not (tmp_path / 'run' / 'config.json').exists()
+    assert message in refused(root, tmp_path / 'run', *args)
+    assert not (tmp_path / 'run').exists()
 
 
-@pytest.mark.parametrize('config,message', [('configs/cmcc.py', 'configs/cmcc.py'), ('configs/cmc.py:modle4', 'modle4'),
-                                            ('configs/cmc.py:size=huge', 'size=small'),
-                                            ('configs/cmc.py:model5,size=small', 'set --config.model1.views.depth')])
-def test_a_mistyped_config_or_row(root, tmp_path, config, message):
-    result = run(root, tmp_path / 'run', config=config)
-    assert result.returncode == 2 and message in result.stderr and result.stderr.count('\n') == 1, result.stderr
+def test_a_mistake_ends_the_process_with_its_code(root, tmp_path):
+    """No config, which needs no heavy import, and no network."""
+    for config, *args, message in (('nowhere.py', 'nowhere.py'), ('configs/cmc.py', '--config.model.name=Resnet', 'ResNet')):
+        result = run(root, tmp_path / 'run', *args, config=config)
+        assert result.returncode == 2 and message in result.stderr and not result.stdout, result.stderr
+        assert result.stderr.startswith('covid_jax: ') and result.stderr.count('\n') == 1
 
 
 def test_another_run_in_the_same_folder_is_refused(root, uninterrupted):
-    result = run(root, uninterrupted[0], '--config.train.lr=0.5')
-    assert result.returncode == 2 and 'train.lr: 0.0006 there, 0.5 now' in result.stderr, result.stderr
-
-
-def test_a_loss_that_is_not_finite_stops_the_run(root, tmp_path):
-    result = run(root, tmp_path / 'run', '--config.train.lr=1e30', '--config.train.lr_steps=()')
-    assert result.returncode == 2 and 'Traceback' not in result.stderr
-    step = int(re.search(r'not finite at step (\d+)', result.stderr)[1])
-    saved = [int(p.name) for p in (tmp_path / 'run' / 'checkpoints').iterdir() if p.name.isdigit()]
-    assert all(s <= step for s in saved)
-    assert all(np.isfinite(v) for r in rows(tmp_path / 'run') for v in r.values())
+    assert 'train.lr: 0.0006 there, 0.5 now' in refused(root, uninterrupted[0], '--config.train.lr=0.5')
 
 
 def test_a_folder_of_text_files(root, tmp_path):
@@ -248,31 +249,7 @@ def test_a_folder_of_text_files(root, tmp_path):
         folder = tmp_path / 'data' / name / 'scan1'
         folder.mkdir(parents=True)
         (folder / 'notes.txt').write_text('hello')
-    result = run(root, tmp_path / 'run', '--config.data.source=folder', f'--config.data.root={tmp_path / "data"}')
-    assert result.returncode == 2 and 'notes.txt' in result.stderr and result.stderr.count('\n') == 1, result.stderr
-
-
-def test_ctrl_c_while_scans_are_prepared(root, tmp_path):
-    """A terminal sends it to the preparing processes, too: the command ends soon and keeps what was prepared."""
-    # a shell's background jobs, and what they start, ignore it
-    heeding = ['-c', 'import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])']
-    args = command(root, tmp_path / 'run', *SMALL, '--config.data.workers=2', '--config.data.phantom.train=400')
-    process = subprocess.Popen([sys.executable, *heeding, *args], env=environment(), cwd=root, text=True,
-                               start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    try:
-        deadline = time.monotonic() + 200
-        while len(list(tmp_path.glob('run/store/*/parts/*.npy'))) < 3:
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGINT)
-        error = process.communicate(timeout=60)[1]
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-    assert process.returncode == 130 and error.startswith('covid_jax: interrupted: the same command goes on\n'), error
-    assert 'Traceback' not in error
-    assert len(list(tmp_path.glob('run/store/*/parts/*.npy'))) >= 3
+    assert 'notes.txt' in refused(root, tmp_path / 'run', '--config.data.source=folder', f'--config.data.root={tmp_path / "data"}')
 
 
 def free_port():
@@ -281,15 +258,18 @@ def free_port():
         return s.getsockname()[1]
 
 
-def test_two_processes_equal_one(root, tmp_path):
+@pytest.mark.parametrize('row', ['baseline,size=small', pytest.param('model4,size=small', marks=pytest.mark.slow)])
+def test_two_processes_equal_one(root, tmp_path, row):
     """Two hosts on loopback against one with as many devices: the same losses, parameters and predictions."""
-    extra = ['--config.train.optimizer=sgd', '--config.train.lr=0.01', '--config.train.epochs=2',
-             '--config.train.log_every=1']
-    single = run(root, tmp_path / 'one', *extra, devices=2)
+    config = f'configs/cmc.py:{row}'
+    extra = ['--config.train.optimizer=sgd', '--config.train.lr=0.01', '--config.train.epochs=4', '--config.train.log_every=1',
+             '--config.data.phantom.train=8', '--config.data.phantom.val=4', '--config.data.phantom.test=4',
+             f'--config.data.store={tmp_path / "store"}', '--config.views.name=none', '--config.eval.tta=0']
+    single = run(root, tmp_path / 'one', *extra, devices=2, config=config)
     assert single.returncode == 0, single.stderr
     port = free_port()
     hosts = [subprocess.Popen(command(root, tmp_path / 'two', *SMALL, *extra, f'--coordinator=127.0.0.1:{port}',
-                                      '--num_processes=2', f'--process_id={i}'), env=environment(1), cwd=root, text=True,
+                                      '--num_processes=2', f'--process_id={i}', config=config), env=environment(1), cwd=root, text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE) for i in range(2)]
     outputs = [p.communicate(timeout=300) for p in hosts]
     assert [p.returncode for p in hosts] == [0, 0], outputs
@@ -308,48 +288,41 @@ def test_two_processes_equal_one(root, tmp_path):
 ROWS_OF_A_HOST = """
 import sys
 from pathlib import Path
-import numpy as np
 import jax
-from covid_jax.config import base
-from covid_jax.data import order as orders
-from covid_jax.data import pipeline
+import numpy as np
+from main_test import rows_of_a_host
 if __name__ == '__main__':
-    port, hosts, host, start, count, out = sys.argv[1], *map(int, sys.argv[2:6]), sys.argv[6]
-    if hosts > 1:
-        jax.distributed.initialize(f'127.0.0.1:{port}', hosts, host)
+    port, host, folder = sys.argv[1:]
+    jax.distributed.initialize(f'127.0.0.1:{port}', 2, int(host))
+    for start, count in (0, 10), (6, 4):
+        np.savez(Path(folder, f'{host}-{start}.npz'), **rows_of_a_host(Path(folder, 'store'), start, count))
+"""
+
+
+def rows_of_a_host(store, start, count):
+    """{field: [steps, rows, ...]} that this host reads."""
     c = base()
     c.data.phantom.update(train=11, val=2, test=2)
     c.data.workers = 1
     c.prep.size = (4, 8, 8)
-    store = Path(out).parent / 'store'
     d = pipeline.prepare(pipeline.survey(c, store), store, 1)
     order = orders.make(d, 'shuffle', 8, 0)
     with pipeline.train_batches(d, order, 8, start, jax.process_index(), jax.process_count()) as batches:
         steps = [next(batches) for _ in range(count)]
-    np.savez(out, **{k: np.stack([s[k] for s in steps]) for k in steps[0]})
-"""
+    return {k: np.stack([s[k] for s in steps]) for k in steps[0]}
 
 
 def test_rows_of_two_real_hosts_equal_those_of_one(root, tmp_path):
     """Steps 0 to 9, and a run of one host that goes on at step 6 on two."""
+    one = rows_of_a_host(tmp_path / 'store', 0, 10)
     script = tmp_path / 'rows.py'
     script.write_text(ROWS_OF_A_HOST)
-
-    def start(hosts, host, first, count, port):
-        args = [sys.executable, script, port, hosts, host, first, count, tmp_path / f'{hosts}-{host}-{first}.npz']
-        return subprocess.Popen(list(map(str, args)), env=environment(), cwd=root)
-
-    def both(first, count):
-        port = free_port()
-        processes = [start(2, h, first, count, port) for h in range(2)]
-        assert [p.wait(200) for p in processes] == [0, 0]
-        parts = [np.load(tmp_path / f'2-{h}-{first}.npz') for h in range(2)]
-        return {k: np.concatenate([p[k] for p in parts], 1) for k in parts[0]}
-
-    assert start(1, 0, 0, 10, 0).wait(200) == 0
-    one = np.load(tmp_path / '1-0-0.npz')
-    whole, rest = both(0, 10), both(6, 4)
-    for name in one:
-        np.testing.assert_array_equal(whole[name], one[name])
-        np.testing.assert_array_equal(rest[name], one[name][6:])
+    env = environment() | {'PYTHONPATH': f'{root}:{root / "tests"}'}
+    port = free_port()
+    processes = [subprocess.Popen([sys.executable, script, str(port), str(host), tmp_path], env=env, cwd=root) for host in range(2)]
+    assert [p.wait(200) for p in processes] == [0, 0]
+    for start in (0, 6):
+        parts = [np.load(tmp_path / f'{host}-{start}.npz') for host in range(2)]
+        for name in one:
+            np.testing.assert_array_equal(np.concatenate([p[name] for p in parts], 1), one[name][start:])
     assert len({hashlib.sha256(x.tobytes()).hexdigest() for x in one['image'].reshape(80, -1)}) == 11
