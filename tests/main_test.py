@@ -264,7 +264,7 @@ def test_two_processes_equal_one(root, tmp_path, row):
     config = f'configs/cmc.py:{row}'
     extra = ['--config.train.optimizer=sgd', '--config.train.lr=0.01', '--config.train.epochs=4', '--config.train.log_every=1',
              '--config.data.phantom.train=8', '--config.data.phantom.val=4', '--config.data.phantom.test=4',
-             f'--config.data.store={tmp_path / "store"}', '--config.views.name=none', '--config.eval.tta=0']
+             f'--config.data.store={tmp_path / "store"}', '--config.eval.tta=0']
     single = run(root, tmp_path / 'one', *extra, devices=2, config=config)
     assert single.returncode == 0, single.stderr
     port = free_port()
