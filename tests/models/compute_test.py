@@ -17,6 +17,12 @@ def test_images_of_integers_are_normalised_in_float32():
     np.testing.assert_allclose(as_volume(image, 0.5, 0.25, 'float32'), np.full((1, 1, 2, 2, 1), 10), rtol=1e-6)
 
 
+def test_each_colour_has_its_own_mean():
+    image = np.full((1, 2, 2, 3), 0.5, 'f')
+    given = Compute(mean=(0.4, 0.5, 0.6), std=(0.1, 0.2, 0.5)).volume(image)
+    np.testing.assert_allclose(given[0, 0, 1, 1], [1, 0, -0.2], rtol=1e-5)
+
+
 def test_an_image_that_is_too_small_is_one_line():
     with pytest.raises(UserError, match='no less than 1x32x32 .* not 1x40x16: set --config.prep.size'):
         as_volume(np.zeros((1, 40, 16, 1), 'f'), 0.0, 1.0, 'float32', (1, 32, 32))

@@ -112,26 +112,6 @@ def test_one_site_is_batch_normalisation(rng, dtype):
             np.testing.assert_allclose(after['batch_stats'][name][0], state['batch_stats'][name], rtol=1e-5)
 
 
-def test_one_device_equals_eight(rng):
-    """One row a device: each holds rows of one site alone."""
-    x = rng.normal(size=(8, 6, 6, 3)).astype('f')
-    variables = start(rng, 3, 3)
-    weight = rng.normal(size=x.shape).astype('f')
-
-    def step(variables, x, site):
-        def loss(params):
-            y, state = DomainBatchNorm(3, False).apply({**variables, 'params': params}, x, site=site, mutable=['batch_stats'])
-            return jnp.sum(y * weight), (y, state)
-        return jax.value_and_grad(loss, has_aux=True)(variables['params'])
-
-    mesh = Mesh(np.array(jax.devices()), 'data')
-    assert mesh.size == 8
-    rows, same = (NamedSharding(mesh, PartitionSpec(*axis)) for axis in (['data'], []))
-    many = jax.jit(step, in_shardings=(same, rows, rows), out_shardings=same)(variables, x, SITE)
-    for a, b in zip(jax.tree.leaves(jax.jit(step)(variables, x, SITE)), jax.tree.leaves(many), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(a).max())
-
-
 def test_rows_that_are_alike_are_normalised_by_what_they_differ(rng):
     """Of one number each, as behind a mean over space: 100 and a tenth, where one pass in float32 leaves only rounding."""
     x = rng.normal(100, 0.1, (8, 1, 1, 1, 16)).astype('f')

@@ -148,10 +148,3 @@ def test_batch_norm_equals_flax_whether_joined_or_in_pieces(rng, dtype):
             for leaf, like in zip(jax.tree.leaves(after), jax.tree.leaves(state), strict=True):
                 assert leaf.dtype == np.float32
                 np.testing.assert_allclose(leaf, like, rtol=1e-5)
-
-
-def test_each_colour_has_its_own_mean(rng):
-    image = rng.random((1, 24, 24, 3), np.float32)
-    mean = (0.4, 0.5, 0.6)
-    std = (0.2, 0.25, 0.5)
-    np.testing.assert_allclose(Compute(mean, std).volume(image)[:, 0], (image - np.float32(mean)) / np.float32(std), rtol=1e-5)
