@@ -46,7 +46,8 @@ def parse(arguments: Sequence[str]) -> Flags:
     with _one_line():
         _, *rest = values(['', *arguments], known_only=True)
     if not values.config:
-        raise UserError('which config? for example --config=configs/cmc.py')
+        strange = [argument for argument in rest if not FIELD.match(argument)]
+        raise UserError(f'{f"{strange[0]!r} is not a flag; " if strange else ""}which config? for example --config=configs/cmc.py')
     if len(values.config) > 1:
         raise UserError(f'--config is given more than once, as {" and ".join(values.config)}: a command has one config')
     given = values.config[0]

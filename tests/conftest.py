@@ -50,19 +50,7 @@ def small_config(arg=''):
         c.prep.size = (8, 16, 16)
         c.views.depth = 6
         c.cmc.projection = 8
-        c.model.name = '_ResNeStTiny'
+        c.model.name = '_ResNetTiny'
         c.train.update(epochs=4.0, batch=8)
         c.eval.update(tta=2, resamples=20)
-    return c
-
-
-def tiny_config(**fields):
-    """The least that trains and classifies: one block, its scans seen as they are. fields: {'section.field': value}."""
-    c = small_config('baseline,size=small')
-    with c.unlocked():
-        c.model.name = '_ResNetTiny'
-        c.views.name = 'none'
-        c.eval.tta = 0
-        c.train.epochs = 1.0
-        c.update_from_flattened_dict(fields)
     return c

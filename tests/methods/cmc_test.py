@@ -73,6 +73,7 @@ def test_projections_lie_on_the_unit_sphere(rng):
 def test_the_config_says_which_network_is_built():
     """0 and () are the network's own."""
     c = small_config()
+    c.model.name = '_ResNeStTiny'
     own = build_network(c, make_mesh())
     assert (own.taps, own.stem_plane, own.depth_strides) == (3, 3, (1, 1, 1, 2, 2, 2))
     c.model.update(taps=1, stem_plane=7, depth_strides=(1, 2, 1))

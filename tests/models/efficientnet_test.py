@@ -134,6 +134,13 @@ def test_dropout_of_features_is_in_the_logits_alone(started):
     jax.eval_shape(lambda: off.apply(variables, x, True, mutable=['batch_stats']))  # asks for no random number
 
 
+def test_dropout_grows_with_the_network_as_published():
+    """Tan and Le section 5.2: 0.2 for B0, 0.5 for B7, in steps; drop connect 0.2."""
+    nets = [network(name)(classes=2) for name in ('EfficientNetB0', 'EfficientNetB1', 'EfficientNetB4')]
+    assert [net.dropout for net in nets] == [0.2, 0.2, 0.4]
+    assert {net.drop_connect for net in nets} == {0.2}
+
+
 def test_the_epsilon_and_momentum_of_the_normalisation_are_fields(started):
     x, variables = started
 
