@@ -1,5 +1,7 @@
 """A split -> Predictions -> metrics with intervals, and the files that hold them."""
 
+import csv
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -208,5 +210,7 @@ def write_submission(folder: Path | str, predictions: Predictions, broken: Mappi
     folder.mkdir(exist_ok=True)
     missing = f'; {len(broken)} scans that could not be prepared are in neither, see quarantine.csv' if broken else ''
     print(f'{folder}: {len(covid)} unlabelled scans in covid.csv, {len(other)} in non-covid.csv{missing}', flush=True)
-    write_csv(folder / 'covid.csv', [covid])
-    write_csv(folder / 'non-covid.csv', [other])
+    for name, scans in (('covid', covid), ('non-covid', other)):
+        row = io.StringIO()
+        csv.writer(row).writerow(scans)  # the names as they are: a program reads them
+        write(folder / f'{name}.csv', row.getvalue())

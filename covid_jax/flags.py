@@ -3,12 +3,12 @@
 They are defined where they are parsed, in values of their own: to import this file, twice too, defines nothing.
 """
 
+import inspect
 import re
-import runpy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -46,8 +46,10 @@ def parse(arguments: Sequence[str]) -> Flags:
     with _one_line():
         _, *rest = values(['', *arguments], known_only=True)
     if not values.config:
-        strange = [argument for argument in rest if not FIELD.match(argument)]
-        raise UserError(f'{f"{strange[0]!r} is not a flag; " if strange else ""}which config? for example --config=configs/cmc.py')
+        strange = [argument for argument in rest if argument.startswith('-') and not FIELD.match(argument)]
+        if strange:
+            raise UserError(f'{strange[0]!r} is not a flag, and which config? for example --config=configs/cmc.py')
+        raise UserError('which config? for example --config=configs/cmc.py')
     if len(values.config) > 1:
         raise UserError(f'--config is given more than once, as {" and ".join(values.config)}: a command has one config')
     given = values.config[0]
@@ -69,11 +71,16 @@ def load(given: str) -> ConfigDict:
     if not Path(file).is_file():
         raise UserError(f'there is no config file {file}')
     try:
-        get_config = runpy.run_path(file).get('get_config')
+        code = compile(Path(file).read_bytes(), file, 'exec')
     except (SyntaxError, ValueError):  # text, or bytes, that are not python
-        get_config = None
+        raise UserError(f'{file} is no config file: it has no get_config') from None
+    found: dict[str, Any] = {'__name__': file, '__file__': file}
+    exec(code, found)  # the user's own program: what is wrong in it is told as python tells it
+    get_config = found.get('get_config')
     if get_config is None:
         raise UserError(f'{file} is no config file: it has no get_config')
+    if row and not inspect.signature(get_config).parameters:
+        raise UserError(f'{file} has no rows: write --config={file}')
     return get_config(row) if row else get_config()
 
 

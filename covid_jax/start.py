@@ -198,7 +198,12 @@ def check_sites(config: ConfigDict, exams: list[Exam], say: Callable[[str], None
 
 def versions() -> dict[str, str]:
     """{package: version} of this project and of what computes."""
-    return {name: importlib.metadata.version(name) for name in ('covid-jax', 'jax', 'flax', 'optax')}
+    found = {name: importlib.metadata.version(name) for name in ('jax', 'flax', 'optax')}
+    try:
+        ours = importlib.metadata.version('covid-jax')
+    except importlib.metadata.PackageNotFoundError:  # run from its folder
+        ours = 'not installed'
+    return {'covid-jax': ours, **found}
 
 
 def _threshold(folder):

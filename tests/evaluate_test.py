@@ -117,7 +117,8 @@ def test_the_two_files_of_the_challenge(tmp_path):
     assert (tmp_path / 'submission' / 'non-covid.csv').read_text().splitlines() == ['e2']
 
 
-@pytest.mark.parametrize('ids, row', [(['test/a', 'test/b'], 'a,b'), (['x/a', 'y/a'], 'x/a,y/a')])
+@pytest.mark.parametrize('ids, row', [(['test/a', 'test/b'], 'a,b'), (['x/a', 'y/a'], 'x/a,y/a'),
+                                      (['-12a', '=b'], '-12a,=b')])
 def test_scans_are_called_by_their_last_name_where_that_is_unique(tmp_path, ids, row):
     p = table([-1, -1], ['test'] * 2, [0.9, 0.8])
     p = p._replace(exams=[e._replace(id=name) for e, name in zip(p.exams, ids, strict=True)])

@@ -44,6 +44,8 @@ ROW = '--config=configs/cmc.py'
 
 @pytest.mark.parametrize('line, message', [
     ('', 'which config? for example --config=configs/cmc.py'),
+    ('--config.train.batch 4', 'which config? for example --config=configs/cmc.py'),
+    ('--frob=1', "'--frob=1' is not a flag, and which config? for example --config=configs/cmc.py"),
     ('--config=configs/cmcc.py', 'there is no config file configs/cmcc.py'),
     ('--config=configs', 'there is no config file configs'),
     ('--config=README.md', 'README.md is no config file: it has no get_config'),
@@ -69,3 +71,13 @@ def test_a_mistake_is_one_helpful_line(parse, line, message):
     with pytest.raises(UserError) as e:
         parse(line)
     assert message in str(e.value) and '\n' not in str(e.value)
+
+
+def test_a_config_without_rows_and_one_with_a_mistake_of_its_own(parse, tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_text('from covid_jax.config import base\n\n\ndef get_config():\n    return base()\n')
+    with pytest.raises(UserError, match='mine.py has no rows'):
+        parse(f'--config={path}:model4')
+    path.write_text("LR = float('1e-3x')\n")
+    with pytest.raises(ValueError, match='could not convert'):  # python's own words, with the line
+        parse(f'--config={path}')

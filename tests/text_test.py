@@ -19,12 +19,12 @@ def test_the_first_of_many_names():
     assert some([]) == ''
 
 
-@pytest.mark.parametrize('text', ['=1+1', "'=1+1", "''-x", '+1+1', '-a', '@x', '\tx', "'a", 'a=1', '', "'", "o'=k"])
+@pytest.mark.parametrize('text', ['=1+1', "'=1+1", "''-x", '+1+1', '-a', '@x', '\tx', '\rx', "'a", 'a=1', '', "'", "o'=k"])
 def test_no_spreadsheet_runs_a_cell_and_it_is_read_back(text):
     file = io.StringIO()
     csv.writer(file).writerow([cell(text)])
     written = next(csv.reader(io.StringIO(file.getvalue(), newline='')))[0]
-    assert not written.startswith(('=', '+', '-', '@', '\t'))
+    assert not written.startswith(('=', '+', '-', '@', '\t', '\r'))
     assert from_cell(written) == text
 
 

@@ -120,3 +120,8 @@ def test_the_gradient_of_a_kernel_is_summed_in_the_type_that_is_computed_in(form
     sums = [e.outvars[0].aval for e in program.eqns if e.primitive.name == 'conv_general_dilated']
     assert [a.dtype for a in sums if a.size == 27 * 3 * 4] == [dtype]
     assert program.out_avals[0].dtype == 'float32'
+
+
+def test_each_platform_has_the_form_that_is_fast_there():
+    """docs/benchmarks.md: planar sums on a CPU, the native convolution elsewhere."""
+    assert [conv.form_for(platform) for platform in ('cpu', 'gpu', 'tpu')] == ['planar', 'native', 'native']
