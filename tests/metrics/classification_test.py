@@ -92,6 +92,18 @@ def test_counts_are_of_the_exams_that_a_value_speaks_of():
                       'precision': 2, 'accuracy_frozen': 4, 'macro_f1_frozen': 4, 'f1_normal_frozen': 4,
                       'f1_covid_frozen': 4, 'sensitivity_frozen': 1, 'specificity_frozen': 3, 'precision_frozen': 1,
                       'auc': 4, 'average_precision': 4}
+    assert result['specificity']['value'] == pytest.approx(2 / 3)
+    assert result['specificity_frozen']['value'] == 1
+    assert result['precision']['value'] == 1 / 2
+    assert result['precision_frozen']['value'] == 1
+
+
+def test_precision_is_of_what_was_predicted_positive():
+    """Of four predictions of the class three are right; normal and pneumonia count as others alike."""
+    label = np.array([0, 1, 1, 1, 1, 2])
+    probability = np.eye(3)[[1, 1, 1, 1, 2, 2]]
+    assert classification_metrics(label, probability, NAMES)['precision'] == {'value': 3 / 4, 'n': 4}
+    assert classification_metrics(label, probability, NAMES, positive=2)['precision'] == {'value': 1 / 2, 'n': 2}
 
 
 def test_one_class_leaves_undefined_what_needs_the_other():
