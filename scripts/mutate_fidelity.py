@@ -140,7 +140,7 @@ MUTATIONS = [
              'jnp.var(x, axes, ddof=1)'),
     Mutation('stem', 'weights/pretrained_test.py::test_grey_and_other_classes',
              'covid_jax/weights/pretrained.py', 'kernel.sum(3, keepdims=True)', 'kernel.mean(3, keepdims=True)'),
-    Mutation('inflated weights', 'weights/pretrained_test.py::test_inflation_keeps_the_answer',
+    Mutation('inflated weights', 'weights/pretrained_test.py::test_a_2d_file_in_a_3d_network',
              'covid_jax/weights/pretrained.py', 'np.repeat(kernel / depth, depth, 0)', 'np.repeat(kernel, depth, 0)'),
     Mutation('epochs, batch', 'configs_test.py::test_the_default_is_model4_small',
              'configs/cmc.py', 'c.train.epochs = 12.0', 'c.train.epochs = 10.0'),
