@@ -113,8 +113,8 @@ def arrange(planes: Sequence[Plane]) -> tuple[
         _complete(upward, apart)
     spacing = None
     if pixel is not None and apart is not None:
-        down, across = pixel[::-1] if turned else pixel
-        spacing = apart, float(down), float(across)
+        upright = pixel[::-1] if turned else pixel
+        spacing = apart, float(upright[0]), float(upright[1])
         check_spacing(spacing)
     return order, lambda stored: (stored.T if turned else stored)[::signs[0], ::signs[1]], spacing
 
