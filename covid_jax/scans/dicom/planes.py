@@ -67,13 +67,15 @@ def _plane(header, groups, name):
             raise ValueError('slope 0')
         return None if value is None else value[:length]
 
+    def millimetres(keyword):
+        value = vector(keyword, 1)
+        return None if value is None else abs(float(value[0])) or None  # 0 says nothing
+
     slope, intercept, center, width = (vector(keyword, 1) for keyword in (
         'RescaleSlope', 'RescaleIntercept', 'WindowCenter', 'WindowWidth'))
-    between, thick = (None if value is None else abs(float(value[0])) or None for value in (
-        vector('SpacingBetweenSlices', 1), vector('SliceThickness', 1)))
     return Plane(
         header, name, vector('ImagePositionPatient', 3), vector('ImageOrientationPatient', 6),
-        vector('PixelSpacing', 2), between, thick,
+        vector('PixelSpacing', 2), millimetres('SpacingBetweenSlices'), millimetres('SliceThickness'),
         None if slope is None or intercept is None else (float(slope[0]), float(intercept[0])),
         str(find_value('RescaleType') or 'HU').strip().upper() in ('', 'HU', 'US'),  # US: unspecified, so writes GDCM
         None if center is None or width is None else (
