@@ -1,6 +1,6 @@
 """Does each row of docs/fidelity.md have a test that would notice if the code did something else?
 
-    python scripts/mutate_fidelity.py                   # every row: about 8 minutes on 2 cores
+    python scripts/mutate_fidelity.py                   # every row: 2 minutes on 2 cores, 8 where little is compiled
     python scripts/mutate_fidelity.py --row 'COVID-Net' # the rows whose name holds this
 
 Each row has one mutation here: a piece of the code, and what would make the row untrue. In a copy of the tree the
