@@ -95,8 +95,10 @@ def base() -> ConfigDict:
     c.folds = 1  # over 1: cross-validation, each patient in test once
     c.fold = 0  # which of the folds: set by the run, in each of its parts
     c.stages = ()  # names of overrides, run in turn
-    c.kind = 'train'  # what a part does: train | ensemble
+    c.row = ''  # of the paper's tables, as configs/*.py name it: covid-jax table puts the run there
+    c.kind = 'train'  # what a part does: train | ensemble | choose
     c.ensemble = {'runs': ''}  # finished runs, or earlier stages, with commas: nothing is trained, they are averaged
+    c.choose = {'runs': '', 'by': 'macro_f1'}  # the same: of these the one that has the highest such metric on val is taken
     c.init_from = ''  # a run's folder, or an earlier stage: start from its parameters and statistics
     c.init_skip = 'auto'  # modules of the network that start afresh, with commas; auto: the classifier of another task
     c.allow_leak = False  # True: start from a run that learnt from this one's validation or test patients; outputs say so

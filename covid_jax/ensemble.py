@@ -10,12 +10,12 @@ from ml_collections import ConfigDict
 
 from covid_jax import UserError, evaluate
 from covid_jax.data import lineage
-from covid_jax.predictions import Predictions, read
+from covid_jax.predictions import Predictions, aligned, of_run
 from covid_jax.report import plots
 from covid_jax.runtime import workdir
 from covid_jax.sources.exams import class_names
 
-FIELDS = ('kind', 'seed', 'ensemble.runs', 'data.classes', 'eval.resamples')  # all that an ensemble has of a config
+FIELDS = ('row', 'kind', 'seed', 'ensemble.runs', 'data.classes', 'eval.resamples')  # all that an ensemble has of a config
 
 
 def check(config: ConfigDict) -> None:
@@ -42,16 +42,12 @@ def average(config: ConfigDict, folder: str | Path) -> dict | None:
     mine = workdir.fields(config, FIELDS)
     older = {'kind': 'ensemble'}  # what a folder of a version without kinds is
     workdir.check(mine, folder, older)
-    members = [_read(run, names) for run in runs]
+    members = [of_run(run, names) for run in runs]
     mean = mean_of(members, runs)
     digest = hashlib.sha256(repr(mean.exams).encode()).hexdigest()[:16]
     workdir.check(mine, folder, older, digest)
     workdir.keep(mine, folder, dataset=digest)
-    before = []
-    for run in runs:
-        if Path(run, 'exams.csv').exists():
-            before += lineage.inherited(lineage.read(run), run)
-    lineage.write(folder, before)
+    lineage.write(folder, lineage.inherited_from(runs))
     note = 'some exams are of patients that a member learnt from' if mean.columns.get('seen', np.zeros(1)).any() else ''
     metrics = evaluate.write_report(folder, mean, config.eval.resamples, config.seed, note=note)
     for split in mean.splits:
@@ -65,26 +61,10 @@ def average(config: ConfigDict, folder: str | Path) -> dict | None:
 
 def mean_of(members: list[Predictions], runs: list[str]) -> Predictions:
     """The mean probability of each exam, in the first member's order. UserError where the members have other exams."""
-    exams = members[0].exams
-    ordered = []
-    for run, member in zip(runs, members, strict=True):
-        row_of = {exam: i for i, exam in enumerate(member.exams)}
-        if odd := {*exams} ^ row_of.keys():
-            raise UserError(f'{runs[0]} and {run} did not predict the same exams, with the same splits and labels: '
-                            f'{len(odd)} differ, one is {min(odd).id}')
-        ordered.append(member.at([row_of[exam] for exam in exams]))
+    ordered = aligned(members, runs)
     seen = [member.columns['seen'] for member in ordered if 'seen' in member.columns]
     return members[0]._replace(probability=np.mean([member.probability for member in ordered], 0), features=None,
                                columns={'seen': np.max(seen, 0)} if seen else {})
-
-
-def _read(run, names):
-    path = Path(run) / 'predictions.csv'
-    if not path.is_file():
-        below = [p.parent for pattern in ('*', '*/*') for p in sorted(Path(run).glob(f'{pattern}/predictions.csv'))]
-        raise UserError(f'{run} holds no predictions.csv: --config.ensemble.runs takes folders of finished runs'
-                        + (f', as {below[-1]}' if below else ''))
-    return read(path, names)
 
 
 def short(folders: list[str]) -> list[str]:

@@ -9,15 +9,17 @@ from typing import NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from covid_jax import UserError, ensemble, start, warm
+from covid_jax import UserError, choose, ensemble, start, summary, warm
 from covid_jax import config as configs
 from covid_jax.data import lineage, pipeline
 from covid_jax.report import tables
 from covid_jax.runtime import files, workdir
+from covid_jax.sources.exams import class_names
 from covid_jax.text import printable
 from covid_jax.train import train_and_evaluate
 
-REFERENCES = ('init_from', 'ensemble.runs')  # fields that name earlier stages, or folders of runs, with commas
+AVERAGED_OR_CHOSEN = ('ensemble.runs', 'choose.runs')  # finished runs, of which nothing is trained
+REFERENCES = ('init_from', *AVERAGED_OR_CHOSEN)  # fields that name earlier stages, or folders of runs, with commas
 
 
 class Part(NamedTuple):
@@ -50,13 +52,15 @@ def _train(part, folder, ready, say):
 KINDS = {
     'train': Kind(pipeline.check, _train),
     'ensemble': Kind(ensemble.check, lambda part, folder, ready, say: ensemble.average(part.config, folder)),
+    'choose': Kind(choose.check, lambda part, folder, ready, say: choose.best(part.config, folder, say)),
 }
 
 
 def run(config: ConfigDict, folder: str | Path) -> dict[str, dict]:
     """Runs all that the config asks for below `folder`, each part where an earlier call left it; prints the table.
 
-    Where config.ensemble.runs names finished runs, nothing is trained: they are averaged. Returns {part: {split: {group:
+    Where config.ensemble.runs or config.choose.runs names finished runs, nothing is trained: they are averaged, or the best is
+    taken. Returns {part: {split: {group:
     {metric: ...}}}} of the last stage, the part's folder relative to `folder`.
     """
     folder = Path(folder)
@@ -75,7 +79,7 @@ def run(config: ConfigDict, folder: str | Path) -> dict[str, dict]:
         if jax.process_index() == 0:
             write_results(folder / part.folder, part, metrics)
     if jax.process_index() == 0:
-        tables.show(results, folder)
+        tell(todo, results, folder)
     return results[todo[-1].stage]
 
 
@@ -88,7 +92,8 @@ def parts(config: ConfigDict, folder: str | Path) -> list[Part]:
     if config.fold:
         raise UserError(f'--config.fold={config.fold} is for a run to set in its parts: set --config.folds')
     folder = Path(folder)
-    stages = ('',) if config.ensemble.runs else config.stages or ('',)
+    of_finished = any(configs.get(config, name) for name in AVERAGED_OR_CHOSEN)
+    stages = ('',) if of_finished else config.stages or ('',)
     todo = []
     for stage in stages:
         own = stage_config(config, stage)
@@ -120,8 +125,12 @@ def stage_config(config: ConfigDict, stage: str) -> ConfigDict:
         c.update(overrides)
     except (AttributeError, KeyError, TypeError) as e:
         raise UserError(f'stage {stage!r}: {" ".join(str(e).split())}') from None
+    if c.ensemble.runs and c.choose.runs:
+        raise UserError('--config.ensemble.runs and --config.choose.runs: finished runs are averaged, or one is chosen, not both')
     if c.ensemble.runs:
         c.kind = 'ensemble'
+    if c.choose.runs:
+        c.kind = 'choose'
     if c.kind not in KINDS:
         raise UserError(f'--config.kind={c.kind} must be one of {", ".join(KINDS)}')
     return c
@@ -135,7 +144,7 @@ def part_of(config: ConfigDict, folder: Path, stage: str, fold: int, seed: int) 
         named = [run.strip() for run in configs.get(c, name).split(',')]
         if stage:
             sources = [_earlier(config, folder, c, stage, run, fold, seed) if run in config.stages else run for run in named]
-        elif name == 'ensemble.runs':  # of finished runs, the parts of the same fold and seed
+        elif name in AVERAGED_OR_CHOSEN:  # of finished runs, the parts of the same fold and seed
             sources = [str(Path(run, here)) if run else '' for run in named]
         else:
             sources = named
@@ -230,6 +239,24 @@ def _traced_fields(run):
     sections = 'method', run.config.method, 'model', 'views', 'prep', 'train.batch', 'eval', 'data.classes', 'init_skip'
     fields = {name: value for name, value in workdir.fields(run.config).items() if name.startswith(sections)}
     return json.dumps([fields, warm.from_file(run.config) and not warm.begun(run.folder)])
+
+
+def tell(todo: list[Part], results: dict[str, dict[str, dict]], folder: Path) -> None:
+    """Prints the tables of all stages that answer, and leaves them as results.csv and results.md."""
+    answered = {stage: parts for stage, parts in results.items() if all(parts.values())}
+    split = tables.shown_split(answered)
+    summaries = {}
+    for stage, metrics in answered.items():
+        parts = [part for part in todo if part.stage == stage]
+        if len(parts) == 1 or not all(split in of_part for of_part in metrics.values()):
+            continue
+        c = parts[0].config
+        summaries[stage] = summary.summarise({(part.fold, part.seed): folder / part.folder for part in parts},
+                                             {(part.fold, part.seed): metrics[str(part.folder)] for part in parts},
+                                             class_names(c.data.classes), split, c.eval.level)
+    level = todo[-1].config.eval.level
+    tables.show(results, summaries, folder, level)
+    tables.write(results, summaries, folder, level)
 
 
 def write_results(folder: Path, part: Part, metrics: dict | None) -> None:

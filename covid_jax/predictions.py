@@ -154,3 +154,26 @@ def read(path: str | Path, names: tuple[str, ...]) -> Predictions:
     table = np.array(numbers, np.float32).reshape(-1, len(names) + len(more))
     extra = {name: table[:, len(names) + i] for i, name in enumerate(more)}
     return Predictions(tuple(names), exams, labels, table[:, :len(names)], None, extra)
+
+
+def of_run(folder: str | Path, names: tuple[str, ...]) -> Predictions:
+    """The predictions.csv of a finished run. UserError where the folder has none, with a folder below it that has."""
+    folder = Path(folder)
+    path = folder / 'predictions.csv'
+    if path.is_file():
+        return read(path, names)
+    below = [p.parent for pattern in ('*', '*/*') for p in sorted(folder.glob(f'{pattern}/predictions.csv'))]
+    raise UserError(f'{folder} holds no predictions.csv: give the folder of a finished run' + (f', as {below[-1]}' if below else ''))
+
+
+def aligned(members: Sequence[Predictions], runs: Sequence[str]) -> list[Predictions]:
+    """The members with their rows in the order of the first. UserError where one has other exams; runs: what each is called."""
+    exams = members[0].exams
+    ordered = []
+    for run, member in zip(runs, members, strict=True):
+        row_of = {exam: i for i, exam in enumerate(member.exams)}
+        if odd := {*exams} ^ row_of.keys():
+            raise UserError(f'{runs[0]} and {run} did not predict the same exams, with the same splits and labels: '
+                            f'{len(odd)} differ, one is {min(odd).id}')
+        ordered.append(member.at([row_of[exam] for exam in exams]))
+    return ordered

@@ -39,6 +39,11 @@ def inherited(table: list[Row], source: str) -> list[Row]:
     return [row._replace(run=row.run or str(source)) for row in table if row.exam.split in LEARNT]
 
 
+def inherited_from(runs: Sequence[str]) -> list[Row]:
+    """The same of several finished runs that are made one; those without a table are passed over."""
+    return [row for run in runs if Path(run, 'exams.csv').exists() for row in inherited(read(run), run)]
+
+
 def leaks(exams: list[Exam], hashes: list[str], before: list[Row]) -> dict[str, str]:
     """{exam id: folder of the run} of the exams in val and test that an earlier run learnt from, or, for those in test, chose
     its checkpoint on. before: as from `inherited`.

@@ -1,36 +1,42 @@
-"""The tables of a run on the console."""
+"""The tables of a run: on the console, and as results.csv and results.md."""
 
+import io
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import rich.console
 import rich.table
 from rich.markup import escape
 
+from covid_jax.runtime import files
 from covid_jax.text import printable
 
 SHOWN = ('accuracy', 'macro_f1', 'sensitivity', 'specificity', 'precision', 'auc', 'average_precision', 'macro_f1_frozen',
          'seen_before')
 BRIEF = ('accuracy', 'macro_f1', 'auc')
 WORDS = {'all': '', 'patients': ', by patient'}
+COLUMNS = ('stage', 'split', 'group', 'metric', 'statistic', 'part', 'value', 'low', 'high', 'n', 'level', 'reason')
+
+Results = Mapping[str, Mapping[str, dict]]  # {stage: {part: {split: {group: metrics}}}}
+Summaries = Mapping[str, Mapping[str, Mapping]]  # {stage: {group: {metric: summary.Summary}}}, of stages of several parts
 
 
-def show(results: dict[str, dict[str, dict]], folder: Path) -> None:
-    """The tables, of {stage: {part: {split: {group: metrics}}}}: of several stages a line each; of the last, value and interval
-    of a single run, mean and spread of several; by image, by site and, where that differs, by patient. A part that answers
-    nothing has no row."""
+def show(results: Results, summaries: Summaries, folder: Path, level: float = 0.95) -> None:
+    """Prints the tables: of several stages a line each; of the last, value and interval of a single part; of several the mean,
+    the spread over folds and over seeds, the pooled answers, and each part; by image, by site and, where that differs, by
+    patient. A part that answers nothing has no row."""
     console = rich.console.Console()
     *_, last = results.values()
-    answered = {stage: parts for stage, parts in results.items() if all(parts.values())}
+    stage = next(reversed(results))
+    answered = _answered(results)
     split = shown_split(answered)
     if len(answered) > 1 and split:
-        _show_stages(console, answered, split)
+        _show_stages(console, answered, summaries, split, level)
     if split and all(last.values()):
-        groups = next(iter(last.values()))[split]
-        sites = [group for group in groups if group.startswith('site ')]
-        for group in groups:
-            if sites != [group]:  # of one site alone: its table is that of all
-                _show_group(console, last, split, group)
+        for group in shown_groups(last, split):
+            _show_group(console, last, summaries.get(stage, {}).get(group), split, group, level)
+        if len(last) > 1:
+            _show_parts(console, last, split)
     elif not answered:
         console.print('nothing was evaluated: there is no val and no test split, or no part classifies')
     folders = ', '.join(str(folder / part) for part in last)
@@ -38,7 +44,7 @@ def show(results: dict[str, dict[str, dict]], folder: Path) -> None:
     console.print('Research software, not a medical device.')
 
 
-def shown_split(answered: dict[str, dict[str, dict]]) -> str | None:
+def shown_split(answered: Results) -> str | None:
     """The split that the tables are of: test, or else val, where it has labels; None where nothing was evaluated."""
     if not answered:
         return None
@@ -48,38 +54,157 @@ def shown_split(answered: dict[str, dict[str, dict]]) -> str | None:
     return next(iter(labelled or splits), None)
 
 
-def _show_stages(console, results, split):
+def shown_groups(parts: Mapping[str, dict], split: str) -> list[str]:
+    """The groups that get a table: not one site alone, whose table is that of all."""
+    groups = dict.fromkeys(group for metrics in parts.values() for group in metrics.get(split, ()))
+    sites = [group for group in groups if group.startswith('site ')]
+    return [group for group in groups if sites != [group]]
+
+
+def write(results: Results, summaries: Summaries, folder: Path, level: float = 0.95) -> None:
+    """Writes folder/results.csv, a number a row, and folder/results.md, the tables that `show` prints with every part in full."""
+    answered = _answered(results)
+    split = shown_split(answered)
+    if not split:
+        return
+    rows = [COLUMNS]
+    text = io.StringIO()
+    for stage, parts in answered.items():
+        if not all(split in metrics for metrics in parts.values()):
+            continue
+        for group in shown_groups(parts, split):
+            summary = summaries.get(stage, {}).get(group)
+            rows += _rows(stage, parts, summary, split, group, level)
+            text.write(_markdown(stage, parts, summary, split, group, level))
+    files.write_csv(folder / 'results.csv', rows)
+    files.write(folder / 'results.md', text.getvalue())
+
+
+def _answered(results):
+    return {stage: parts for stage, parts in results.items() if all(parts.values())}
+
+
+def _show_stages(console, results, summaries, split, level):
     *_, last = results.values()
-    what = 'value and 95 % interval' if len(last) == 1 else 'mean ± s.d.'
-    table = rich.table.Table('stage', *BRIEF, title=f'{_title(last, split, "all")}: {what}')
+    what = f'value and {_percent(level)} interval' if len(last) == 1 else f'mean, and {_percent(level)} interval of all answers pooled'
+    table = rich.table.Table('stage', *BRIEF, title=escape(printable(f'{_title(last, split, "all")}: {what}')))
     for stage, parts in results.items():
         if not all(split in metrics for metrics in parts.values()):
             continue
         cells = []
         for metric in BRIEF:
-            value, spread = _cells([metrics[split]['all'][metric] for metrics in parts.values()])
-            interval = f' ({spread.replace(" to ", "-")})' if spread and len(parts) == 1 else ''
-            cells.append(value + interval)
+            if stage in summaries:
+                found = summaries[stage]['all'][metric]
+                value = _number(found.spread.mean if found.spread else None)
+                interval = _interval(found.pooled)
+            else:
+                (metrics,) = parts.values()
+                value = _number(metrics[split]['all'][metric]['value'])
+                interval = _interval(metrics[split]['all'][metric])
+            cells.append(f'{value} ({interval.replace(" to ", "-")})' if interval else value)
         table.add_row(stage, *cells)
     console.print(table)
 
 
-def _show_group(console, parts, split, group):
-    runs = [metrics[split][group] for metrics in parts.values() if group in metrics.get(split, ())]
-    reasons = {}
-    columns = ('value', '95 % interval') if len(runs) == 1 else ('mean ± s.d.', 'median, range')
-    table = rich.table.Table('metric', *columns, title=_title(parts, split, group))
-    for metric in SHOWN:
-        if split == 'val' and metric == 'macro_f1_frozen':  # the threshold was frozen on val itself
-            continue
-        entries = [run[metric] for run in runs if metric in run]
-        if entries:
-            table.add_row(metric, *_cells(entries))
-            for e in entries:
-                reasons |= dict.fromkeys(e.get('reason', '').split('; '))
+def _show_group(console, parts, summary, split, group, level):
+    entries = shown_entries(parts, split, group)
+    columns = _summary_columns(summary, level) if summary else ('value', f'{_percent(level)} interval')
+    table = rich.table.Table('metric', *columns, title=escape(printable(_title(parts, split, group))))
+    for metric in entries:
+        table.add_row(metric, *_cells(entries[metric], summary and summary[metric]))
     console.print(table)
-    for reason in filter(None, reasons):
+    for reason in _reasons(entries, summary):
         console.print(printable(reason), soft_wrap=True, markup=False)
+
+
+def shown_entries(parts: Mapping[str, dict], split: str, group: str) -> dict[str, list[dict]]:
+    """{metric: its entries, of every part that has it} of the metrics that are shown."""
+    runs = [metrics[split][group] for metrics in parts.values() if group in metrics.get(split, ())]
+    hidden = 'macro_f1_frozen' if split == 'val' else ''  # the threshold was frozen on val itself
+    found = {metric: [run[metric] for run in runs if metric in run] for metric in SHOWN if metric != hidden}
+    return {metric: entries for metric, entries in found.items() if entries}
+
+
+def _summary_columns(summary, level):
+    folds, seeds = _grid(next(iter(summary.values())))
+    spreads = [f's.d. over {count} {what}' for count, what in ((folds, 'folds'), (seeds, 'seeds')) if count > 1]
+    return ('mean', *spreads, 'pooled', f'{_percent(level)} interval')
+
+
+def _grid(found):
+    """How many folds and seeds a Summary is of."""
+    return len({fold for fold, _ in found.values}), len({seed for _, seed in found.values})
+
+
+def _cells(entries, found):
+    if found is None:
+        return _number(entries[0]['value']), _interval(entries[0])
+    folds, seeds = _grid(found)
+    mean, over_folds, over_seeds = found.spread or (None, None, None)
+    spreads = [_number(value) for value, count in ((over_folds, folds), (over_seeds, seeds)) if count > 1]
+    return (_number(mean), *spreads, _number(found.pooled.get('value')), _interval(found.pooled))
+
+
+def _show_parts(console, parts, split):
+    table = rich.table.Table('part', *BRIEF)
+    for part, metrics in parts.items():
+        table.add_row(part, *(_number(metrics[split]['all'][metric]['value']) for metric in BRIEF))
+    console.print(table)
+
+
+def _reasons(entries, summary):
+    """What is undefined, or to be read with care, and why: each reason once."""
+    told = [entry for of_metric in entries.values() for entry in of_metric]
+    if summary:
+        told += [summary[metric].pooled for metric in entries]
+    reasons = {}
+    for entry in told:
+        for what in ('reason', 'note'):
+            reasons |= dict.fromkeys(entry.get(what, '').split('; '))
+    return [reason for reason in reasons if reason]
+
+
+def _rows(stage, parts, summary, split, group, level):
+    def row(metric, statistic, part, entry):
+        numbers = ('' if entry.get(name) is None else f'{entry[name]:g}' for name in ('value', 'low', 'high', 'n'))
+        return stage, split, group, metric, statistic, part, *numbers, f'{level:g}', entry.get('reason', '')
+
+    found = []
+    for metric in shown_entries(parts, split, group):
+        for part, metrics in parts.items():
+            if metric in metrics[split].get(group, ()):
+                found.append(row(metric, 'part', part, metrics[split][group][metric]))
+        if not summary:
+            continue
+        spread = summary[metric].spread
+        if spread:
+            named = (('mean', spread.mean), ('s.d. over folds', spread.over_folds), ('s.d. over seeds', spread.over_seeds))
+            found += [row(metric, statistic, '', {'value': value}) for statistic, value in named if value is not None]
+        if summary[metric].pooled:
+            found.append(row(metric, 'pooled', '', summary[metric].pooled))
+    return found
+
+
+def _markdown(stage, parts, summary, split, group, level):
+    entries = shown_entries(parts, split, group)
+    title = f'{stage}: ' if stage else ''
+    lines = [f'## {title}{_title(parts, split, group)}', '']
+    columns = _summary_columns(summary, level) if summary else ('value', f'{_percent(level)} interval')
+    lines += _markdown_table([('metric', *columns)]
+                             + [(metric, *_cells(entries[metric], summary and summary[metric])) for metric in entries])
+    if summary:
+        rows = [('part', *entries)]
+        for part, metrics in parts.items():
+            of_part = metrics[split].get(group, {})
+            rows.append((part, *(_number(of_part.get(metric, {}).get('value')) for metric in entries)))
+        lines += _markdown_table(rows)
+    lines += [f'- {reason}' for reason in _reasons(entries, summary)]
+    return '\n'.join(printable(line) for line in lines) + '\n\n'
+
+
+def _markdown_table(rows):
+    header, *body = [[cell.replace('|', '\\|') for cell in row] for row in rows]
+    return ['| ' + ' | '.join(row) + ' |' for row in (header, ['---'] * len(header), *body)] + ['']
 
 
 def _title(parts, split, group):
@@ -89,19 +214,18 @@ def _title(parts, split, group):
     sites = [name for name in metrics if name.startswith('site ')]
     alone = f', of {sites[0].removeprefix("site ")} alone' if group == 'all' and len(sites) == 1 else ''
     several = f', {len(parts)} runs' if len(parts) > 1 else ''
-    title = f'{split}{WORDS.get(group, f", {group}")}{alone}{chosen}, positive class {positive}{several}'
-    return escape(printable(title))  # sites are called as the data call them
+    return f'{split}{WORDS.get(group, f", {group}")}{alone}{chosen}, positive class {positive}{several}'
 
 
-def _cells(entries):
-    values = [e['value'] for e in entries]
-    if None in values:
-        return '-', ''
-    if len(entries) > 1:
-        return (f'{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}',
-                f'{np.median(values):.3f}, {min(values):.3f} to {max(values):.3f}')
-    entry = entries[0]
-    if isinstance(entry['value'], int):
-        return str(entry['value']), ''
-    interval = '' if entry.get('low') is None else f'{entry["low"]:.3f} to {entry["high"]:.3f}'
-    return f'{entry["value"]:.3f}', interval
+def _number(value):
+    if value is None:
+        return '-'
+    return str(value) if isinstance(value, int) else f'{value:.3f}'
+
+
+def _interval(entry):
+    return '' if entry.get('low') is None else f'{entry["low"]:.3f} to {entry["high"]:.3f}'
+
+
+def _percent(level):
+    return f'{100 * level:g} %'
