@@ -6,7 +6,7 @@ from typing import Any
 import typer
 
 from covid_jax import UserError, commands
-from covid_jax.commands import plan
+from covid_jax.commands import plan, table
 from covid_jax.flags import explained
 from covid_jax.main import run_and_exit
 
@@ -24,6 +24,7 @@ def _covid_jax():
 
 
 app.command('plan', context_settings=OTHERS, epilog=f'{VERBATIM}Flags of every command:\n{explained()}')(plan.run)
+app.command('table')(table.run)
 
 
 def run(arguments: list[str]) -> None:

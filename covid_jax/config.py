@@ -2,7 +2,8 @@
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, FieldReference
 
@@ -85,6 +86,25 @@ EVAL = {
     'resamples': 1000,  # of the bootstrap
     'features': False,  # leave features.npz
 }
+
+
+class Table(NamedTuple):
+    """A table of a paper, as the TABLES of a config file have it.
+
+    columns: metrics. rows: {row of the config, or stage of it: a cell for each column, as the paper prints it, '' where it gives
+    none}; others: the same of what this config cannot run. positives, negatives: how many exams were tested, 0: unknown.
+    percent: the paper's unit. group: 'all', 'site NAME' or 'patients'. levels: of the intervals beside our numbers.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: dict[str, tuple[str, ...]]
+    others: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    positives: int = 0
+    negatives: int = 0
+    percent: bool = True
+    group: str = 'all'
+    levels: tuple[float, ...] = (0.95,)
 
 
 def base() -> ConfigDict:

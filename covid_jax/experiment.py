@@ -77,7 +77,7 @@ def run(config: ConfigDict, folder: str | Path) -> dict[str, dict]:
         metrics = KINDS[part.config.kind].run(part, folder / part.folder, ready.get(part.folder), say)
         results.setdefault(part.stage, {})[str(part.folder)] = metrics
         if jax.process_index() == 0:
-            write_results(folder / part.folder, part, metrics)
+            write_results(folder / part.folder, part, metrics, part.stage == todo[-1].stage)
     if jax.process_index() == 0:
         tell(todo, results, folder)
     return results[todo[-1].stage]
@@ -259,9 +259,11 @@ def tell(todo: list[Part], results: dict[str, dict[str, dict]], folder: Path) ->
     tables.write(results, summaries, folder, level)
 
 
-def write_results(folder: Path, part: Part, metrics: dict | None) -> None:
-    """results.json: what a part was, and its metrics; and seconds.json of a part that trains nothing."""
-    result = {'kind': part.config.kind, 'stage': part.stage, 'fold': part.fold, 'seed': part.seed, 'metrics': metrics}
+def write_results(folder: Path, part: Part, metrics: dict | None, last: bool = True) -> None:
+    """results.json: what a part was, whether it is of the last stage, and its metrics; and seconds.json of a part that trains
+    nothing."""
+    result = {'kind': part.config.kind, 'stage': part.stage, 'last': last, 'fold': part.fold, 'seed': part.seed,
+              'metrics': metrics}
     files.write(folder / 'results.json', json.dumps(result, indent=1))
     if not (folder / 'seconds.json').exists():
         files.write(folder / 'seconds.json', json.dumps({'training': 0.0}) + '\n')

@@ -68,6 +68,16 @@ def parse(arguments: Sequence[str]) -> Flags:
 def load(given: str) -> ConfigDict:
     """The config that --config names, as FILE or FILE:ROW."""
     file, _, row = given.partition(':')
+    get_config = names_of(file).get('get_config')
+    if get_config is None:
+        raise UserError(f'{file} is no config file: it has no get_config')
+    if row and not inspect.signature(get_config).parameters:
+        raise UserError(f'{file} has no rows: write --config={file}')
+    return get_config(row) if row else get_config()
+
+
+def names_of(file: str) -> dict[str, Any]:
+    """What a config file defines. UserError where there is none, and for one that is not python."""
     if not Path(file).is_file():
         raise UserError(f'there is no config file {file}')
     try:
@@ -76,12 +86,7 @@ def load(given: str) -> ConfigDict:
         raise UserError(f'{file} is no config file: it has no get_config') from None
     found: dict[str, Any] = {'__name__': file, '__file__': file}
     exec(code, found)  # the user's own program: what is wrong in it is told as python tells it
-    get_config = found.get('get_config')
-    if get_config is None:
-        raise UserError(f'{file} is no config file: it has no get_config')
-    if row and not inspect.signature(get_config).parameters:
-        raise UserError(f'{file} has no rows: write --config={file}')
-    return get_config(row) if row else get_config()
+    return found
 
 
 def default_workdir(given: str) -> Path:

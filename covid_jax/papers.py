@@ -1,0 +1,173 @@
+"""A paper's table, each of its numbers beside what the runs in a folder came to."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from covid_jax import UserError, evaluate, summary
+from covid_jax.config import Table
+from covid_jax.metrics.published import contradictions
+from covid_jax.predictions import of_run
+from covid_jax.report import tables
+from covid_jax.runtime import workdir
+from covid_jax.scans.scan import blame
+from covid_jax.sources.exams import class_names
+
+NUMBER = re.compile(r'\d+(\.\d+)?')
+
+
+class Stage(NamedTuple):
+    """A finished stage of a run. row: of the config that it came from, as 'cmc:model4,size=small'; last: nothing comes after it;
+    parts: {(fold, seed): its folder, its results.json}."""
+
+    root: Path
+    name: str
+    row: str
+    last: bool
+    parts: dict[tuple[int, int], tuple[Path, dict]]
+
+
+class Line(NamedTuple):
+    """A number of a paper, and ours. paper: as it is printed, '' where it gives none; ours, intervals (one for each level): as we
+    print them; run: the number of the run in the list of runs, 0 where there is none."""
+
+    row: str
+    metric: str
+    paper: str
+    ours: str
+    intervals: tuple[str, ...]
+    run: int
+
+
+def finished(folder: str | Path) -> list[Stage]:
+    """The finished stages of all runs below a folder. UserError where there is no such folder, and for a damaged file."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f'there is no folder {folder}: give --workdir, the folder that holds the runs')
+    stages: dict[tuple[Path, str], Stage] = {}
+    for path in sorted(folder.rglob('results.json')):
+        with blame(path):
+            result = json.loads(path.read_text())
+            key = result['fold'], result['seed']
+            root = _root(path.parent, result)
+            stage = result['stage']
+            answers = result['metrics']
+            last = result.get('last', not stage)
+        kept = workdir.read(path.parent)
+        if kept is None or not answers:
+            continue
+        found = stages.setdefault((root, stage), Stage(root, stage, kept.get('row') or '', last, {}))
+        found.parts[key] = path.parent, result
+    return list(stages.values())
+
+
+def _root(folder, result):
+    """The folder of the run that a part's folder is of: above its seed, its fold and its stage."""
+    for name in (f'seed{result["seed"]}', f'fold{result["fold"]}', result['stage']):
+        if name and folder.name == name:
+            folder = folder.parent
+    return folder
+
+
+def lines(table: Table, config: str, stages: Sequence[Stage]) -> tuple[list[Line], list[str]]:
+    """The Lines of a table, of the rows of configs/<config>.py, and what is said of each run that stands in it.
+
+    A run stands in every row that it is of, whatever its size and data: what it says of them is printed beside it.
+    """
+    found: list[Line] = []
+    runs: list[str] = []
+    for row, cells in table.rows.items():
+        ours = [stage for stage in stages if _answers(stage, config, row)]
+        for stage in ours:
+            numbers, described = _numbers(stage, table)
+            if described not in runs:
+                runs.append(described)
+            found += [Line(row, metric, cell, *numbers[metric], runs.index(described) + 1)
+                      for metric, cell in zip(table.columns, cells, strict=True)]
+        if not ours:
+            found += _without(table, row, cells)
+    for row, cells in table.others.items():
+        found += _without(table, row, cells)
+    return found, runs
+
+
+def _without(table, row, cells):
+    none = ('-',) * len(table.levels)
+    return [Line(row, metric, cell, '-', none, 0) for metric, cell in zip(table.columns, cells, strict=True)]
+
+
+def _answers(stage, config, row):
+    file, _, of_run = stage.row.partition(':')
+    return file == config and (stage.name == row or (stage.last and not stage.name and of_run.split(',')[0] == row)
+                               or (stage.last and stage.name not in ('', row) and of_run.split(',')[0] == row))
+
+
+def _numbers(stage, table):
+    """{metric: (value, intervals)} of a stage as they are printed, and a sentence on what it was."""
+    folders = {key: folder for key, (folder, _) in stage.parts.items()}
+    metrics = {key: result['metrics'] for key, (_, result) in stage.parts.items()}
+    first = next(iter(folders.values()))
+    kept: Any = workdir.read(first)
+    names = class_names(kept['data.classes'])
+    split = tables.shown_split({'': {str(key): of_part for key, of_part in metrics.items()}})
+    numbers = {}
+    for level in table.levels:
+        found = _entries(folders, metrics, names, split, table.group, level)
+        for metric in table.columns:
+            value, entry = found.get(metric, ('-', {}))
+            numbers.setdefault(metric, (_printed(value, table), []))[1].append(_interval(entry, table))
+    answers = of_run(first, names).of(split)
+    several = '' if len(folders) == 1 else f', {len({f for f, _ in folders})} folds x {len({s for _, s in folders})} seeds'
+    asked = stage.row.partition(',')[2]
+    where = f'{stage.root}/{stage.name}' if stage.name else str(stage.root)
+    described = (f'{where}: {asked + "; " if asked else ""}{len(answers.exams)} exams of {split}, '
+                 f'{", ".join(answers.sites)}{several}')
+    return {metric: (value, tuple(intervals)) for metric, (value, intervals) in numbers.items()}, described
+
+
+def _entries(folders, metrics, names, split, group, level):
+    """{metric: (value, or mean and standard deviation; entry with its interval)}."""
+    if len(folders) == 1:
+        (folder,) = folders.values()
+        rows = evaluate.groups(of_run(folder, names).of(split))[0].get(group)
+        return {name: (entry['value'], entry) for name, entry in evaluate.score(rows, level=level).items()} if rows else {}
+    found = summary.summarise(folders, metrics, names, split, level).get(group, {})
+    return {name: (one.spread, one.pooled) for name, one in found.items()}
+
+
+def _printed(value, table):
+    if value is None:
+        return '-'
+    if isinstance(value, float):
+        return _scaled(value, table)
+    deviation = value.over_seeds if value.over_folds is None else value.over_folds
+    return f'{_scaled(value.mean, table)} ± {_scaled(deviation, table)}'
+
+
+def _interval(entry, table):
+    return f'[{_scaled(entry["low"], table)}, {_scaled(entry["high"], table)}]' if entry.get('low') is not None else '-'
+
+
+def _scaled(value, table):
+    return f'{100 * value:.2f}' if table.percent else f'{value:.3f}'
+
+
+def impossible(table: Table) -> list[str]:
+    """What cannot be about the paper's own numbers, a sentence each."""
+    found = []
+    for row, cells in (table.rows | table.others).items():
+        values = {}
+        digits = []
+        for metric, cell in zip(table.columns, cells, strict=True):
+            if number := NUMBER.match(cell):
+                values[_as_published(metric)] = float(number[0]) / (100 if table.percent else 1)
+                digits.append(len(number[0].partition('.')[2]))
+        rounding = 0.5 * 10.0 ** -min(digits, default=0) / (100 if table.percent else 1)
+        found += [f'{row}: {sentence}' for sentence in contradictions(values, rounding, table.positives, table.negatives)]
+    return found
+
+
+def _as_published(metric):
+    return 'f1' if metric == 'f1_covid' else metric
