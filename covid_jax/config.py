@@ -83,7 +83,7 @@ EVAL = {
     # what chooses the checkpoint that is kept: a metric of the val split, or a scalar that the method names | loss: the
     # lowest there | last: none; auto: macro_f1, or loss where the method does not classify
     'select': 'auto',
-    'resamples': 1000,  # of the bootstrap
+    'level': 0.95,  # of the confidence intervals
     'features': False,  # leave features.npz
 }
 
@@ -127,7 +127,7 @@ def base() -> ConfigDict:
 
 # The least that a number may be, and what a word may be.
 LEAST = {'seeds': 1, 'folds': 1, 'fold': 0, 'seed': 0, 'data.split_seed': 0, 'data.workers': 0,
-         'train.eval_every': 0, 'train.log_every': 1, 'train.patience': 0, 'eval.tta': 0, 'eval.resamples': 0}
+         'train.eval_every': 0, 'train.log_every': 1, 'train.patience': 0, 'eval.tta': 0}
 CHOICES = {'model.dtype': ('auto', 'float32', 'bfloat16', 'float64'), 'model.inflate': ('mean', 'centre'),
            'train.order': ('shuffle', 'by_site', 'balanced')}
 

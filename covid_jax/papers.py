@@ -84,8 +84,9 @@ def lines(table: Table, config: str, stages: Sequence[Stage]) -> tuple[list[Line
             numbers, described = _numbers(stage, table)
             if described not in runs:
                 runs.append(described)
-            found += [Line(row, metric, cell, *numbers[metric], runs.index(described) + 1)
-                      for metric, cell in zip(table.columns, cells, strict=True)]
+            for metric, cell in zip(table.columns, cells, strict=True):
+                value, intervals = numbers[metric]
+                found.append(Line(row, metric, cell, value, intervals, runs.index(described) + 1))
         if not ours:
             found += _without(table, row, cells)
     for row, cells in table.others.items():
@@ -157,7 +158,7 @@ def _scaled(value, table):
 def impossible(table: Table) -> list[str]:
     """What cannot be about the paper's own numbers, a sentence each."""
     found = []
-    for row, cells in (table.rows | table.others).items():
+    for row, cells in {**table.rows, **table.others}.items():
         values = {}
         digits = []
         for metric, cell in zip(table.columns, cells, strict=True):

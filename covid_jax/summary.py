@@ -14,11 +14,12 @@ from covid_jax.metrics.spread import Spread, spread
 from covid_jax.predictions import Predictions, aligned, of_run
 
 Key = tuple[int, int]  # fold, seed
+FROZEN = {'value': None, 'reason': 'metrics at a frozen threshold are not pooled: every part has a threshold of its own'}
 
 
 class Summary(NamedTuple):
     """One metric of a stage's parts: values, {(fold, seed): value or None}; spread, None where a value is undefined; pooled:
-    {'value', 'low', 'high', 'n', ...} of the pooled answers, the mean over seeds."""
+    {'value', 'low', 'high', 'n', ...} of the pooled answers, the mean over seeds; {} where there is none."""
 
     values: dict[Key, float | None]
     spread: Spread | None
@@ -44,7 +45,8 @@ def summarise(folders: Mapping[Key, Path], metrics: Mapping[Key, dict], names: t
         of_parts = {key: part[split].get(group, {}) for key, part in metrics.items()}
         for metric in dict.fromkeys(metric for entries in of_parts.values() for metric in entries):
             values = {key: entries.get(metric, {}).get('value') for key, entries in of_parts.items()}
-            found.setdefault(group, {})[metric] = Summary(values, _spread(values), pooled.get(group, {}).get(metric, {}))
+            entry = FROZEN if metric.endswith('_frozen') else pooled.get(group, {}).get(metric, {})
+            found.setdefault(group, {})[metric] = Summary(values, _spread(values), entry)
     return found
 
 

@@ -38,7 +38,8 @@ def test_folds_and_seeds_have_their_own_folders_and_one_table(tmp_path, capsys, 
     assert tested[0] == tested[1] and tested[2] == tested[3]
     assert not tested[0] & tested[2] and len(tested[0] | tested[2]) == 12
     assert len(list((tmp_path / 'run' / 'store').glob('*/table.json'))) == 1  # prepared once
-    assert '4 runs' in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert '2 folds x 2 seeds' in ' '.join(printed.split()) and 's.d. folds' in printed
 
 
 def test_a_stage_starts_from_an_earlier_one(tmp_path, capsys):
@@ -112,7 +113,7 @@ def test_a_source_that_is_none_is_said_before_anything_is_read(tmp_path):
 def test_a_kind_that_is_none():
     c = small_config()
     c.kind = 'rnak'
-    with pytest.raises(UserError, match='--config.kind=rnak must be one of train, ensemble'):
+    with pytest.raises(UserError, match='--config.kind=rnak must be one of train, ensemble, choose'):
         experiment.parts(c, 'w')
 
 
@@ -222,7 +223,7 @@ def test_each_seed_has_its_ensemble(tmp_path, capsys):
     results = experiment.run(c, tmp_path / 'mean')
     assert [predicted(tmp_path / 'mean' / part)['x'][2] for part in results] == [0.2, 0.7]
     assert [r['test']['all']['accuracy']['value'] for r in results.values()] == [0, 1]
-    assert '2 runs' in ' '.join(capsys.readouterr().out.split())
+    assert '2 seeds' in ' '.join(capsys.readouterr().out.split())
 
 
 def test_a_stage_that_overrides_what_is_not_there(tmp_path):

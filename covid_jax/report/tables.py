@@ -26,8 +26,7 @@ def show(results: Results, summaries: Summaries, folder: Path, level: float = 0.
     the spread over folds and over seeds, the pooled answers, and each part; by image, by site and, where that differs, by
     patient. A part that answers nothing has no row."""
     console = rich.console.Console()
-    *_, last = results.values()
-    stage = next(reversed(results))
+    *_, (stage, last) = results.items()
     answered = _answered(results)
     split = shown_split(answered)
     if len(answered) > 1 and split:
@@ -109,7 +108,7 @@ def _show_stages(console, results, summaries, split, level):
 def _show_group(console, parts, summary, split, group, level):
     entries = shown_entries(parts, split, group)
     columns = _summary_columns(summary, level) if summary else ('value', f'{_percent(level)} interval')
-    table = rich.table.Table('metric', *columns, title=escape(printable(_title(parts, split, group))))
+    table = rich.table.Table('metric', *columns, title=escape(printable(_title(parts, split, group, summary))))
     for metric in entries:
         table.add_row(metric, *_cells(entries[metric], summary and summary[metric]))
     console.print(table)
@@ -127,8 +126,9 @@ def shown_entries(parts: Mapping[str, dict], split: str, group: str) -> dict[str
 
 def _summary_columns(summary, level):
     folds, seeds = _grid(next(iter(summary.values())))
-    spreads = [f's.d. over {count} {what}' for count, what in ((folds, 'folds'), (seeds, 'seeds')) if count > 1]
-    return ('mean', *spreads, 'pooled', f'{_percent(level)} interval')
+    spreads = [f's.d. {what}' for count, what in ((folds, 'folds'), (seeds, 'seeds')) if count > 1]
+    pooled = ['pooled'] if folds > 1 else []  # of one fold its metric is the mean
+    return ('mean', *spreads, *pooled, f'{_percent(level)} interval')
 
 
 def _grid(found):
@@ -142,7 +142,8 @@ def _cells(entries, found):
     folds, seeds = _grid(found)
     mean, over_folds, over_seeds = found.spread or (None, None, None)
     spreads = [_number(value) for value, count in ((over_folds, folds), (over_seeds, seeds)) if count > 1]
-    return (_number(mean), *spreads, _number(found.pooled.get('value')), _interval(found.pooled))
+    pooled = [_number(found.pooled.get('value'))] if folds > 1 else []
+    return (_number(mean), *spreads, *pooled, _interval(found.pooled))
 
 
 def _show_parts(console, parts, split):
@@ -188,7 +189,7 @@ def _rows(stage, parts, summary, split, group, level):
 def _markdown(stage, parts, summary, split, group, level):
     entries = shown_entries(parts, split, group)
     title = f'{stage}: ' if stage else ''
-    lines = [f'## {title}{_title(parts, split, group)}', '']
+    lines = [f'## {title}{_title(parts, split, group, summary)}', '']
     columns = _summary_columns(summary, level) if summary else ('value', f'{_percent(level)} interval')
     lines += _markdown_table([('metric', *columns)]
                              + [(metric, *_cells(entries[metric], summary and summary[metric])) for metric in entries])
@@ -207,13 +208,16 @@ def _markdown_table(rows):
     return ['| ' + ' | '.join(row) + ' |' for row in (header, ['---'] * len(header), *body)] + ['']
 
 
-def _title(parts, split, group):
+def _title(parts, split, group, summary=None):
     chosen = ' (it chose the checkpoint)' if split == 'val' else ''
     metrics = next(iter(parts.values()))[split]
     positive = metrics['all']['auc']['positive']
     sites = [name for name in metrics if name.startswith('site ')]
     alone = f', of {sites[0].removeprefix("site ")} alone' if group == 'all' and len(sites) == 1 else ''
-    several = f', {len(parts)} runs' if len(parts) > 1 else ''
+    several = ''
+    if summary:
+        grid = zip(_grid(next(iter(summary.values()))), ('folds', 'seeds'), strict=True)
+        several = ', ' + ' x '.join(f'{count} {what}' for count, what in grid if count > 1)
     return f'{split}{WORDS.get(group, f", {group}")}{alone}{chosen}, positive class {positive}{several}'
 
 

@@ -23,7 +23,7 @@ TWO = [*ONE, ('test', 'rome', 0, 0.8), ('test', 'rome', 1, 0.6)]
 
 
 def shown(capsys, results, tmp_path):
-    tables.show(results, tmp_path)
+    tables.show(results, {}, tmp_path)
     return ' '.join(capsys.readouterr().out.split())
 
 
