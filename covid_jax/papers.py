@@ -15,7 +15,7 @@ from covid_jax.runtime import workdir
 from covid_jax.scans.scan import blame
 from covid_jax.sources.exams import class_names
 
-NUMBER = re.compile(r'\d+(\.\d+)?')
+NUMBER = re.compile(r'\d*\.?\d+')
 
 
 class Stage(NamedTuple):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from runs import finished
 
 from covid_jax import UserError, cli
 
@@ -56,12 +57,26 @@ def test_help_has_an_example_of_each_command_and_is_there_at_once(root, module, 
     (['plan', '--config=configs/cmc.py', '--topolgy=v5e:2x4'], 'topolgy'),
     (['plan', '--config=configs/cmc.py', '--config.ensemble.runs=a,b'], 'takes no training step'),
     (['plan', '--config=configs/cmc.py', '--config.train.batch=5'], 'multiple of 8'),
+    (['table'], "'--config'"),
+    (['table', '--config=configs/nowhere.py'], 'no config file configs/nowhere.py'),
+    (['table', '--config=configs/supervised.py'], 'has no TABLES'),
+    (['table', '--config=configs/cmc.py', '--workdir=nowhere'], 'there is no folder nowhere'),
+    (['table', '--config=configs/cmc.py', '--config.seed=1'], 'config.seed'),
 ])
 def test_what_typer_or_the_command_refuses_is_one_line(root, monkeypatch, arguments, message):
     monkeypatch.chdir(root)
     with pytest.raises(UserError) as e:
         cli.run(arguments)
     assert message in str(e.value) and '\n' not in str(e.value)
+
+
+def test_a_table_of_the_paper(root, tmp_path):
+    finished(tmp_path / 'a', [('x', 'test', 'covid', 0.9), ('y', 'test', 'noncovid', 0.2)], config={'row': 'cmc:model4,size=small'})
+    result = process(root, '-m', 'covid_jax.cli', 'table', '--config=configs/cmc.py', f'--workdir={tmp_path}')
+    assert result.returncode == 0, result.stderr
+    assert 'Table 1' in result.stdout and '94.65 [92.78, 96.52] │ 100.00' in result.stdout
+    assert f'1  {tmp_path}/a: size=small; 2 exams of test, here' in result.stdout
+    assert 'The paper cannot be right in this row. Li et al. (CMT-CNN): accuracy 93.46 %' in result.stdout
 
 
 def test_folds_and_seeds_of_a_stage_are_planned_once(root, monkeypatch):

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from covid_jax import UserError, experiment, start
+from covid_jax import UserError, experiment, papers, start
 from covid_jax.methods import cmc
 from covid_jax.methods.method import abstract_batch
 from covid_jax.models import network
@@ -34,7 +34,8 @@ def test_every_row_builds(file, row):
     for part in trainings(config_of(file, row)).values():
         run = start.begin(part, '/nowhere')
         assert run.config.train.batch % run.mesh.size == 0
-        assert 0 < run.config.views.depth <= run.prep.size[0] == run.config.prep.size[0]
+        assert 0 <= run.config.views.depth <= run.prep.size[0] == run.config.prep.size[0]
+        assert run.config.row.startswith(f'{file}:{row.partition(",")[0]},')
 
 
 def one_of_each_network():
@@ -57,7 +58,7 @@ def test_the_step_of_every_network_is_traced(file, row):
     after, scalars = jax.eval_shape(state.train_step(method, tx), train, batch, key)
     assert jax.tree.structure(after) == jax.tree.structure(train) and scalars['loss'].shape == ()
     answer = jax.eval_shape(method.predict, train.params, train.state, batch, key)
-    assert answer['logits'].shape == (c.train.batch, 2)
+    assert answer['logits'].shape == (c.train.batch, len(run.classes))
 
 
 def parameters(config):
@@ -99,8 +100,34 @@ def test_model5_is_made_of_rows():
         with own.unlocked():
             own.eval.tta = 3  # section 3.4.2
             own.data.store = '/nowhere/store'
+            own.row = part.row  # the run's, which is model5's
         assert part.to_json() == own.to_json()
     assert list(parts) == ['model1', 'model3', 'model4']
+
+
+def test_the_tables_are_of_rows_that_exist():
+    """And every row is in a table; a cell is a number, or nothing."""
+    named = [row for table in CMC['TABLES'] for row in table.rows]
+    assert {*named} == {*CMC['ROWS']}
+    for table in CMC['TABLES']:
+        for cells in {**table.rows, **table.others}.values():
+            assert len(cells) == len(table.columns) and all(re.match(r'\d+\.\d+|$', cell) for cell in cells)
+
+
+def test_what_the_paper_cannot_have_measured():
+    """Of Table 3: the accuracy of CMT-CNN is not between its sensitivity and specificity. All of Table 1 can be: 374 scans."""
+    found = [papers.impossible(table) for table in CMC['TABLES']]
+    assert found[:2] == [[], []] and len(found[2]) == 1 and found[2][0].startswith('Li et al. (CMT-CNN): accuracy 93.46 %')
+
+
+def test_plain_classification_takes_images_volumes_and_three_classes():
+    """By size alone: an image is a volume of one slice."""
+    supervised = runpy.run_path(str(ROOT / 'configs' / 'supervised.py'))['get_config']
+    depths = {row: supervised(row).prep.size[0] for row in ('ct', 'slice', 'xray')}
+    assert depths == {'ct': 64, 'slice': 1, 'xray': 1}
+    counts = {row: len(supervised(row).data.classes) for row in ('ct', 'slice', 'xray', 'ct,task=ternary', 'xray,task=binary')}
+    assert counts == {'ct': 2, 'slice': 2, 'xray': 3, 'ct,task=ternary': 3, 'xray,task=binary': 2}
+    assert supervised().to_json() == supervised('ct,size=small').to_json() and supervised().data.source == 'phantom'
 
 
 def test_a_field_reaches_every_stage_or_one():

@@ -10,4 +10,6 @@ EXAMPLES = """\
       the same on your own scans
   covid-jax plan --config=configs/cmc.py:model4 --config.train.batch=8 --topology=v5e:2x4
       what a training step takes: memory, FLOPs, what moves between devices
+  covid-jax table --config=configs/cmc.py --workdir=runs
+      each number of the tables of a paper, beside that of the runs in a folder
 """

@@ -1,0 +1,80 @@
+"""The best of several stages by a metric of validation: which is taken, what it leaves, and what it cannot see."""
+
+import json
+
+import pytest
+from conftest import small_config
+from runs import finished
+
+from covid_jax import UserError, config, experiment
+
+A = [('a', 'val', 'covid', 0.9), ('b', 'val', 'noncovid', 0.1), ('c', 'test', 'covid', 0.2), ('d', 'test', 'noncovid', 0.8)]
+B = [('a', 'val', 'covid', 0.4), ('b', 'val', 'noncovid', 0.1), ('c', 'test', 'covid', 0.9), ('d', 'test', 'noncovid', 0.1)]
+
+
+def choice(*runs):
+    c = small_config()
+    c.choose.runs = ','.join(map(str, runs))
+    return c
+
+
+def test_validation_decides_and_the_test_split_does_not(tmp_path, capsys):
+    """By hand: A is right on val and wrong on all of test; B the other way round on test."""
+    finished(tmp_path / 'a', A)
+    finished(tmp_path / 'b', B)
+    results = experiment.run(choice(tmp_path / 'b', tmp_path / 'a'), tmp_path / 'chosen')
+    assert results['.']['test']['all']['accuracy']['value'] == 0 and results['.']['val']['all']['accuracy']['value'] == 1
+    assert (tmp_path / 'chosen' / 'predictions.csv').read_bytes() == (tmp_path / 'a' / 'predictions.csv').read_bytes()
+    record = json.loads((tmp_path / 'chosen' / 'chosen.json').read_text())
+    assert record == {'chosen': '../a', 'by': 'macro_f1', 'val': {'../b': pytest.approx(1 / 3), '../a': 1.0}}
+    assert f'{tmp_path}/a is taken, by macro_f1 on val' in capsys.readouterr().out
+
+
+def test_among_equals_the_first(tmp_path):
+    finished(tmp_path / 'a', A)
+    finished(tmp_path / 'b', B)
+    c = choice(tmp_path / 'b', tmp_path / 'a')
+    c.choose.by = 'auc'  # 1 of both
+    experiment.run(c, tmp_path / 'chosen')
+    assert json.loads((tmp_path / 'chosen' / 'chosen.json').read_text())['chosen'] == '../b'
+
+
+def test_a_stage_chooses_for_each_fold():
+    c = small_config()
+    with c.unlocked():
+        c.folds = 2
+        config.set_stages(c, {'weak': {}, 'strong': {}, 'taken': {'choose': {'runs': 'weak,strong', 'by': 'accuracy'}}})
+    parts = [part for part in experiment.parts(c, 'w') if part.stage == 'taken']
+    assert [part.config.kind for part in parts] == ['choose'] * 2
+    assert [part.config.choose.runs for part in parts] == [
+        f'w/weak/fold{fold}/seed0,w/strong/fold{fold}/seed0' for fold in (0, 1)]
+
+
+@pytest.mark.parametrize('fields, line', [
+    ({'runs': 'a'}, 'two or more folders'), ({'runs': 'a,,b'}, 'two or more folders'), ({'runs': 'a,./a'}, 'all different'),
+    ({'runs': 'a,b', 'by': 'loss'}, '--config.choose.by=loss must be one of accuracy'),
+    ({'runs': 'a,nowhere'}, 'nowhere holds no predictions.csv')])
+def test_choices_that_cannot_be(tmp_path, monkeypatch, fields, line):
+    monkeypatch.chdir(tmp_path)
+    finished(tmp_path / 'a', A)
+    finished(tmp_path / 'b', B)
+    c = small_config()
+    c.choose.update(fields)
+    with pytest.raises(UserError, match=line):
+        experiment.run(c, tmp_path / 'chosen')
+    assert not (tmp_path / 'chosen').exists()
+
+
+def test_a_val_split_that_cannot_judge(tmp_path):
+    for run in 'ab':
+        finished(tmp_path / run, A[1:])  # no covid in val
+    with pytest.raises(UserError, match='a cannot be judged by macro_f1 on its val split, undefined: no examples of class covid'):
+        experiment.run(choice(tmp_path / 'a', tmp_path / 'b'), tmp_path / 'chosen')
+    assert not (tmp_path / 'chosen').exists()
+
+
+def test_averaged_and_chosen_at_once():
+    c = choice('a', 'b')
+    c.ensemble.runs = 'a,b'
+    with pytest.raises(UserError, match='are averaged, or one is chosen, not both'):
+        experiment.parts(c, 'w')

@@ -1,0 +1,74 @@
+"""A paper's table beside the runs in a folder: which run stands in which row, and with what numbers."""
+
+import pytest
+from runs import finished
+
+from covid_jax import UserError, evaluate, papers, predictions
+from covid_jax.config import Table
+
+TABLE = Table('Table 1', ('accuracy', 'auc'), {'model1': ('91.71 [89.30, 94.12]', ''), 'model4': ('94.65', '98.8')},
+              {'Li et al.': ('93.46', '')}, levels=(0.95, 0.9))
+RIGHT = [(f'{i}', 'test', ('noncovid', 'covid')[i % 2], 0.2 + 0.6 * (i % 2)) for i in range(40)]
+HALF = [(name, split, label, p if i % 4 < 2 else 1 - p) for i, (name, split, label, p) in enumerate(RIGHT)]
+
+
+def shown(folder, table=TABLE, config='cmc'):
+    lines, runs = papers.lines(table, config, papers.finished(folder))
+    return {(line.row, line.metric, line.run): line for line in lines}, runs
+
+
+def test_a_run_stands_in_its_row_with_its_intervals(tmp_path):
+    finished(tmp_path / 'deep' / 'a', HALF, config={'row': 'cmc:model4,size=small'})
+    found, runs = shown(tmp_path)
+    line = found['model4', 'accuracy', 1]
+    assert (line.paper, line.ours) == ('94.65', '50.00')
+    for level, interval in zip((0.95, 0.9), line.intervals, strict=True):
+        entry = evaluate.score(predictions.of_run(tmp_path / 'deep' / 'a', ('noncovid', 'covid')), level=level)['accuracy']
+        assert interval == f'[{100 * entry["low"]:.2f}, {100 * entry["high"]:.2f}]'
+    assert line.intervals[0] != line.intervals[1]
+    (run,) = runs
+    assert run == f'{tmp_path}/deep/a: size=small; 40 exams of test, here'
+    assert found['model1', 'accuracy', 0].ours == '-' and found['model1', 'accuracy', 0].paper == '91.71 [89.30, 94.12]'
+    assert found['Li et al.', 'accuracy', 0].intervals == ('-', '-') and found['model1', 'auc', 0].paper == ''
+
+
+def test_two_runs_of_one_row_and_a_run_of_another_paper(tmp_path):
+    finished(tmp_path / 'a', HALF, config={'row': 'cmc:model4'})
+    finished(tmp_path / 'b', RIGHT, config={'row': 'cmc:model4'})
+    finished(tmp_path / 'c', RIGHT, config={'row': 'cmt:model1'})
+    finished(tmp_path / 'd', RIGHT)  # of a version that named no row
+    found, runs = shown(tmp_path)
+    assert [found['model4', 'accuracy', n].ours for n in (1, 2)] == ['50.00', '100.00'] and len(runs) == 2
+    assert ('model1', 'accuracy', 0) in found
+
+
+def test_a_stage_stands_in_the_row_of_its_name_and_the_last_one_in_that_of_the_run(tmp_path):
+    for stage, rows, last in (('model1', HALF, False), ('finetune', RIGHT, True)):
+        finished(tmp_path / 'run' / stage, rows, stage, last=last, config={'row': 'cmc:model4'})
+    found, _ = shown(tmp_path)
+    assert found['model1', 'accuracy', 1].ours == '50.00' and found['model4', 'accuracy', 2].ours == '100.00'
+
+
+def test_folds_and_seeds_are_a_mean_and_a_spread(tmp_path):
+    """By hand: folds right by 1 and by 0.5: the mean 0.75, the standard deviation 0.5 / sqrt(2) = 0.3536."""
+    for fold, rows in enumerate((RIGHT[:20], HALF[20:])):
+        finished(tmp_path / 'run' / f'fold{fold}' / 'seed0', rows, fold=fold, config={'row': 'cmc:model4'})
+    found, (run,) = shown(tmp_path)
+    assert found['model4', 'accuracy', 1].ours == '75.00 ± 35.36' and found['model4', 'accuracy', 1].intervals[0] != '-'
+    assert run.endswith('here, 2 folds x 1 seeds')
+
+
+def test_numbers_of_the_paper_that_cannot_be():
+    table = Table('T', ('accuracy', 'sensitivity', 'specificity'), {'a': ('96.85', '96.47', '97.08')},
+                  {'Li et al.': ('93.46', '90.57', '90.84'), 'none': ('', '90.0', '')})
+    (sentence,) = papers.impossible(table)
+    assert sentence.startswith('Li et al.: accuracy 93.46 % is not between')
+    fractions = Table('T', ('precision', 'sensitivity', 'f1_covid'), {'a': ('.84', '.848', '.85')}, positives=50, negatives=468,
+                      percent=False)
+    assert any('sensitivity' in sentence for sentence in papers.impossible(fractions))
+
+
+def test_a_folder_without_runs(tmp_path):
+    assert papers.finished(tmp_path) == []
+    with pytest.raises(UserError, match='there is no folder'):
+        papers.finished(tmp_path / 'nowhere')
