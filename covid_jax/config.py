@@ -82,7 +82,7 @@ EVAL = {
     # what chooses the checkpoint that is kept: a metric of the val split, or a scalar that the method names | loss: the
     # lowest there | last: none; auto: macro_f1, or loss where the method does not classify
     'select': 'auto',
-    'resamples': 1000,  # of the bootstrap
+    'level': 0.95,  # of the confidence intervals
     'features': False,  # leave features.npz
 }
 
@@ -105,7 +105,7 @@ def base() -> ConfigDict:
 
 # The least that a number may be, and what a word may be.
 LEAST = {'seeds': 1, 'folds': 1, 'fold': 0, 'seed': 0, 'data.split_seed': 0, 'data.workers': 0,
-         'train.eval_every': 0, 'train.log_every': 1, 'train.patience': 0, 'eval.tta': 0, 'eval.resamples': 0}
+         'train.eval_every': 0, 'train.log_every': 1, 'train.patience': 0, 'eval.tta': 0}
 CHOICES = {'model.dtype': ('auto', 'float32', 'bfloat16', 'float64'), 'model.inflate': ('mean', 'centre'),
            'train.order': ('shuffle', 'by_site', 'balanced')}
 
@@ -118,6 +118,8 @@ def check_ranges(config: ConfigDict) -> None:
     for name, allowed in CHOICES.items():
         if (value := get(config, name)) not in allowed:
             raise UserError(f'--config.{name}={value} must be {", ".join(allowed[:-1])} or {allowed[-1]}')
+    if not 0 < config.eval.level < 1:
+        raise UserError(f'--config.eval.level={config.eval.level} must be above 0 and below 1, as 0.95')
 
 
 def check_names(config: ConfigDict, names: Iterable[str]) -> None:

@@ -15,7 +15,7 @@ from covid_jax.report import plots
 from covid_jax.runtime import workdir
 from covid_jax.sources.exams import class_names
 
-FIELDS = ('kind', 'seed', 'ensemble.runs', 'data.classes', 'eval.resamples')  # all that an ensemble has of a config
+FIELDS = ('kind', 'seed', 'ensemble.runs', 'data.classes', 'eval.level')  # all that an ensemble has of a config
 
 
 def check(config: ConfigDict) -> None:
@@ -53,7 +53,7 @@ def average(config: ConfigDict, folder: str | Path) -> dict | None:
             before += lineage.inherited(lineage.read(run), run)
     lineage.write(folder, before)
     note = 'some exams are of patients that a member learnt from' if mean.columns.get('seen', np.zeros(1)).any() else ''
-    metrics = evaluate.write_report(folder, mean, config.eval.resamples, config.seed, note=note)
+    metrics = evaluate.write_report(folder, mean, config.eval.level, note=note)
     for split in mean.splits:
         if not mean.of(split).labelled().exams:
             continue

@@ -31,7 +31,7 @@ OF_POSITIVE = ('sensitivity', 'specificity', 'precision', 'auc', 'average_precis
 
 Answers = dict[str, np.ndarray]  # {name: [n, ...]}
 Predict = Callable[..., dict[str, jax.Array]]  # (params, state, batch, key or None) -> {name: [batch, ...]}
-Metrics = dict[str, dict[str, Any]]  # {metric: {'value', 'low', 'high', 'n', ...}}
+Metrics = dict[str, dict[str, Any]]  # {metric: {'value', 'low', 'high', 'level', 'n', ...}}
 
 
 class Running(Protocol):
@@ -90,14 +90,14 @@ def collect(run: Running, predict: Predict, state: TrainState, dataset: pipeline
                        features, columns)
 
 
-def score(predictions: Predictions, threshold: float | None = None, resamples: int = 0, seed: int = 0) -> Metrics:
-    """{metric: {value, low, high, n}} of the labelled rows; without resamples no intervals."""
+def score(predictions: Predictions, threshold: float | None = None, level: float | None = None) -> Metrics:
+    """{metric: {value, low, high, level, n}} of the labelled rows; without a level no intervals."""
     p = predictions.labelled()
     metrics = partial(classification_metrics, names=p.names, threshold=threshold, positive=POSITIVE)
-    if not resamples:
+    if level is None:
         return metrics(p.label, p.probability)
     patients = [e.patient for e in p.exams]
-    return with_intervals(metrics, p.label, p.probability, patients, resamples=resamples, seed=seed, names=p.names)
+    return with_intervals(metrics, p.label, p.probability, patients, level, p.names)
 
 
 def groups(predictions: Predictions) -> tuple[dict[str, Predictions], list[str]]:
@@ -112,7 +112,7 @@ def groups(predictions: Predictions) -> tuple[dict[str, Predictions], list[str]]
     return grouped, torn
 
 
-def all_metrics(predictions: Predictions, resamples: int = 0, seed: int = 0) -> dict[str, dict[str, Metrics]]:
+def all_metrics(predictions: Predictions, level: float | None = None) -> dict[str, dict[str, Metrics]]:
     """{split: {group: {metric: ...}}}. The threshold is frozen on the validation split, by exam, and by patient for them."""
     metrics: dict[str, dict[str, Metrics]] = {split: {} for split in predictions.splits}
     grouped, _ = groups(predictions)
@@ -123,7 +123,7 @@ def all_metrics(predictions: Predictions, resamples: int = 0, seed: int = 0) -> 
         if threshold is None:
             frozen['reason'] = 'undefined: no validation split with both classes to freeze it on'
         for split in rows.splits:
-            entries = score(rows.of(split), threshold, resamples, seed)
+            entries = score(rows.of(split), threshold, level)
             entries['threshold_frozen'] = frozen
             if 'seen' in rows.columns:
                 entries['seen_before'] = seen_before(rows.of(split))
@@ -146,16 +146,16 @@ def _with_positive(name, entry, names):
     return {**entry, 'positive': names[POSITIVE]} if name.startswith(OF_POSITIVE) else entry
 
 
-def write_report(folder: Path | str, predictions: Predictions, resamples: int = 0, seed: int = 0,
+def write_report(folder: Path | str, predictions: Predictions, level: float | None = None,
                  broken: Mapping[str, str] = MappingProxyType({}), note: str = '') -> dict[str, dict[str, Metrics]]:
     """predictions.csv, metrics.json, submission files and plots, in the folder. Returns the metrics.
 
     Where patients have several exams, predictions_patients.csv holds one row for each. broken: {exam id: reason} of exams
-    that could not be prepared; note: a sentence that every plot carries.
+    that could not be prepared; note: a sentence that every plot carries; level: of the intervals, which are left out without.
     """
     folder = Path(folder)
     p = predictions
-    metrics = all_metrics(p, resamples, seed)
+    metrics = all_metrics(p, level)
     answers.write(folder / 'predictions.csv', p)
     grouped, torn = groups(p)
     if 'patients' in grouped:

@@ -237,4 +237,4 @@ def report(session: Session, state: TrainState, leaks: Mapping[str, str]) -> dic
     evaluated = answers.at([i for i, e in enumerate(answers.exams) if e.split != 'train'])
     if evaluated.probability is None or not evaluated.exams:
         return {}
-    return evaluate.write_report(run.folder, evaluated, config.eval.resamples, config.seed, session.dataset.broken, note)
+    return evaluate.write_report(run.folder, evaluated, config.eval.level, session.dataset.broken, note)

@@ -53,7 +53,6 @@ def two_stages(folds=1, seeds=1):
     c.prep.size = (8, 16, 16)
     c.model.name = '_ResNetTiny'
     c.train.update(batch=8, epochs=3.0)
-    c.eval.update(resamples=20)
     c.data.phantom.update(train=16, val=4, test=4)
     set_stages(c, {
         'pretrain': {'data': {'phantom': {'seed': 9, 'train': 16, 'val': 0, 'test': 0, 'unlabelled': 1.0}},

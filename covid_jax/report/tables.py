@@ -50,7 +50,8 @@ def shown_split(answered: dict[str, dict[str, dict]]) -> str | None:
 
 def _show_stages(console, results, split):
     *_, last = results.values()
-    what = 'value and 95 % interval' if len(last) == 1 else 'mean ± s.d.'
+    runs = [metrics[split]['all'] for parts in results.values() for metrics in parts.values() if split in metrics]
+    what = f'value and {_interval_words(runs)}' if len(last) == 1 else 'mean ± s.d.'
     table = rich.table.Table('stage', *BRIEF, title=f'{_title(last, split, "all")}: {what}')
     for stage, parts in results.items():
         if not all(split in metrics for metrics in parts.values()):
@@ -67,7 +68,7 @@ def _show_stages(console, results, split):
 def _show_group(console, parts, split, group):
     runs = [metrics[split][group] for metrics in parts.values() if group in metrics.get(split, ())]
     reasons = {}
-    columns = ('value', '95 % interval') if len(runs) == 1 else ('mean ± s.d.', 'median, range')
+    columns = ('value', _interval_words(runs)) if len(runs) == 1 else ('mean ± s.d.', 'median, range')
     table = rich.table.Table('metric', *columns, title=_title(parts, split, group))
     for metric in SHOWN:
         if split == 'val' and metric == 'macro_f1_frozen':  # the threshold was frozen on val itself
@@ -76,7 +77,7 @@ def _show_group(console, parts, split, group):
         if entries:
             table.add_row(metric, *_cells(entries))
             for e in entries:
-                reasons |= dict.fromkeys(e.get('reason', '').split('; '))
+                reasons |= dict.fromkeys([*e.get('reason', '').split('; '), e.get('note', '')])
     console.print(table)
     for reason in filter(None, reasons):
         console.print(printable(reason), soft_wrap=True, markup=False)
@@ -91,6 +92,13 @@ def _title(parts, split, group):
     several = f', {len(parts)} runs' if len(parts) > 1 else ''
     title = f'{split}{WORDS.get(group, f", {group}")}{alone}{chosen}, positive class {positive}{several}'
     return escape(printable(title))  # sites are called as the data call them
+
+
+def _interval_words(runs):
+    """'95 % interval', of the level that the intervals of these runs have."""
+    levels = sorted({entry['level'] for run in runs for entry in run.values() if 'level' in entry})
+    words = ' or '.join(f'{100 * level:g} %' for level in levels)
+    return f'{words} interval'.strip()
 
 
 def _cells(entries):
