@@ -140,6 +140,8 @@ def check_ranges(config: ConfigDict) -> None:
     for name, allowed in CHOICES.items():
         if (value := get(config, name)) not in allowed:
             raise UserError(f'--config.{name}={value} must be {", ".join(allowed[:-1])} or {allowed[-1]}')
+    if not 0 < config.eval.level < 1:
+        raise UserError(f'--config.eval.level={config.eval.level} must be above 0 and below 1, as 0.95')
 
 
 def check_names(config: ConfigDict, names: Iterable[str]) -> None:

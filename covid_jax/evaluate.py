@@ -31,7 +31,7 @@ OF_POSITIVE = ('sensitivity', 'specificity', 'precision', 'auc', 'average_precis
 
 Answers = dict[str, np.ndarray]  # {name: [n, ...]}
 Predict = Callable[..., dict[str, jax.Array]]  # (params, state, batch, key or None) -> {name: [batch, ...]}
-Metrics = dict[str, dict[str, Any]]  # {metric: {'value', 'low', 'high', 'n', ...}}
+Metrics = dict[str, dict[str, Any]]  # {metric: {'value', 'low', 'high', 'level', 'n', ...}}
 
 
 class Running(Protocol):
@@ -91,13 +91,13 @@ def collect(run: Running, predict: Predict, state: TrainState, dataset: pipeline
 
 
 def score(predictions: Predictions, threshold: float | None = None, level: float | None = None) -> Metrics:
-    """{metric: {value, low, high, n}} of the labelled rows; without resamples no intervals."""
+    """{metric: {value, low, high, level, n}} of the labelled rows; without a level no intervals."""
     p = predictions.labelled()
     metrics = partial(classification_metrics, names=p.names, threshold=threshold, positive=POSITIVE)
     if level is None:
         return metrics(p.label, p.probability)
     patients = [e.patient for e in p.exams]
-    return with_intervals(metrics, p.label, p.probability, patients, level=level, names=p.names)
+    return with_intervals(metrics, p.label, p.probability, patients, level, p.names)
 
 
 def groups(predictions: Predictions) -> tuple[dict[str, Predictions], list[str]]:
@@ -151,7 +151,7 @@ def write_report(folder: Path | str, predictions: Predictions, level: float | No
     """predictions.csv, metrics.json, submission files and plots, in the folder. Returns the metrics.
 
     Where patients have several exams, predictions_patients.csv holds one row for each. broken: {exam id: reason} of exams
-    that could not be prepared; note: a sentence that every plot carries.
+    that could not be prepared; note: a sentence that every plot carries; level: of the intervals, which are left out without.
     """
     folder = Path(folder)
     p = predictions

@@ -52,5 +52,5 @@ def small_config(arg=''):
         c.cmc.projection = 8
         c.model.name = '_ResNetTiny'
         c.train.update(epochs=4.0, batch=8)
-        c.eval.update(tta=2)
+        c.eval.tta = 2
     return c

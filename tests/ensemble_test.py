@@ -55,7 +55,7 @@ def test_a_folder_keeps_to_its_exams(tmp_path, folders):
     """And says in config.json what an ensemble has, no more."""
     average(folders, tmp_path / 'mean')
     kept = json.loads((tmp_path / 'mean' / 'config.json').read_text())
-    assert kept.keys() == {'dataset', 'kind', 'seed', 'ensemble', 'data', 'eval'} and kept['eval'].keys() == {'resamples'}
+    assert kept.keys() == {'dataset', 'kind', 'seed', 'ensemble', 'data', 'eval'} and kept['eval'].keys() == {'level'}
     before = (tmp_path / 'mean' / 'predictions.csv').read_bytes()
     others = [write(tmp_path / 'other' / name, A[1:]) for name in ('one', 'two')]
     for folder, other in zip(folders, others, strict=True):

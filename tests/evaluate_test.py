@@ -73,7 +73,7 @@ def table(label, split, probability, patient=None, site=None):
 
 
 def report(tmp_path, *args, **kwargs):
-    metrics = evaluate.write_report(tmp_path, table(*args, **kwargs), resamples=20)
+    metrics = evaluate.write_report(tmp_path, table(*args, **kwargs), level=0.95)
     return metrics, json.loads((tmp_path / 'metrics.json').read_text())
 
 
@@ -192,7 +192,7 @@ def watched(folder, probability, tta):
         return {'probability': np.stack([1 - q, q], 1)}
 
     config = small_config()
-    config.eval.update(batch=4, tta=tta, resamples=0)
+    config.eval.update(batch=4, tta=tta)
     run = types.SimpleNamespace(config=config, mesh=make_mesh(jax.devices()[:1]), folder=folder, method=METHOD)
     data = dataset([0, 0, 0, 1, 0, 1], ['val'] * 4 + ['test'] * 2)
     return train.Session(run, data, None, 1, 1, jax.random.key(0), None, predict, None), seen

@@ -27,7 +27,7 @@ from covid_jax.data import pipeline
 SMALL = ['--config.data.phantom.train=16', '--config.data.phantom.val=8', '--config.data.phantom.test=8',
          '--config.data.workers=1', '--config.prep.size=(8,16,16)', '--config.views.depth=6',
          '--config.cmc.projection=8', '--config.model.name=_ResNetTiny', '--config.train.batch=8',
-         '--config.train.epochs=6', '--config.eval.tta=2', '--config.eval.resamples=20']
+         '--config.train.epochs=6', '--config.eval.tta=2']
 
 
 def environment(devices=1):

@@ -1,63 +1,76 @@
-"""Confidence intervals of metrics by resampling patients: exams of one patient are not independent."""
+"""Confidence intervals of metrics from how they vary over patients: exams of one patient are not independent.
+
+docs/results.md says how often these intervals hold the truth, and how wide they are; scripts/simulate_intervals.py asks.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import betaincinv
 
-NEEDED = 10  # patients of each class: a bootstrap of fewer says too little
+NEEDED = 2  # patients of each class: of one alone nobody knows how much they vary
+CHECKED = 20  # patients, and
+CHECKED_OF_CLASS = 5  # of them of each class: with fewer nobody has simulated how often an interval holds the truth
+GROUPS = 250  # into which the patients of a stratum are dealt, at most: more take time and say little more
+SHARES = ('accuracy', 'sensitivity', 'specificity', 'precision')  # metrics that are a share of the exams that they count
 Metrics = dict[str, dict[str, Any]]  # as from classification.classification_metrics
 
 
 def with_intervals(metrics_fn: Callable[[np.ndarray, np.ndarray], Metrics], label: ArrayLike, probability: ArrayLike,
-                   patient: ArrayLike, resamples: int = 1000, level: float = 0.95, seed: int = 0,
-                   names: Sequence[str] | None = None) -> Metrics:
-    """Metrics with percentile bootstrap intervals over patients, stratified by label.
+                   patient: ArrayLike, level: float = 0.95, names: Sequence[str] | None = None) -> Metrics:
+    """Metrics with confidence intervals over patients.
 
-    Patients are drawn with replacement within their stratum, each with all of their exams. The stratum is the label of
-    their exams, or the set of labels where a patient has several. All metrics are computed on the same resamples, and
-    these do not depend on the order of the exams. Stratified, an interval speaks of cohorts with the same numbers of
-    patients per class, and accuracy-type metrics get a slightly narrower one than without strata.
+    Each patient is left out in turn, with all of their exams, and all metrics are computed of the rest: the jackknife,
+    stratified by label. (Of more than 250 patients in a stratum, 250 groups are left out in turn.) `interval` makes an
+    interval of that. It speaks of cohorts with the same numbers of patients per class. Nothing is drawn: the same exams
+    give the same intervals. A threshold within metrics_fn is taken as given: what is uncertain about it is not in them.
 
     Args:
-        metrics_fn: (label, probability) -> {metric: {'value': float or None, 'n': int, optionally 'reason': str}}.
+        metrics_fn: (label, probability) -> {metric: {'value': float in [0, 1] or None, 'n': int, optionally 'reason': str}}.
         label: int [n], in [0, classes).
         probability: float [n, classes].
         patient: str or int [n], one key per exam.
-        resamples: the number of bootstrap resamples.
-        level: the central part of the resampled values that the interval holds, in (0, 1).
-        seed: of the resampling.
+        level: the share of cohorts whose interval holds the truth, in (0, 1).
         names: the name of every class, for the reasons; without them the index is given.
 
     Returns:
-        metrics_fn(label, probability) with 'low' and 'high' added to each metric. Both are None for all metrics where
-        a class has fewer than 10 patients, and for a metric that is undefined on the exams or on any resample;
-        'reason' then says so, after the reason that the value itself may have.
+        metrics_fn(label, probability) with 'low', 'high' and 'level' added to each metric; and with a sentence under
+        'note', where patients are fewer than in the simulations that tell how often such intervals hold the truth. 'low'
+        and 'high' are None, without a level, for all metrics where a class has fewer than 2 patients, and for a metric
+        that is undefined on the exams or without one of the patients; 'reason' then says so, after the reason that the
+        value itself may have.
 
     Raises:
-        ValueError: arrays of different lengths, no resamples, a level outside (0, 1).
+        ValueError: arrays of different lengths, a level outside (0, 1).
     """
     label = np.asarray(label)
     probability = np.asarray(probability)
     patient = np.asarray(patient)
     if not len(label) == len(probability) == len(patient):
         raise ValueError(f'{len(label)} labels, {len(probability)} probabilities and {len(patient)} patients')
-    if resamples < 1 or not 0 < level < 1:
-        raise ValueError(f'resamples must be at least 1 and level in (0, 1): {resamples}, {level}')
+    if not 0 < level < 1:
+        raise ValueError(f'level must be in (0, 1): {level}')
     result = metrics_fn(label, probability)
     strata = patient_strata(label, patient)
-    few = _too_few(strata, range(probability.shape[1]) if names is None else names)
+    counts = _patients_of_classes(strata, range(probability.shape[1]) if names is None else names)
+    few = ' and '.join(f'{count} patients of class {name}' for name, count in counts.items() if count < NEEDED)
     if few:
-        return {key: _without(entry, few) for key, entry in result.items()}
+        return {key: _without(entry, f'no interval: {few}, {NEEDED} needed') for key, entry in result.items()}
 
-    random = np.random.default_rng(seed)
-    resampled = []
-    for _ in range(resamples):
-        rows = _draw(random, strata)
-        resampled.append(metrics_fn(label[rows], probability[rows]))
-    return {key: _interval(entry, [sample[key]['value'] for sample in resampled], level)
-            for key, entry in result.items()}
+    rest = [[metrics_fn(label[kept], probability[kept]) for kept in _leaving_out(patients, len(label))]
+            for patients in strata.values()]
+    note = _note(sum(map(len, strata.values())), counts)
+    bounded = {}
+    for key, entry in result.items():
+        values = [[metrics[key]['value'] for metrics in stratum] for stratum in rest]
+        if entry['value'] is None or any(None in stratum for stratum in values):
+            bounded[key] = _without(entry, 'no interval: undefined without one of the patients')
+            continue
+        low, high = interval(entry['value'], values, independent_exams(key, entry['n'], label, patient), level)
+        bounded[key] = {**entry, 'low': low, 'high': high, 'level': level, **note}
+    return bounded
 
 
 def patient_strata(label: np.ndarray, patient: np.ndarray) -> dict[tuple[int, ...], list[np.ndarray]]:
@@ -73,24 +86,94 @@ def patient_strata(label: np.ndarray, patient: np.ndarray) -> dict[tuple[int, ..
     return {key: strata[key] for key in sorted(strata)}
 
 
-def _draw(random, strata):
-    return np.concatenate([patients[i] for patients in strata.values()
-                           for i in random.integers(len(patients), size=len(patients))])
+def interval(value: float, rest: Sequence[Sequence[float]], independent: float, level: float) -> tuple[float, float]:
+    """A metric's confidence interval: that of Clopper and Pearson, for as many independent exams as vary as the metric does.
+
+    The jackknife's variance v of the metric is that of a share of value (1 - value) / v independent exams (Korn and
+    Graubard 1998, for shares in surveys). Of few patients, v is itself uncertain: it has 2 v^2 / sum(d^4) degrees of
+    freedom, where v = sum(d^2) over the patients (Satterthwaite). So it is averaged, by degrees of freedom, with a cautious
+    variance that counts as one: that of a share of `independent` exams. Where the metric does not vary, as at 0 and at 1,
+    that is all that is left.
+
+    Args:
+        value: the metric, in [0, 1].
+        rest: by stratum, the metric without each of its patients (or groups of them).
+        independent: the number of independent exams that the metric is worth at the least, as from independent_exams.
+        level: the share of cohorts whose interval holds the truth, in (0, 1).
+
+    Returns:
+        float, float: low and high, 0 <= low <= value <= high <= 1, one of them strictly.
+    """
+    square = np.concatenate([_deviations(np.asarray(values), value)**2 for values in rest])
+    variance = square.sum()
+    n = independent
+    if variance and 0 < value < 1:
+        freedom = 2 * variance**2 / (square**2).sum()
+        n = (freedom + 1) / (freedom * variance / (value * (1 - value)) + 1 / independent)
+    return clopper_pearson(min(value, 1.0) * n, n, level)
 
 
-def _too_few(strata, names):
-    counts = {name: sum(len(patients) for labels, patients in strata.items() if index in labels)
-              for index, name in enumerate(names)}
-    few = [f'{count} patients of class {name}' for name, count in counts.items() if count < NEEDED]
-    return f'no interval: {" and ".join(few)}, {NEEDED} needed' if few else ''
+def clopper_pearson(hits: float, n: float, level: float) -> tuple[float, float]:
+    """The exact interval of a share (Clopper and Pearson 1934), whose bounds are quantiles of beta laws: so neither hits nor n
+    need be whole. hits: in [0, n]; n: above 0; level: in (0, 1)."""
+    tail = (1 - level) / 2
+    low = betaincinv(hits, n - hits + 1, tail) if hits > 0 else 0.0
+    high = betaincinv(hits + 1, n - hits, 1 - tail) if hits < n else 1.0
+    return float(low), float(high)
 
 
-def _interval(entry, values, level):
-    undefined = sum(value is None for value in values)
-    if undefined or entry['value'] is None:
-        return _without(entry, f'no interval: undefined on {undefined} of {len(values)} resamples')
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return {**entry, 'low': float(low), 'high': float(high)}
+def independent_exams(metric: str, n: int, label: np.ndarray, patient: np.ndarray) -> float:
+    """The number of independent exams that a metric is worth at the least, where exams of one patient are all alike.
+
+    A share of n exams is worth n, average precision the exams of the rarest class, and F1, macro F1 and AUC twice as many
+    (an F1 near 1 is a share of examples and predictions; the variance of an AUC near 1 is that of Hanley and McNeil 1982);
+    all over the number of exams of a patient, which is the mean over exams: so a patient with many counts as one.
+
+    Args:
+        metric: its key, with or without _frozen.
+        n: the number of exams that the value is a statement about.
+        label: int [exams].
+        patient: str or int [exams].
+    """
+    name = metric.removesuffix('_frozen')
+    rarest = np.unique(label, return_counts=True)[1].min()
+    exams = n if name in SHARES else rarest if name == 'average_precision' else 2 * rarest
+    of_patient = np.unique(patient, return_counts=True)[1]
+    return float(exams * of_patient.sum() / (of_patient**2).sum())
+
+
+def _deviations(rest, value):
+    """What the patients of a stratum add to the metric, about their mean, scaled so that the squares sum up to the variance. A
+    patient who is a stratum alone is set against the value of all."""
+    count = len(rest)
+    about = rest - rest.mean() if count > 1 else rest - value
+    about[np.abs(about) < 1e-12] = 0  # rounding
+    return about * np.sqrt((count - 1) / count if count > 1 else 1)
+
+
+def _leaving_out(patients, n):
+    """Which of n exams stay, bool [n], without each patient of a stratum in turn, or each group of them."""
+    dealt = np.random.default_rng(0).permutation(len(patients))
+    for group in range(min(GROUPS, len(patients))):
+        kept = np.ones(n, bool)
+        for i in dealt[group::GROUPS]:
+            kept[patients[i]] = False
+        yield kept
+
+
+def _patients_of_classes(strata, names):
+    return {name: sum(len(patients) for labels, patients in strata.items() if index in labels)
+            for index, name in enumerate(names)}
+
+
+def _note(patients, counts):
+    """What is said of an interval where the patients are fewer than those of the simulations, as the entry's note."""
+    few = [f'{patients} patients'] if patients < CHECKED else []
+    few += [f'{count} of class {name}' for name, count in counts.items() if count < CHECKED_OF_CLASS]
+    if not few:
+        return {}
+    return {'note': f'interval: {", ".join(few)}; how often it holds the truth is known from {CHECKED} patients and '
+                    f'{CHECKED_OF_CLASS} of each class up'}
 
 
 def _without(entry, reason):
