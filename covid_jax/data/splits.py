@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from covid_jax import UserError
 from covid_jax.sources.exams import Exam, class_index, class_names
+from covid_jax.sources.names import whole
 from covid_jax.text import some
 
 LISTED = 10  # patients or pairs of scans that a message names
@@ -39,7 +40,7 @@ def assign_sources(parts: list[list[Exam]], data: ConfigDict, folds: int = 1, fo
     ignored = [name for name, part in zip(names, parts, strict=True) if drawn and any(exam.split for exam in part)]
     if ignored:
         say(f'{" and ".join(ignored)}: own splits are ignored, all patients are drawn (--config.data.split=source keeps them)')
-        parts = [[exam._replace(split='') for exam in part] for part in parts]
+        parts = [[whole(exam) for exam in part] for part in parts]
     held_out = set(data.held_out)
     unknown = held_out - {exam.patient for part in parts for exam in part}
     open_patients = [any(exam.label and not exam.split and exam.patient not in held_out for exam in part) for part in parts]

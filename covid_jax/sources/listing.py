@@ -55,12 +55,6 @@ def image_exam(root: Path, path: Path, site: str, label: str, split: str = '', p
     return Exam(name, patient or name, site, label, split, str(path))
 
 
-def matching_start(pattern: str, name: str) -> str:
-    """What a pattern finds at the start of a name, or ''."""
-    match = re.match(pattern, name)
-    return match[0] if match else ''
-
-
 def named_folders(root: Path, names: Collection[str] | Mapping[str, Collection[str]], layout: str,
                   optional: Collection[str] = ()) -> list[tuple[str, Path]]:
     """[(name, folder of root)] in the order of names, which may be {name: what the folder may be called}.

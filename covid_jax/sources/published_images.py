@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from covid_jax import UserError
-from covid_jax.sources import listing
+from covid_jax.sources import listing, names
 from covid_jax.sources.exams import Exam
 
 COVID_CT = {'COVID': {'train': 191, 'val': 60, 'test': 98}, 'NonCOVID': {'train': 234, 'val': 58, 'test': 105}}
@@ -24,7 +24,8 @@ def covid_ct(root: Path | str, say: Callable[[str], None]) -> list[Exam]:
     """Images-processed/{CT_COVID,CT_NonCOVID}/<image>, with Data-split/{COVID,NonCOVID}/{train,val,test}CT_<label>.txt.
 
     Labels 'COVID', 'NonCOVID'. The splits are the lists; without any every image is given, its split ''. Patients are
-    known where COVID-CT-MetaInfo.csv and NonCOVID-CT-MetaInfo.csv are in root.
+    those of COVID-CT-MetaInfo.csv and NonCOVID-CT-MetaInfo.csv where they are in root, else what the names say (names.py);
+    a group that the lists tear is a patient for each split, as 'ARTICLE (train)'.
     UserError for a list that is not of the official length, repeats a name, or names an image that is not here.
     """
     root = Path(root)
@@ -38,15 +39,22 @@ def covid_ct(root: Path | str, say: Callable[[str], None]) -> list[Exam]:
     patients = _covid_ct_patients(root, files, say)
     listed = any(splits.values())
     exams = []
+    groups = set()
     for label, paths in files.items():
         for name, path in paths.items():
             if not listed or name in splits[label]:
                 split = splits[label].get(name, '')
-                patient = patients[label].get(name, '')
+                group = names.article(name)
+                patient = patients[label].get(name, group)
                 exams.append(listing.image_exam(root, path, 'COVID-CT', label, split, patient))
+                groups.add(group)
     unlisted = sum(map(len, files.values())) - len(exams)
     if unlisted:
         say(f'COVID-CT: {unlisted} images are in no list and left out')
+    exams, torn = names.part(exams, groups)
+    if torn:
+        say(f'COVID-CT: the lists have images of {len(torn)} groups in more than one split{listing.examples(torn)}: kept so with '
+            'the lists, whole where patients are drawn')
     return exams
 
 
@@ -65,8 +73,8 @@ def _covid_ct_splits(root, files, say):
             if path.name not in wanted:
                 raise UserError(f'{path} is not a list of COVID-CT: expected {layout}')
             split = wanted.pop(path.name)
-            names = _official_names(path, counts[split], files[label], splits[label])
-            splits[label] |= dict.fromkeys(names, split)
+            listed = _official_names(path, counts[split], files[label], splits[label])
+            splits[label] |= dict.fromkeys(listed, split)
         absent += wanted
     if not any(splits.values()):
         say('COVID-CT: no lists in Data-split: every image is given, without a split')
@@ -77,18 +85,18 @@ def _covid_ct_splits(root, files, say):
 
 def _official_names(path, count, files, before):
     """The names in a list. UserError where they are not `count`, where one is no file, or comes twice here or in `before`."""
-    names = listing.read_lines(path)
-    unknown = [name for name in names if name not in files]
+    listed = listing.read_lines(path)
+    unknown = [name for name in listed if name not in files]
     if unknown:
         raise UserError(f'{path} names {len(unknown)} images that are not here{listing.examples(unknown)}: take list and images '
                         'from one download')
-    twice = [name for name, times in Counter([*before, *names]).items() if times > 1]
+    twice = [name for name, times in Counter([*before, *listed]).items() if times > 1]
     if twice:
         raise UserError(f'{path} names {len(twice)} images a second time{listing.examples(twice)}: take the official lists')
-    if len(names) != count:
-        raise UserError(f'{path} names {len(names)} images, the official list {count}: take that one, or the source '
+    if len(listed) != count:
+        raise UserError(f'{path} names {len(listed)} images, the official list {count}: take that one, or the source '
                         'manifest for splits of your own')
-    return names
+    return listed
 
 
 def _covid_ct_patients(root, files, say):
@@ -102,8 +110,9 @@ def _covid_ct_patients(root, files, say):
         if len(patients[label]) < len(named):
             where = path.name if rows else f'{path.name}, which is not here,'
             hint = f'; {table}.xlsx is not read, save it as .csv' if (root / f'{table}.xlsx').exists() else ''
-            say(f'COVID-CT: no patient in {where} for {len(named) - len(patients[label])} of {len(named)} {label} '
-                f'images, each counts as its own{hint}')
+            others = named.keys() - patients[label].keys()
+            say(f'COVID-CT: no patient in {where} for {len(others)} of {len(named)} {label} images: '
+                f'{names.groups_told(others)}{hint}')
     return patients
 
 
@@ -125,8 +134,8 @@ def chest_xray(root: Path | str, say: Callable[[str], None]) -> list[Exam]:
     """{Covid-19,No_findings,Pneumonia}/<image>, {train,test,val}/{NORMAL,PNEUMONIA}/<image> (Kermany) or images/<image>
     with metadata.csv (ieee8023), told apart by what is in root.
 
-    Labels 'COVID-19', 'normal', 'pneumonia'. The patient is the part of a name before '_' in the first layout, in the
-    second that of names like person1_virus_6, and the column patientid in the third.
+    Labels 'COVID-19', 'normal', 'pneumonia'. The patient is what the name says (names.py), in the third layout the column
+    patientid where it says anything.
     """
     root = Path(root)
     here = {listing.normalised(entry.name) for entry in listing.visible(root)}
@@ -136,8 +145,9 @@ def chest_xray(root: Path | str, say: Callable[[str], None]) -> list[Exam]:
         return _kermany(root, say)
     wanted = {'COVID-19': ('Covid-19',), 'normal': ('No_findings', 'normal'), 'pneumonia': ('Pneumonia',)}
     layout = '{Covid-19,No_findings,Pneumonia}/, {train,test}/{NORMAL,PNEUMONIA}/, or images/ with metadata.csv'
-    exams = [listing.image_exam(root, path, 'chest-xray', label, '', listing.matching_start('[^_]+(?=_)', path.name))
+    exams = [listing.image_exam(root, path, 'chest-xray', label, '', names.article(path.name))
              for label, folder in listing.named_folders(root, wanted, layout) for path in listing.require_image_files(folder)]
+    say(f'chest X-ray: of {len(exams)} images {names.groups_told([Path(exam.path).name for exam in exams])}')
     labels = defaultdict(set)
     for exam in exams:
         labels[exam.patient].add(exam.label)
@@ -154,8 +164,8 @@ def _kermany(root, say):
     for split, folder in listing.named_folders(root, ('train', 'test', 'val'), '{train,test,val}', optional=('val',)):
         for label, place in listing.named_folders(folder, ('normal', 'pneumonia'), '{NORMAL,PNEUMONIA}/<image>'):
             for path in listing.require_image_files(place):
-                patient = listing.matching_start('person[0-9]+_(bacteria|virus)(?=_)', path.name)
-                exams.append(listing.image_exam(root, path, 'Kermany', label, split, patient))
+                exams.append(listing.image_exam(root, path, 'Kermany', label, split, names.article(path.name)))
+    say(f'chest X-ray (Kermany): of {len(exams)} images {names.groups_told([Path(exam.path).name for exam in exams])}')
     return exams
 
 
@@ -174,7 +184,7 @@ def _ieee8023(root, say):
         elif name not in files:
             absent += 1
         else:
-            exams.append(listing.image_exam(root, files[name], 'ieee8023', found[0], '', patient))
+            exams.append(listing.image_exam(root, files[name], 'ieee8023', found[0], '', patient or names.article(name)))
     say(f'chest X-ray (ieee8023): {left_out} rows of metadata.csv are left out (another modality, a view that is not '
         f'{" or ".join(VIEWS)}, or another finding), {absent} name an image that is not here')
     return listing.require_unique_ids(root, listing.require_some(root, exams, 'X-rays that metadata.csv names'))

@@ -32,12 +32,15 @@ def of(source, *roots, **data):
 
 
 def splits_of_folds(c, root, folds=3):
-    """{id: the splits it has, fold after fold}, the sites, and what was said."""
+    """{(patient, site): the splits of its exams, fold after fold}, and what was said."""
     found, said = {}, []
     c.folds = folds
     for c.fold in range(folds):
+        splits = {}
         for e in pipeline.survey(c, root, say=said.append).exams:
-            found.setdefault((e.id, e.site), []).append(e.split)
+            splits.setdefault((e.patient, e.site), set()).add(e.split)
+        for patient, (split,) in splits.items():
+            found.setdefault(patient, []).append(split)
     return found, said
 
 
@@ -59,19 +62,20 @@ def test_folds_of_the_phantom_ignore_its_splits_and_say_so(tmp_path):
     assert not list(tmp_path.glob('*/table.json'))  # nothing is prepared
 
 
-def test_folds_of_covid_ct_deal_its_official_lists(tmp_path):
+def test_folds_of_covid_ct_deal_the_groups_of_its_official_lists(tmp_path):
     c = of('covid_ct', real('COVID-CT'))
     found, said = splits_of_folds(c, tmp_path)
-    assert len(found) == 425 + 118
+    assert len(found) == 40 + 39 + 170
     assert_each_is_tested_once(found)
     c.data.split = 'source'
-    with pytest.raises(UserError, match='folds=3 .*not the 0 of covid_ct: .*--config.data.split=drawn for the 543'):
+    with pytest.raises(UserError, match='folds=3 .*not the 0 of covid_ct: .*--config.data.split=drawn for the 250'):
         pipeline.survey(c, tmp_path)
     c.folds, c.data.split = 1, 'auto'
     assert Counter(e.split for e in pipeline.survey(c, tmp_path).exams) == {'train': 425, 'val': 118}
     c.data.split = 'drawn'
-    drawn = Counter(e.split for e in pipeline.survey(c, tmp_path, say=said.append).exams)
-    assert drawn == {'train': 543 - 2 * (50 + 58), 'val': 50 + 58, 'test': 50 + 58}  # a fifth of 251 and of 292
+    drawn = {(e.patient, e.split) for e in pipeline.survey(c, tmp_path, say=said.append).exams}
+    counts = Counter(split for _, split in drawn)
+    assert counts == {'train': 249 - 2 * (8 + 42), 'val': 8 + 42, 'test': 8 + 42}  # a fifth of 40 and of 209
     assert 'covid_ct: own splits are ignored' in said[-1]
 
 

@@ -8,20 +8,21 @@ from scan_files import real
 
 from covid_jax.sources import published_images
 from covid_jax.sources.exams import class_index
+from covid_jax.sources.names import whole
 
 BINARY = ('noncovid|non-covid|non_covid|normal|pneumonia|cap|cp', 'covid|covid-19|covid19|ncp')
 
 
-def covid_ct(root, splits=('train', 'val', 'test'), newline='\n'):
+def covid_ct(root, splits=('train', 'val', 'test'), newline='\n', name='2020.02.10-p6%{n} (a) [b].{suffix}'):
     """The layout at full length, with names as odd as the real ones, and one image more than the lists name."""
     for label, counts in published_images.COVID_CT.items():
         start = 0
         for split, count in counts.items():
-            names = [f'2020.02.10-p6%{n} (a) [b].{"png" if n % 2 else "jpg"}' for n in range(start, start + count)]
+            names = [name.format(n=n, article=n // 4, suffix='png' if n % 2 else 'jpg') for n in range(start, start + count)]
             start += count
             touch(root / f'Images-processed/CT_{label}', *names)
             if split in splits:
-                write(root / f'Data-split/{label}/{split}CT_{label}.txt', *(name + '  ' for name in names), '',
+                write(root / f'Data-split/{label}/{split}CT_{label}.txt', *(f'{image}  ' for image in names), '',
                       newline=newline)
     touch(root, 'Images-processed/CT_COVID/unlisted.png')
 
@@ -96,6 +97,23 @@ class TestCovidCt:
         line = refused(listed, published_images.covid_ct, tmp_path)
         assert 'expected the columns File name, Patient ID, found image, patient' in line and 'MetaInfo.csv' in line
 
+    def test_names_tell_articles_of_both_classes_and_the_official_lists_tear_them(self, tmp_path):
+        """Four images an article: COVID images of train, val and test are of the articles 0-47, 47-62 and 62-87, the others
+        of 0-58, 58-72 and 73-99. In two splits are 47 to 58 and 62 to 72, which are 12 + 11."""
+        covid_ct(tmp_path, name='2020.03.13.{article}-p23-{n}.{suffix}')
+        exams, notes = listed(published_images.covid_ct, tmp_path)
+        of_split = {split: {exam.patient for exam in exams if exam.split == split} for split in ('train', 'val', 'test')}
+        assert of_split['val'] & of_split['train'] == of_split['val'] & of_split['test'] == set()
+        assert '2020.03.13.47 (train)' in of_split['train'] and '2020.03.13.47 (val)' in of_split['val']
+        assert '2020.03.13.0' in of_split['train'] and '2020.03.13.99' in of_split['test']
+        torn = [note for note in notes if 'in more than one split' in note]
+        assert torn == ['COVID-CT: the lists have images of 23 groups in more than one split (2020.03.13.47, 2020.03.13.48, '
+                        '2020.03.13.49, ...): kept so with the lists, whole where patients are drawn']
+        assert any('349 are 88 groups' in note for note in notes) and any('397 are 100 groups' in note for note in notes)
+        assert {exam.label for exam in exams if exam.patient == '2020.03.13.0'} == {'COVID', 'NonCOVID'}
+        drawn = [whole(exam) for exam in exams]
+        assert len({exam.patient for exam in drawn}) == 100 and {exam.split for exam in drawn} == {''}
+
 
 class TestSarsCov2Ct:
 
@@ -127,13 +145,14 @@ class TestChestXray:
             ('Covid-19/1F6343EE-AFEC.png', 'Covid-19/1F6343EE-AFEC.png', 'COVID-19'),
             ('No_findings/00001305_001.png', '00001305', 'normal'),
             ('Pneumonia/00001305_004.png', '00001305', 'pneumonia')]
-        assert '1 of 2 patients are in two classes' in notes[0]
+        assert 'of 3 images by their names 2 are 1 groups' in notes[0] and '1 of 2 patients are in two classes' in notes[1]
 
     def test_kermany(self, tmp_path):
         touch(tmp_path, 'train/NORMAL/IM-0115-0001.jpeg', 'train/PNEUMONIA/person1_bacteria_1.jpeg',
               'train/PNEUMONIA/person1_bacteria_2.jpeg', 'test/NORMAL/IM-0001-0001.jpeg',
               'test/PNEUMONIA/person1_virus_6.jpeg', '__MACOSX/x')
-        exams, _ = listed(published_images.chest_xray, tmp_path)
+        exams, notes = listed(published_images.chest_xray, tmp_path)
+        assert 'of 5 images by their names 3 are 2 groups' in notes[1]
         assert [(exam.split, exam.label, exam.patient) for exam in exams] == [
             ('train', 'normal', 'train/NORMAL/IM-0115-0001.jpeg'), ('train', 'pneumonia', 'person1_bacteria'),
             ('train', 'pneumonia', 'person1_bacteria'), ('test', 'normal', 'test/NORMAL/IM-0001-0001.jpeg'),
@@ -143,7 +162,7 @@ class TestChestXray:
         covid = 'Pneumonia/Viral/COVID-19'
         rows = [('2', covid, 'PA', 'X-ray', 'a.jpeg', 'said, "he"'),
                 ('2', covid, 'AP', 'X-ray', 'b.jpeg', 'two\nlines'),
-                ('', 'No Finding', 'PA', 'X-ray', 'c.png', ''),
+                ('', 'No Finding', 'PA', 'X-ray', 'c.png', ''), ('', 'No Finding', 'AP', 'X-ray', '00001305_001.png', ''),
                 ('5', 'Pneumonia/Viral/SARS', 'PA', 'X-ray', 'd.png', ''),
                 ('6', covid, 'AP', 'CT', 'e.png', ''), ('7', 'Tuberculosis', 'PA', 'X-ray', 'f.png', ''),
                 ('8', covid, 'L', 'X-ray', 'g.png', ''), ('9', 'Pneumonia', 'PA', 'X-ray', 'gone.png', '')]
@@ -154,10 +173,13 @@ class TestChestXray:
         exams, notes = listed(published_images.chest_xray, tmp_path)
         assert [(exam.id, exam.patient, exam.label) for exam in exams] == [
             ('images/a.jpeg', '2', 'COVID-19'), ('images/b.jpeg', '2', 'COVID-19'),
-            ('images/c.png', 'images/c.png', 'normal'), ('images/d.png', '5', 'pneumonia')]
+            ('images/c.png', 'images/c.png', 'normal'), ('images/00001305_001.png', '00001305', 'normal'),
+            ('images/d.png', '5', 'pneumonia')]
         assert '3 rows of metadata.csv are left out' in notes[0] and '1 name an image that is not here' in notes[0]
 
     def test_real(self):
         exams, notes = listed(published_images.chest_xray, real('chest-xray'))
         assert Counter(exam.label for exam in exams) == {'COVID-19': 62, 'normal': 250, 'pneumonia': 250}
-        assert '13 of 453 patients are in two classes' in notes[0]
+        assert notes[0].startswith('chest X-ray: of 562 images by their names 537 are 417 groups (')
+        assert notes[0].endswith(', 25 whose names say no more are groups of their own')
+        assert '13 of 442 patients are in two classes' in notes[1]
