@@ -42,15 +42,23 @@ def test_folds_and_seeds_have_their_own_folders_and_one_table(tmp_path, capsys, 
     assert '2 folds x 2 seeds' in ' '.join(printed.split()) and 's.d. folds' in printed
 
 
-def test_a_stage_starts_from_an_earlier_one(tmp_path, capsys):
+def test_a_stage_starts_from_an_earlier_one_and_a_third_takes_the_better(tmp_path, capsys):
     c = small_config()
     with c.unlocked():
-        c.stages = ('first', 'second')
+        c.stages = ('first', 'second', 'taken')
         c.first = ConfigDict({'method': 'supervised', 'train': {'epochs': 1.0}})
         c.second = ConfigDict({'init_from': 'first', 'train': {'epochs': 1.0}})
+        c.taken = ConfigDict({'choose': {'runs': 'first,second', 'by': 'auc'}})
         c.eval.tta = 0
     results = experiment.run(c, tmp_path)
-    assert list(results) == ['second']
+    assert list(results) == ['taken']
+    of_val = {stage: json.loads((tmp_path / stage / 'metrics.json').read_text())['val']['all']['auc']['value']
+              for stage in ('first', 'second')}
+    taken = json.loads((tmp_path / 'taken' / 'chosen.json').read_text())
+    assert taken['val'] == {f'../{stage}': score for stage, score in of_val.items()}
+    assert of_val[taken['chosen'].removeprefix('../')] == max(of_val.values())
+    assert (tmp_path / 'taken' / 'predictions.csv').read_bytes() == (tmp_path / taken['chosen'][3:] / 'predictions.csv').read_bytes()
+    assert [line[:2] for line in csv.reader((tmp_path / 'results.csv').read_text().splitlines())][-1] == ['taken', 'test']
     assert json.loads((tmp_path / 'first' / 'config.json').read_text())['method'] == 'supervised'
     assert json.loads((tmp_path / 'second' / 'config.json').read_text())['init_from'] == '../first'
     out = capsys.readouterr().out
