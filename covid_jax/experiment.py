@@ -60,8 +60,7 @@ def run(config: ConfigDict, folder: str | Path) -> dict[str, dict]:
     """Runs all that the config asks for below `folder`, each part where an earlier call left it; prints the table.
 
     Where config.ensemble.runs or config.choose.runs names finished runs, nothing is trained: they are averaged, or the best is
-    taken. Returns {part: {split: {group:
-    {metric: ...}}}} of the last stage, the part's folder relative to `folder`.
+    taken. Returns {part: {split: {group: {metric: ...}}}} of the last stage, the part's folder relative to `folder`.
     """
     folder = Path(folder)
     say = sayer()

@@ -100,9 +100,9 @@ def _without(table, row, cells):
 
 
 def _answers(stage, config, row):
-    file, _, of_run = stage.row.partition(':')
-    return file == config and (stage.name == row or (stage.last and not stage.name and of_run.split(',')[0] == row)
-                               or (stage.last and stage.name not in ('', row) and of_run.split(',')[0] == row))
+    """Whether a stage stands in a row: because it is called so, or because its run is of that row and ends with it."""
+    file, _, asked = stage.row.partition(':')
+    return file == config and (stage.name == row or (stage.last and asked.split(',')[0] == row))
 
 
 def _numbers(stage, table):
@@ -111,21 +111,24 @@ def _numbers(stage, table):
     metrics = {key: result['metrics'] for key, (_, result) in stage.parts.items()}
     first = next(iter(folders.values()))
     kept: Any = workdir.read(first)
+    where = f'{stage.root}/{stage.name}' if stage.name else str(stage.root)
+    folds = {fold for fold, _ in folders}
+    seeds = {seed for _, seed in folders}
+    if len(folds) < (kept.get('folds') or 1) or len(folders) < len(folds) * len(seeds):
+        return {metric: ('-', ('-',) * len(table.levels)) for metric in table.columns}, f'{where}: not finished, give its command again'
     names = class_names(kept['data.classes'])
     split = tables.shown_split({'': {str(key): of_part for key, of_part in metrics.items()}})
+    by_level = [_entries(folders, metrics, names, split, table.group, level) for level in table.levels]
     numbers = {}
-    for level in table.levels:
-        found = _entries(folders, metrics, names, split, table.group, level)
-        for metric in table.columns:
-            value, entry = found.get(metric, ('-', {}))
-            numbers.setdefault(metric, (_printed(value, table), []))[1].append(_interval(entry, table))
+    for metric in table.columns:
+        found = [entries.get(metric, (None, {})) for entries in by_level]
+        numbers[metric] = _printed(found[0][0], table), tuple(_interval(entry, table) for _, entry in found)
     answers = of_run(first, names).of(split)
-    several = '' if len(folders) == 1 else f', {len({f for f, _ in folders})} folds x {len({s for _, s in folders})} seeds'
     asked = stage.row.partition(',')[2]
-    where = f'{stage.root}/{stage.name}' if stage.name else str(stage.root)
+    several = '' if len(folders) == 1 else f', {len(folds)} folds x {len(seeds)} seeds'
     described = (f'{where}: {asked + "; " if asked else ""}{len(answers.exams)} exams of {split}, '
                  f'{", ".join(answers.sites)}{several}')
-    return {metric: (value, tuple(intervals)) for metric, (value, intervals) in numbers.items()}, described
+    return numbers, described
 
 
 def _entries(folders, metrics, names, split, group, level):

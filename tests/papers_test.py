@@ -58,6 +58,12 @@ def test_folds_and_seeds_are_a_mean_and_a_spread(tmp_path):
     assert run.endswith('here, 2 folds x 1 seeds')
 
 
+def test_a_run_whose_folds_are_not_all_there(tmp_path):
+    finished(tmp_path / 'run' / 'fold0' / 'seed0', RIGHT, config={'row': 'cmc:model4', 'folds': 2})
+    found, (run,) = shown(tmp_path)
+    assert found['model4', 'accuracy', 1].ours == '-' and run == f'{tmp_path}/run: not finished, give its command again'
+
+
 def test_numbers_of_the_paper_that_cannot_be():
     table = Table('T', ('accuracy', 'sensitivity', 'specificity'), {'a': ('96.85', '96.47', '97.08')},
                   {'Li et al.': ('93.46', '90.57', '90.84'), 'none': ('', '90.0', '')})
