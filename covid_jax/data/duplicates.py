@@ -1,9 +1,9 @@
 """Near duplicates: scans that look so alike that they are of one patient, whatever the names say.
 
-Scans are compared by their signatures, small thumbnails of which only the edges are kept. Two copies of one image agree
-nearly fully (0.95 and more after another size, JPEG quality, window or gamma), another crop of more than a few percent or a
-mirrored copy does not. ALIKE was chosen by eye, from pairs of SARS-CoV-2-CT (500 slices) and COVID-CT (543): those seen
-above 0.84 were neighbouring slices or copies, from 0.81 to 0.84 some were of two patients. X-rays of two people may agree
+Scans are compared by their signatures, small thumbnails of which only the edges are kept. Two copies of an image correlate by
+0.95 and more after another size, JPEG quality, window or gamma; mirrored, or cropped by a few percent, they do not.
+ALIKE was chosen by eye, from pairs of slices of SARS-CoV-2-CT (500) and COVID-CT (543): of those looked at, nearly all above
+it were neighbouring slices or copies, and from 0.81 to 0.84 several were of two patients. X-rays of two people may correlate
 by 0.9.
 """
 
@@ -69,9 +69,11 @@ def join(exams: list[Exam], data: ConfigDict, root: Path | str, name: str, say: 
         raise UserError(f'{name}: {len(torn)} clusters of near duplicates are in two splits of the source '
                         f'({_examples(torn)}): take --config.data.split=drawn, or --config.data.group=source')
     sizes = Counter(exam.patient for exam in after)
+    unread = f'; {len(exams) - len(good)} cannot be read' if len(good) < len(exams) else ''
     say(f'{name}: by near duplicates {len(exams)} exams of {len(joined)} patients are {len(sizes)} groups, the largest of '
-        f'{max(sizes.values())} exams; {len(exams) - len(good)} cannot be read')
-    mixed = [cluster for cluster in members.values() if len({class_index(exam.label, data.classes) for exam in cluster} - {-1}) > 1]
+        f'{max(sizes.values())} exams{unread}')
+    classes = [{class_index(exam.label, data.classes) for exam in cluster} - {-1} for cluster in members.values()]
+    mixed = [cluster for cluster, found in zip(members.values(), classes, strict=True) if len(found) > 1]
     if mixed:
         say(f'{name}: {len(mixed)} clusters of near duplicates are in two classes, look at them ({_examples(mixed)})')
     return after
