@@ -36,8 +36,7 @@ def signature(image: np.ndarray) -> np.ndarray:
     their correlation; all 0 for an image of one value."""
     ratio = image.shape[1] // SIDE
     plane = image[0, :, :, 0].astype(np.float32).reshape(SIDE, ratio, SIDE, ratio).mean((1, 3))
-    edges = plane - gaussian_filter(plane, BLUR)
-    edges -= edges.mean()
+    edges = plane - gaussian_filter(plane, BLUR)  # of mean 0, for a blur keeps the mean
     length = np.linalg.norm(edges)
     return (edges / length if length > 1e-3 else np.zeros_like(edges)).ravel()
 

@@ -54,8 +54,8 @@ XRAYS = {
     '00001362': ['00001362_014.png', '00001362_017.png'], '00001305': ['00001305_001.png'],
     'person1_virus': ['person1_virus_6.jpeg', 'person1_virus_13.jpeg'], 'person1_bacteria': ['person1_bacteria_1.jpeg']}
 ALONE = ['102.png', '25.png', '20.jpg', 'Covid (12).png', 'Non-Covid (1005).png', '58cb9263f16e94305c730685358e4e_jumbo.png',
-         '31BA3780-2323-493F-8AED-62081B9C383B.png', '353889E0-A1E8-4F9E-A0B8-F24F36BCFBFB.png', 'IM-0115-0001.jpeg',
-         'NORMAL2-IM-1337-0001.jpeg']
+         '31BA3780-2323-493F-8AED-62081B9C383B.png', '353889E0-A1E8-4F9E-A0B8-F24F36BCFBFB.png',
+         '353889e0-a1e8-4f9e-a0b8-f24f36bcfbfb.png', 'IM-0115-0001.jpeg', 'NORMAL2-IM-1337-0001.jpeg']
 
 
 @pytest.mark.parametrize('group', [*COVID_CT, *XRAYS])
