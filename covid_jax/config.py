@@ -17,6 +17,7 @@ DATA = {
     'include': '',  # a text file of ids: of the train split these alone are learnt from
     'use': 'auto',  # what of train is learnt from: labelled | all | classes, with commas; auto: what the method can read
     'classes': ('noncovid|non-covid|non_covid|normal|healthy|pneumonia|cap|cp', 'covid|covid-19|covid19|ncp'),
+    'group': 'source',  # whose exams stay together. source: the patients that it names | clusters: near duplicates too
     'split': 'auto',  # source: what the sources name is kept | drawn: it is ignored | auto: source, but drawn in folds
     'val': 0.2,  # share of patients, where the source names no val split
     'test': 0.2,
@@ -129,7 +130,7 @@ def base() -> ConfigDict:
 LEAST = {'seeds': 1, 'folds': 1, 'fold': 0, 'seed': 0, 'data.split_seed': 0, 'data.workers': 0,
          'train.eval_every': 0, 'train.log_every': 1, 'train.patience': 0, 'eval.tta': 0}
 CHOICES = {'model.dtype': ('auto', 'float32', 'bfloat16', 'float64'), 'model.inflate': ('mean', 'centre'),
-           'train.order': ('shuffle', 'by_site', 'balanced')}
+           'data.group': ('source', 'clusters'), 'train.order': ('shuffle', 'by_site', 'balanced')}
 
 
 def check_ranges(config: ConfigDict) -> None:

@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
+from covid_jax.data import duplicates
 from covid_jax.data.prep import Prep, prepare
 from covid_jax.scans.decode import decode
 from covid_jax.sources.names import whole
@@ -21,7 +22,7 @@ from covid_jax.sources.published_images import chest_xray, covid_ct, sars_cov_2_
 
 PREP = Prep((-1000.0, 400.0), (1, 32, 32))
 TRAIN = 0.75  # share of images, or of patients, where no official split is used
-SEEDS = 3  # draws, of which the mean is given
+SEEDS = 5  # draws, of which the mean is given
 
 
 def auc(exams, covid, train):
@@ -43,6 +44,11 @@ def auc_of_drawn(exams, covid, unit):
     return np.mean(found)
 
 
+def hundred(exam):
+    """The class and the hundred of a slice's number: 'COVID/Covid (512).png' -> 'COVID 5'."""
+    return f'{exam.label} {int(exam.id.partition("(")[2].partition(")")[0]) // 100}'
+
+
 def main(data):
     exams = covid_ct(Path(data, 'COVID-CT'), print)
     official = np.array([exam.split == 'train' for exam in exams])
@@ -52,7 +58,11 @@ def main(data):
     print(f'COVID-CT, articles at random: {auc_of_drawn(exams, "COVID", lambda exam: exam.patient):.3f}')
 
     exams = sars_cov_2_ct(Path(data, 'SARS-CoV-2-CT'), print)
+    thumbnails = [prepare(decode(exam.path), duplicates.THUMBNAIL) for exam in exams]
+    cluster = dict(zip(exams, duplicates.clusters(np.array(list(map(duplicates.signature, thumbnails)))), strict=True))
     print(f'SARS-CoV-2-CT, slices at random: {auc_of_drawn(exams, "COVID", lambda exam: exam.id):.3f}')
+    print(f'SARS-CoV-2-CT, clusters at random: {auc_of_drawn(exams, "COVID", cluster.get):.3f}')
+    print(f'SARS-CoV-2-CT, runs of 100 numbers at random: {auc_of_drawn(exams, "COVID", hundred):.3f}')
 
     exams = chest_xray(Path(data, 'chest-xray'), print)
     print(f'chest X-ray, patients at random: {auc_of_drawn(exams, "COVID-19", lambda exam: exam.patient):.3f}')

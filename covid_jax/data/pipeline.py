@@ -20,7 +20,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from covid_jax import UserError, sources
-from covid_jax.data import splits, store
+from covid_jax.data import duplicates, splits, store
 from covid_jax.data.order import Order
 from covid_jax.data.prep import Prep
 from covid_jax.sources.exams import SPLITS, Exam, check_classes, class_index, class_names
@@ -75,9 +75,10 @@ def check(config: ConfigDict) -> None:
 
 
 def survey(config: ConfigDict, root: Path | str, labelled: bool = True, say: Callable[[str], None] = print) -> Survey:
-    """Lists the exams of the config's data, splits them and chooses what is learnt from. Nothing is prepared.
+    """Lists the exams of the config's data, splits them and chooses what is learnt from. Nothing is prepared but, where
+    clusters of near duplicates are asked for, thumbnails.
 
-    root: where the store is, which keeps the hashes of files. labelled: whether the method learns from labels. say: is
+    root: where the store is, which keeps the hashes of files and thumbnails. labelled: whether the method learns from labels. say: is
     called with each line that a user should know about the data. UserError for bad input.
     """
     check(config)
@@ -88,6 +89,10 @@ def survey(config: ConfigDict, root: Path | str, labelled: bool = True, say: Cal
             class_index(exam.label, data.classes)
         except UserError as e:
             raise UserError(f'{exam.id}: {e}') from None
+    parts = splits.own_splits(parts, data, config.folds, say)
+    if data.group == 'clusters':
+        parts = [duplicates.join(part, data, root, name, say)
+                 for part, name in zip(parts, splits.source_names(parts, data), strict=True)]
     exams = splits.assign_sources(parts, data, config.folds, config.get('fold', 0), say)
     included = _included(exams, data.include, say) if data.include else None
     exams = splits.choose(exams, data, labelled, included)

@@ -26,21 +26,34 @@ def check(data: ConfigDict) -> None:
                         f'of classes with commas between them ({", ".join(names)})')
 
 
+def source_names(parts: list[list[Exam]], data: ConfigDict) -> list[str]:
+    """What each source is called in messages: its sites, or, where it is the only one, as the config names it."""
+    return [', '.join(sorted({exam.site for exam in part})) for part in parts] if len(parts) > 1 else [data.source]
+
+
+def own_splits(parts: list[list[Exam]], data: ConfigDict, folds: int = 1, say: Callable[[str], None] = print) -> list[list[Exam]]:
+    """The exams of the sources, with the splits that these name or without any.
+
+    parts: a list of Exam for each source; data: the config's section, which `check` passes. By data.split='source' what a
+    source names is kept; by 'drawn' it is left out, which is said; 'auto' is 'source', but 'drawn' where folds > 1.
+    """
+    drawn = data.split == 'drawn' or (data.split == 'auto' and folds > 1)
+    named = [name for name, part in zip(source_names(parts, data), parts, strict=True) if any(exam.split for exam in part)]
+    if not (drawn and named):
+        return parts
+    say(f'{" and ".join(named)}: own splits are ignored, all patients are drawn (--config.data.split=source keeps them)')
+    return [[whole(exam) for exam in part] for part in parts]
+
+
 def assign_sources(parts: list[list[Exam]], data: ConfigDict, folds: int = 1, fold: int = 0,
                    say: Callable[[str], None] = print) -> list[Exam]:
     """All exams of the sources, each with its split; patients are drawn, and dealt into folds, within each source.
 
-    parts: a list of Exam for each source; data: the config's section, which `check` passes. By data.split='source' what a
-    source names is kept (see `assign`), and one that has no labelled patient left to draw is in every fold as it is; by
-    'drawn' all patients are drawn, whatever the sources name; 'auto' is 'source', but 'drawn' where folds > 1.
+    parts: as from `own_splits`; what they name is kept (see `assign`), and a source that has no labelled patient left to
+    draw is in every fold as it is. data: the config's section.
     Raises: UserError as `assign`, and for a source of fewer patients than folds.
     """
-    names = [', '.join(sorted({exam.site for exam in part})) for part in parts] if len(parts) > 1 else [data.source]
-    drawn = data.split == 'drawn' or (data.split == 'auto' and folds > 1)
-    ignored = [name for name, part in zip(names, parts, strict=True) if drawn and any(exam.split for exam in part)]
-    if ignored:
-        say(f'{" and ".join(ignored)}: own splits are ignored, all patients are drawn (--config.data.split=source keeps them)')
-        parts = [[whole(exam) for exam in part] for part in parts]
+    names = source_names(parts, data)
     held_out = set(data.held_out)
     unknown = held_out - {exam.patient for part in parts for exam in part}
     open_patients = [any(exam.label and not exam.split and exam.patient not in held_out for exam in part) for part in parts]

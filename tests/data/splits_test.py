@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from covid_jax import UserError
-from covid_jax.data.splits import assign, assign_sources, check, check_duplicates, choose
+from covid_jax.data.splits import assign, assign_sources, check, check_duplicates, choose, own_splits
 from covid_jax.sources.exams import Exam
 
 CLASSES = ('normal', 'covid|COVID-19', 'pneumonia')
@@ -157,10 +157,14 @@ def sites(*splits):
             for at, own in enumerate(splits)]
 
 
+def drawn(parts, data, folds=1, fold=0, say=list):
+    return assign_sources(own_splits(parts, data, folds, say), data, folds, fold, say)
+
+
 def placed(parts, folds=1, fold=0, **more):
     """{site: how many of each split}, and what is said."""
     said = []
-    exams = assign_sources(parts, settings(**more), folds, fold, said.append)
+    exams = drawn(parts, settings(**more), folds, fold, said.append)
     return {site: Counter(e.split for e in exams if e.site == site) for site in sorted({e.site for e in exams})}, said
 
 
@@ -177,14 +181,20 @@ class TestPlace:
         assert said == ['s0 and s2: own splits are ignored, all patients are drawn (--config.data.split=source keeps them)']
         assert placed(sites(('',), ('',)), split='drawn')[1] == []
 
+    def test_a_group_that_a_source_parts_is_whole_where_it_is_drawn(self):
+        parted = [[e._replace(patient='x (train)', split='train') if e.id == 's0/0' else
+                   e._replace(patient='x (val)', split='val') if e.id == 's0/2' else e for e in sites(('train', 'val'))[0]]]
+        for more, folds, both in (({}, 1, {'x (train)', 'x (val)'}), ({'split': 'drawn'}, 1, {'x'}), ({}, 3, {'x'})):
+            two = [e for e in drawn(parted, settings(**more), folds) if e.id in ('s0/0', 's0/2')]
+            assert {e.patient for e in two} == both and len({e.split for e in two}) == len(both)
+
     def test_drawn_splits_are_those_of_the_same_patients_without_any(self):
-        drawn = assign_sources(sites(('train', 'val')), settings(split='drawn'), say=list)
-        assert drawn == assign_sources(sites(('',)), settings(), say=list)
+        assert drawn(sites(('train', 'val')), settings(split='drawn')) == drawn(sites(('',)), settings())
 
     def test_every_source_is_folded(self):
         tested = Counter()
         for fold in range(3):
-            exams = assign_sources(sites(('train', 'val'), ('',), ('test',)), settings(), 3, fold, list)
+            exams = drawn(sites(('train', 'val'), ('',), ('test',)), settings(), 3, fold)
             tested.update(e.id for e in exams if e.split == 'test')
             counts = Counter(e.site for e in exams if e.split == 'test')
             assert set(counts) == {'s0', 's1', 's2'} and set(counts.values()) <= {13, 14}  # of 40
@@ -204,15 +214,15 @@ class TestPlace:
     def test_a_source_of_fewer_patients_than_folds_is_named(self):
         two = [exam('b/1', site='b'), exam('b/2', site='b', split='val'), exam('b/3', '', site='b')]
         with pytest.raises(UserError, match='folds=3 needs at least 3 .* not the 2 of b: take fewer folds$'):
-            assign_sources([*sites(('',)), two], settings(), 3, 0, list)
+            drawn([*sites(('',)), two], settings(), 3)
         with pytest.raises(UserError, match='not the 2 of folder: take fewer folds$'):
-            assign_sources([two], settings(), 3, 0, list)
+            drawn([two], settings(), 3)
 
     def test_held_out_patients_are_the_test_whatever_else_is_asked(self):
         for more in ({}, {'split': 'drawn'}, {'split': 'source'}):
             counts, _ = placed(sites(('train',), ('',)), held_out=('s0/0', 's1/1', 's1/2'), **more)
             assert [counts[site]['test'] for site in ('s0', 's1')] == [1, 2]
-        exams = assign_sources(sites(('',), ('',)), settings(held_out=('s0/0',)), 4, 1, list)
+        exams = drawn(sites(('',), ('',)), settings(held_out=('s0/0',)), 4, 1)
         assert next(e.split for e in exams if e.id == 's0/0') == 'test'
         with pytest.raises(UserError, match='nobody'):
             placed(sites(('',), ('',)), held_out=('nobody',))
