@@ -79,6 +79,14 @@ def test_the_range_of_a_field(name):
         config.check_ranges(c)
 
 
+@pytest.mark.parametrize('level', [0.0, 1.0, 95.0])
+def test_a_level_is_a_share(level):
+    c = config.base()
+    c.eval.level = level
+    with pytest.raises(UserError, match=f'--config.eval.level={level} must be above 0 and below 1'):
+        config.check_ranges(c)
+
+
 def test_the_orders_there_are():
     assert config.CHOICES['train.order'] == tuple(order.ORDERS)
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import small_config
+from scipy.stats import binomtest
 
 from covid_jax import evaluate, train
 from covid_jax.data.pipeline import Dataset
@@ -87,6 +88,17 @@ def test_the_threshold_is_frozen_on_validation(tmp_path):
     assert test['threshold_frozen']['value'] == pytest.approx(0.25)
     assert test['accuracy']['value'] == 0.5 and test['accuracy_frozen']['value'] == 0.75
     assert test['auc']['value'] == pytest.approx(0.875)  # pairs won: 0.3 > 0.1, 0.4 > both, 0.3 = 0.3 a half
+
+
+def test_the_level_stands_beside_each_interval(tmp_path):
+    """By hand: 7 of 8 patients are found, whose Clopper-Pearson interval at 90 % is 0.529 to 0.994 (scipy's binomtest)."""
+    p = table([1] * 8 + [0] * 8, ['test'] * 16, [0.9] * 7 + [0.2] + [0.1] * 8)
+    test = evaluate.write_report(tmp_path, p, level=0.9)['test']['all']
+    assert test == json.loads((tmp_path / 'metrics.json').read_text())['test']['all']
+    assert test['sensitivity']['level'] == 0.9
+    assert (test['sensitivity']['low'], test['sensitivity']['high']) == pytest.approx(
+        binomtest(7, 8).proportion_ci(0.9, 'exact'), abs=1e-6)
+    assert 'level' not in evaluate.score(p)['sensitivity'] and 'low' not in evaluate.score(p)['sensitivity']
 
 
 def test_undefined_is_null_with_the_reason(tmp_path):

@@ -13,7 +13,8 @@ from scipy.special import betaincinv
 NEEDED = 2  # patients of each class: of one alone nobody knows how much they vary
 CHECKED = 20  # patients, and
 CHECKED_OF_CLASS = 5  # of them of each class: with fewer nobody has simulated how often an interval holds the truth
-GROUPS = 250  # into which the patients of a stratum are dealt, at most: more take time and say little more
+GROUPS = 500  # into which the patients of a stratum are dealt, at most: more take time and say little more
+ROUNDING = 1e-12  # of a metric: what differs by less does not vary
 SHARES = ('accuracy', 'sensitivity', 'specificity', 'precision')  # metrics that are a share of the exams that they count
 Metrics = dict[str, dict[str, Any]]  # as from classification.classification_metrics
 
@@ -23,7 +24,7 @@ def with_intervals(metrics_fn: Callable[[np.ndarray, np.ndarray], Metrics], labe
     """Metrics with confidence intervals over patients.
 
     Each patient is left out in turn, with all of their exams, and all metrics are computed of the rest: the jackknife,
-    stratified by label. (Of more than 250 patients in a stratum, 250 groups are left out in turn.) `interval` makes an
+    stratified by label. (Of more than 500 patients in a stratum, 500 groups are left out in turn.) `interval` makes an
     interval of that. It speaks of cohorts with the same numbers of patients per class. Nothing is drawn: the same exams
     give the same intervals. A threshold within metrics_fn is taken as given: what is uncertain about it is not in them.
 
@@ -87,13 +88,14 @@ def patient_strata(label: np.ndarray, patient: np.ndarray) -> dict[tuple[int, ..
 
 
 def interval(value: float, rest: Sequence[Sequence[float]], independent: float, level: float) -> tuple[float, float]:
-    """A metric's confidence interval: that of Clopper and Pearson, for as many independent exams as vary as the metric does.
+    """A metric's confidence interval: that of Clopper and Pearson, for as many independent exams as the metric varies like.
 
     The jackknife's variance v of the metric is that of a share of value (1 - value) / v independent exams (Korn and
-    Graubard 1998, for shares in surveys). Of few patients, v is itself uncertain: it has 2 v^2 / sum(d^4) degrees of
-    freedom, where v = sum(d^2) over the patients (Satterthwaite). So it is averaged, by degrees of freedom, with a cautious
-    variance that counts as one: that of a share of `independent` exams. Where the metric does not vary, as at 0 and at 1,
-    that is all that is left.
+    Graubard 1998, for shares in surveys). Of few patients, or where few of them make all the difference, v is itself
+    uncertain. It is the sum over patients of d^2, what each adds to the metric, and rests on v^2 / sum(d^4) of them. So it
+    is averaged with a cautious variance that counts as one more patient: that of a share of `independent` exams. Where the
+    metric does not vary, as at 0 and at 1, that is all that is left. Sensitivity and specificity of patients with one exam
+    each get exactly the interval of their share.
 
     Args:
         value: the metric, in [0, 1].
@@ -108,8 +110,8 @@ def interval(value: float, rest: Sequence[Sequence[float]], independent: float, 
     variance = square.sum()
     n = independent
     if variance and 0 < value < 1:
-        freedom = 2 * variance**2 / (square**2).sum()
-        n = (freedom + 1) / (freedom * variance / (value * (1 - value)) + 1 / independent)
+        patients = variance**2 / (square**2).sum()
+        n = (patients + 1) / (patients * variance / (value * (1 - value)) + 1 / independent)
     return clopper_pearson(min(value, 1.0) * n, n, level)
 
 
@@ -143,12 +145,10 @@ def independent_exams(metric: str, n: int, label: np.ndarray, patient: np.ndarra
 
 
 def _deviations(rest, value):
-    """What the patients of a stratum add to the metric, about their mean, scaled so that the squares sum up to the variance. A
-    patient who is a stratum alone is set against the value of all."""
+    """What each patient of a stratum adds to the metric. One who is a stratum alone is set against the value of all."""
     count = len(rest)
-    about = rest - rest.mean() if count > 1 else rest - value
-    about[np.abs(about) < 1e-12] = 0  # rounding
-    return about * np.sqrt((count - 1) / count if count > 1 else 1)
+    about = rest - value if count == 1 else (rest - rest.mean()) * (count - 1) / count
+    return np.where(np.abs(about) < ROUNDING, 0, about)
 
 
 def _leaving_out(patients, n):

@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pytest
 
 from covid_jax import evaluate
 from covid_jax.predictions import Predictions
@@ -10,12 +11,12 @@ from covid_jax.report import tables
 from covid_jax.sources.exams import Exam
 
 
-def metrics(rows):
+def metrics(rows, level=None):
     """Of (split, site, label, probability of covid)."""
     exams = [Exam(f'e{i}', f'p{i}', site, 'x', split, '') for i, (split, site, *_) in enumerate(rows)]
     p = np.array([row[3] for row in rows])
     return evaluate.all_metrics(Predictions(('noncovid', 'covid'), exams, np.array([row[2] for row in rows]),
-                                            np.stack([1 - p, p], 1)))
+                                            np.stack([1 - p, p], 1)), level)
 
 
 ONE = [('val', 'oslo', 0, 0.1), ('val', 'rome', 1, 0.9), ('test', 'oslo', 0, 0.2), ('test', 'oslo', 1, 0.7)]
@@ -40,6 +41,18 @@ def test_sites_are_shown_apart(capsys, tmp_path):
     assert tables_of == sorted(tables_of)
     accuracy = re.findall(r'accuracy \S+ (\d\.\d+)', out)
     assert accuracy == ['0.750', '1.000', '0.500']
+
+
+@pytest.mark.parametrize('level, words', [(0.95, '95 % interval'), (0.9, '90 % interval')])
+def test_intervals_say_their_level_and_where_patients_are_few(capsys, tmp_path, level, words):
+    """Of 8 patients, 2 of COVID: by stages too, and of a group without intervals no level is told."""
+    rows = [('test', 'oslo', int(i < 2), 0.2 + 0.1 * (i % 5)) for i in range(8)]
+    results = {'probe': {'probe': metrics(rows, level)}, 'fine': {'fine': metrics(rows, level)}}
+    out = shown(capsys, results, tmp_path)
+    assert f'value and {words}' in out and out.count(words) == 2
+    assert out.count('interval: 8 patients, 2 of class covid; how often it holds the truth is known from 20 patients') == 1
+    out = shown(capsys, {'': {'.': metrics(ONE, level)}}, tmp_path)
+    assert '%' not in out and 'no interval: 1 patients of class noncovid and 1 patients of class covid, 2 needed' in out
 
 
 def test_a_stage_that_answers_nothing_has_no_row(capsys, tmp_path):

@@ -39,6 +39,17 @@ def test_a_field_that_came_later_means_its_default(tmp_path):
             workdir.check(mine | {name: value}, tmp_path, start.defaults('cmc'))
 
 
+def test_a_run_whose_intervals_were_drawn_goes_on(tmp_path):
+    """An older version had eval.resamples in place of eval.level. Neither changes anything of the training."""
+    mine = kept(tmp_path, small_config())
+    path = tmp_path / 'config.json'
+    old = json.loads(path.read_text())
+    del old['eval']['level']
+    old['eval']['resamples'] = 1000
+    path.write_text(json.dumps(old))
+    workdir.check(mine | {'eval.level': 0.9}, tmp_path, start.defaults('cmc'), 'd')
+
+
 def test_a_folder_can_be_moved(tmp_path, monkeypatch):
     """Paths are kept relative to it: of an earlier stage beside it, of several runs, of none."""
     monkeypatch.chdir(tmp_path)
