@@ -115,11 +115,12 @@ def delong(is_positive: ArrayLike, score_a: ArrayLike, score_b: ArrayLike, level
     """
     positive, a, b = _same_length(np.asarray(is_positive, bool), np.asarray(score_a, float), np.asarray(score_b, float))
     n = len(positive)
-    counts = int(positive.sum()), int((~positive).sum())
-    if min(counts) < 2:
-        reason = f'no test: {counts[0]} positive exams and {counts[1]} others, 2 of each needed'
-        value = _placements(positive, a)[0].mean() - _placements(positive, b)[0].mean() if min(counts) else None
-        return Difference(None if value is None else float(value), None, None, None, None, n, reason)
+    positives = int(positive.sum())
+    fewer = min(positives, n - positives)
+    if fewer < 2:
+        value = float(_placements(positive, a)[0].mean() - _placements(positive, b)[0].mean()) if fewer else None
+        reason = f'no test: {positives} positive exams and {n - positives} others, 2 of each needed'
+        return Difference(value, None, None, None, None, n, reason)
     above, below = (x - y for x, y in zip(_placements(positive, a), _placements(positive, b), strict=True))
     error = np.sqrt(above.var(ddof=1) / len(above) + below.var(ddof=1) / len(below))
     return _tested(above.mean(), error, stats.norm(), level, n)
@@ -151,12 +152,13 @@ def paired_bootstrap(metrics_fn: Callable[[np.ndarray, np.ndarray], Metrics], la
     Raises:
         ValueError: other lengths, no resamples, a level outside (0, 1).
     """
-    label, a, b, patient = _same_length(*map(np.asarray, (label, probability_a, probability_b, patient)))
+    truth, a, b, of = _same_length(np.asarray(label), np.asarray(probability_a), np.asarray(probability_b), np.asarray(patient))
     if resamples < 1 or not 0 < level < 1:
         raise ValueError(f'resamples must be at least 1 and level in (0, 1): {resamples}, {level}')
-    strata = patient_strata(label, patient)
+    strata = patient_strata(truth, of)
     n = sum(map(len, strata.values()))
-    first, second = metrics_fn(label, a), metrics_fn(label, b)
+    first = metrics_fn(truth, a)
+    second = metrics_fn(truth, b)
     values = {name: _less(entry, second[name]) for name, entry in first.items()}
     why = {name: entry.get('reason') or second[name].get('reason', '') for name, entry in first.items()}
     few = _too_few(strata, names)
@@ -164,7 +166,8 @@ def paired_bootstrap(metrics_fn: Callable[[np.ndarray, np.ndarray], Metrics], la
     random = np.random.default_rng(seed)
     for _ in range(0 if few else resamples):
         rows = _draw(random, strata)
-        sample_a, sample_b = metrics_fn(label[rows], a[rows]), metrics_fn(label[rows], b[rows])
+        sample_a = metrics_fn(truth[rows], a[rows])
+        sample_b = metrics_fn(truth[rows], b[rows])
         for name in drawn:
             drawn[name].append(_less(sample_a[name], sample_b[name]))
     return {name: _percentiles(value, few or why[name], drawn[name], level, n) for name, value in values.items()}
