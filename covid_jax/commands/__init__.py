@@ -10,4 +10,6 @@ EXAMPLES = """\
       the same on your own scans
   covid-jax plan --config=configs/cmc.py:model4 --config.train.batch=8 --topology=v5e:2x4
       what a training step takes: memory, FLOPs, what moves between devices
+  covid-jax compare runs/a runs/b
+      how much two finished runs differ on the same exams: differences with intervals, and tests
 """
