@@ -1,7 +1,6 @@
 """Two finished runs on the same exams -> paired differences and tests of them."""
 
 import os
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -10,13 +9,12 @@ import numpy as np
 from covid_jax import UserError, runs
 from covid_jax.data import lineage
 from covid_jax.metrics import significance
-from covid_jax.metrics.classification import classification_metrics, decide
-from covid_jax.metrics.significance import Difference, Metrics
+from covid_jax.metrics.classification import decide
+from covid_jax.metrics.significance import Difference
+from covid_jax.metrics.weighted import weighted_metrics
 from covid_jax.report.comparison import BOOTSTRAP, CORRECTED, DELONG, FOLDS, MCNEMAR, SEEDS, Comparison, Row
 
-METRICS = ('accuracy', 'macro_f1', 'sensitivity', 'specificity', 'precision', 'auc', 'average_precision')
-POSITIVE = 1
-Score = Callable[[np.ndarray, np.ndarray], Metrics]  # (label [n], probability [n, seeds, classes]) -> {metric: {'value', 'reason'}}
+POSITIVE = 1  # COVID, in binary and in ternary tasks
 
 
 def compare(run_a: str | Path, run_b: str | Path, split: str = 'test', resamples: int = 1000, level: float = 0.95,
@@ -45,63 +43,59 @@ def compare(run_a: str | Path, run_b: str | Path, split: str = 'test', resamples
     folds = runs.match(str(run_a), parts_a, str(run_b), parts_b)
     names = parts_a[0].predictions.names
     whole = runs.pool(folds, run_a) if len(folds) > 1 else folds[0]
-    score = partial(_score, names=names)
     units = folds if len(folds) > 1 else [whole.of_seed(i) for i in range(whole.a.shape[1])]
 
-    rows = _bootstrap_rows(whole, score, names, resamples, level, seed)
+    rows = _bootstrap_rows(whole, names, resamples, level, seed)
     discordant = None
     if whole.a.shape[1] == 1:
-        single, discordant = _single_rows(whole, score, level)
+        single, discordant = _single_rows(whole, level)
         rows += single
     share = _test_share(parts_a, parts_b) if len(folds) > 1 else None
     if len(units) > 1:
-        rows += _t_rows(units, score, FOLDS if len(folds) > 1 else SEEDS, partial(significance.paired_t, level=level))
+        rows += _t_rows(units, FOLDS if len(folds) > 1 else SEEDS, partial(significance.paired_t, level=level))
     if share is not None:
-        rows += _t_rows(units, score, CORRECTED, partial(significance.corrected_t, test_share=share, level=level))
+        rows += _t_rows(units, CORRECTED, partial(significance.corrected_t, test_share=share, level=level))
     return Comparison((str(run_a), str(run_b)), split, names, len(folds), tuple(sorted({p.seed for p in parts_a})),
                       len(whole.exams), len({e.patient for e in whole.exams}), (_seen(parts_a), _seen(parts_b)), resamples,
                       level, share, discordant, rows)
 
 
-def _score(label: np.ndarray, probability: np.ndarray, names: tuple[str, ...]) -> Metrics:
-    """{metric: {'value', 'reason'}}, the means over the seeds of probability, [n, seeds, classes]; of labels, int [n]."""
-    each = [classification_metrics(label, probability[:, i], names) for i in range(probability.shape[1])]
-    means: Metrics = {}
-    for name in METRICS:
-        reasons = [scores[name]['reason'] for scores in each if scores[name]['value'] is None]
-        value = None if reasons else float(np.mean([scores[name]['value'] for scores in each]))
-        means[name] = {'value': value, 'reason': reasons[0] if reasons else ''}
-    return means
+def _score(label, probability, weight=None):
+    """weighted_metrics, the means over the seeds of probability, [n, seeds, classes]; without weights each exam counts once."""
+    weight = np.ones((1, len(label))) if weight is None else weight
+    each = [weighted_metrics(label, probability[:, i], weight, POSITIVE) for i in range(probability.shape[1])]
+    return {name: np.mean([scores[name] for scores in each], 0) for name in each[0]}
 
 
-def _bootstrap_rows(whole, score, names, resamples, level, seed):
+def _bootstrap_rows(whole, names, resamples, level, seed):
     """Of all exams, and of each site where there are several."""
     sites = sorted({exam.site for exam in whole.exams})
     groups = {'all': whole} | ({f'site {site}': whole.of_site(site) for site in sites} if len(sites) > 1 else {})
     rows = []
     for group, answers in groups.items():
-        found = significance.paired_bootstrap(score, answers.label, answers.a, answers.b, [e.patient for e in answers.exams],
+        found = significance.paired_bootstrap(_score, answers.label, answers.a, answers.b, [e.patient for e in answers.exams],
                                               names, resamples, level, seed)
-        values = _values([answers.of_seed(i) for i in range(answers.a.shape[1])], score)
-        rows += [Row(group, BOOTSTRAP, name, *values[name], found[name]) for name in METRICS]
+        values = _values([answers.of_seed(i) for i in range(answers.a.shape[1])])
+        rows += [Row(group, BOOTSTRAP, name, *values[name], difference) for name, difference in found.items()]
     return rows
 
 
-def _single_rows(whole, score, level):
-    """McNemar and DeLong of one answer for each exam, and the exams that one run alone has right."""
-    values = _values([whole], score)
-    right_a = decide(whole.a[:, 0], positive=POSITIVE) == whole.label
-    right_b = decide(whole.b[:, 0], positive=POSITIVE) == whole.label
-    counted = significance.mcnemar(right_a, right_b)
-    ranked = significance.delong(whole.label == POSITIVE, whole.a[:, 0, POSITIVE], whole.b[:, 0, POSITIVE], level)
-    rows = [Row('all', MCNEMAR, 'accuracy', *values['accuracy'], counted.difference), Row('all', DELONG, 'auc', *values['auc'], ranked)]
-    return rows, (counted.only_a, counted.only_b)
+def _single_rows(whole, level):
+    """McNemar and DeLong of one answer for each exam, and how many exams each run alone has right."""
+    values = _values([whole])
+    a = whole.a[:, 0]
+    b = whole.b[:, 0]
+    decisions = significance.mcnemar(*(decide(p, positive=POSITIVE) == whole.label for p in (a, b)))
+    ranks = significance.delong(whole.label == POSITIVE, a[:, POSITIVE], b[:, POSITIVE], level)
+    rows = [Row('all', MCNEMAR, 'accuracy', *values['accuracy'], decisions.difference),
+            Row('all', DELONG, 'auc', *values['auc'], ranks)]
+    return rows, (decisions.only_a, decisions.only_b)
 
 
-def _t_rows(units, score, test, t_test):
+def _t_rows(units, test, t_test):
     """A t-test over the folds or seeds for each metric that is defined in all of them."""
     rows = []
-    for name, (a, b) in _values(units, score).items():
+    for name, (a, b) in _values(units).items():
         if None in a + b:
             many = sum(None in pair for pair in zip(a, b, strict=True))
             found = Difference(None, None, None, None, None, len(a), f'undefined in {many} of {len(a)}')
@@ -111,10 +105,12 @@ def _t_rows(units, score, test, t_test):
     return rows
 
 
-def _values(units, score):
-    """{metric: (the values of A, those of B)}, one for each unit."""
-    scores = [(score(unit.label, unit.a), score(unit.label, unit.b)) for unit in units]
-    return {name: tuple(tuple(pair[i][name]['value'] for pair in scores) for i in range(2)) for name in METRICS}
+def _values(units):
+    """{metric: (the values of A, those of B)}, one for each unit, None where it is undefined."""
+    a = [_score(unit.label, unit.a) for unit in units]
+    b = [_score(unit.label, unit.b) for unit in units]
+    return {name: tuple(tuple(None if np.isnan(scores[name]) else scores[name].item() for scores in run) for run in (a, b))
+            for name in a[0]}
 
 
 def _test_share(*runs):

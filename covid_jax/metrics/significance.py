@@ -4,7 +4,7 @@ All p-values are two-sided, of no difference.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,8 +13,9 @@ from scipy import stats
 from covid_jax.metrics.intervals import patient_strata
 
 NEEDED = 10  # patients of each class: a bootstrap of fewer says too little
-NOTHING = 1e-12  # a standard error below is the rounding of zero: metrics are in [0, 1]
-Metrics = dict[str, dict[str, Any]]  # as from classification.classification_metrics
+NOTHING = 1e-12  # what is below is the rounding of zero: metrics are in [0, 1]
+BLOCK = 100  # resamples at once: what bounds memory
+MetricsFn = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, np.ndarray]]
 
 
 class Difference(NamedTuple):
@@ -126,9 +127,9 @@ def delong(is_positive: ArrayLike, score_a: ArrayLike, score_b: ArrayLike, level
     return _tested(above.mean(), error, stats.norm(), level, n)
 
 
-def paired_bootstrap(metrics_fn: Callable[[np.ndarray, np.ndarray], Metrics], label: ArrayLike, probability_a: ArrayLike,
-                     probability_b: ArrayLike, patient: ArrayLike, names: Sequence[str], resamples: int = 1000,
-                     level: float = 0.95, seed: int = 0) -> dict[str, Difference]:
+def paired_bootstrap(metrics_fn: MetricsFn, label: ArrayLike, probability_a: ArrayLike, probability_b: ArrayLike,
+                     patient: ArrayLike, names: Sequence[str], resamples: int = 1000, level: float = 0.95,
+                     seed: int = 0) -> dict[str, Difference]:
     """The difference of every metric with a percentile bootstrap interval over patients.
 
     Patients are drawn with replacement within their stratum (`intervals.patient_strata`), each with all of their exams; both
@@ -136,7 +137,8 @@ def paired_bootstrap(metrics_fn: Callable[[np.ndarray, np.ndarray], Metrics], la
     both sides and one more is counted on each, so that it is at least 2 / (resamples + 1).
 
     Args:
-        metrics_fn: (label, probability) -> {metric: {'value': float or None, optionally 'reason': str}}.
+        metrics_fn: (label, probability, weight [resamples, n]) -> {metric: float [resamples], NaN where undefined}, as
+            `weighted.weighted_metrics`.
         label: int [n], in [0, classes).
         probability_a, probability_b: float [n, ...], what metrics_fn takes, of the same exams in the same order.
         patient: str or int [n], one key per exam.
@@ -155,32 +157,33 @@ def paired_bootstrap(metrics_fn: Callable[[np.ndarray, np.ndarray], Metrics], la
     truth, a, b, of = _same_length(np.asarray(label), np.asarray(probability_a), np.asarray(probability_b), np.asarray(patient))
     if resamples < 1 or not 0 < level < 1:
         raise ValueError(f'resamples must be at least 1 and level in (0, 1): {resamples}, {level}')
+
+    def differences(weight):
+        second = metrics_fn(truth, b, weight)
+        return {name: first - second[name] for name, first in metrics_fn(truth, a, weight).items()}
+
     strata = patient_strata(truth, of)
-    n = sum(map(len, strata.values()))
-    first = metrics_fn(truth, a)
-    second = metrics_fn(truth, b)
-    values = {name: _less(entry, second[name]) for name, entry in first.items()}
-    why = {name: entry.get('reason') or second[name].get('reason', '') for name, entry in first.items()}
     few = _too_few(strata, names)
-    drawn: dict[str, list[float | None]] = {name: [] for name in first}
+    values = differences(np.ones((1, len(truth))))
+    drawn: dict[str, list[np.ndarray]] = {name: [] for name in values}
     random = np.random.default_rng(seed)
-    for _ in range(0 if few else resamples):
-        rows = _draw(random, strata)
-        sample_a = metrics_fn(truth[rows], a[rows])
-        sample_b = metrics_fn(truth[rows], b[rows])
-        for name in drawn:
-            drawn[name].append(_less(sample_a[name], sample_b[name]))
-    return {name: _percentiles(value, few or why[name], drawn[name], level, n) for name, value in values.items()}
+    for start in range(0, 0 if few else resamples, BLOCK):
+        weight = np.stack([_draw(random, strata, len(truth)) for _ in range(start, min(start + BLOCK, resamples))])
+        for name, d in differences(weight).items():
+            drawn[name].append(d)
+    patients = sum(map(len, strata.values()))
+    return {name: _percentiles(value.item(), np.concatenate([[], *drawn[name]]), few, level, patients)
+            for name, value in values.items()}
 
 
-def _percentiles(value, reason, drawn, level, n):
-    undefined = drawn.count(None)
-    if value is None or reason or undefined:
-        reason = reason or f'no interval: undefined on {undefined} of {len(drawn)} resamples'
-        return Difference(value, None, None, None, None, n, reason)
-    d = np.array(drawn)
+def _percentiles(value, d, few, level, n):
+    undefined = int(np.isnan(d).sum())
+    if np.isnan(value):
+        return Difference(None, None, None, None, None, n, few or 'undefined on these exams')
+    if few or undefined:
+        return Difference(value, None, None, None, None, n, few or f'no interval: undefined on {undefined} of {len(d)} resamples')
     low, high = np.quantile(d, [(1 - level) / 2, (1 + level) / 2])
-    p = min(1.0, 2 * (min((d <= 0).sum(), (d >= 0).sum()) + 1) / (len(d) + 1))
+    p = min(1.0, 2 * (min((d <= NOTHING).sum(), (d >= -NOTHING).sum()) + 1) / (len(d) + 1))
     return Difference(value, None, float(low), float(high), float(p), n)
 
 
@@ -204,9 +207,11 @@ def _placements(positive, score):
     return above, below
 
 
-def _draw(random, strata):
-    return np.concatenate([patients[i] for patients in strata.values()
+def _draw(random, strata, n):
+    """How often each of n exams is in a resample."""
+    rows = np.concatenate([patients[i] for patients in strata.values()
                            for i in random.integers(len(patients), size=len(patients))])
+    return np.bincount(rows, minlength=n)
 
 
 def _too_few(strata, names):
@@ -214,10 +219,6 @@ def _too_few(strata, names):
               for index, name in enumerate(names)}
     few = [f'{count} patients of class {name}' for name, count in counts.items() if count < NEEDED]
     return f'no interval: {" and ".join(few)}, {NEEDED} needed' if few else ''
-
-
-def _less(first, second):
-    return None if None in (first['value'], second['value']) else first['value'] - second['value']
 
 
 def _same_length(*arrays):

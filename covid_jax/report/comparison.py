@@ -74,6 +74,7 @@ def show(comparison: Comparison) -> None:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     for title, header, rows, reasons in tables(comparison):
         table = rich.table.Table(*header, title=escape(title))
+        table.columns[0].no_wrap = True
         for row in rows:
             table.add_row(*row)
         console.print(table)
