@@ -36,7 +36,10 @@ def run(arguments: list[str]) -> None:
             group.invoke(context)
     except USAGE_ERROR as e:
         refusal = e.format_message().rstrip('.')
-        raise UserError(f'{refusal}; for example: covid-jax plan --config=configs/cmc.py, and covid-jax --help names all') from None
+        named = [command.name for command in app.registered_commands if command.name in arguments[:1]]
+        help_ = (f'covid-jax {named[0]} --help says what it takes' if named else
+                 'for example: covid-jax plan --config=configs/cmc.py, and covid-jax --help names all')
+        raise UserError(f'{refusal}; {help_}') from None
     except typer.Exit as e:
         sys.exit(e.exit_code)
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import finished_runs
 import pytest
 
 from covid_jax import UserError, cli
@@ -31,18 +32,20 @@ def test_a_mistake_is_one_line_and_its_code(root):
     assert result.stderr.startswith('covid_jax: ') and result.stderr.count('\n') == 1 and not result.stdout
 
 
-@pytest.mark.parametrize('module, arguments', [('cli', ['--help']), ('main', ['--help']), ('cli', ['plan', '--help'])])
-def test_help_has_an_example_of_each_command_and_is_there_at_once(root, module, arguments):
+@pytest.mark.parametrize('module, arguments, wanted', [
+    ('cli', ['--help'], '--config='), ('main', ['--help'], '--config='), ('cli', ['plan', '--help'], '--workdir  '),
+    ('cli', ['compare', '--help'], 'RUN_A')])
+def test_help_has_an_example_of_each_command_and_is_there_at_once(root, module, arguments, wanted):
     """Neither jax nor what takes as long to import is."""
     code = (f'import sys\nfrom covid_jax import {module}\nsys.argv[1:] = {arguments}\n'
             f'try:\n    {module}.main()\nexcept SystemExit as e:\n    assert not e.code, e.code\n'
             'slow = {"jax", "numpy", "orbax", "tensorflow_datasets"} & {*sys.modules}\nassert not slow, slow')
     result = process(root, '-c', code)
     assert result.returncode == 0, result.stderr
-    assert '--config=' in result.stdout or '--workdir  ' in result.stdout
+    assert wanted in result.stdout
     if arguments == ['--help']:
         assert 'python -m covid_jax.main --config=' in result.stdout
-        assert all(f'covid-jax {command.name} --config=' in result.stdout for command in cli.app.registered_commands)
+        assert all(f'  covid-jax {command.name} ' in result.stdout for command in cli.app.registered_commands)
 
 
 @pytest.mark.parametrize('arguments, message', [
@@ -56,12 +59,30 @@ def test_help_has_an_example_of_each_command_and_is_there_at_once(root, module, 
     (['plan', '--config=configs/cmc.py', '--topolgy=v5e:2x4'], 'topolgy'),
     (['plan', '--config=configs/cmc.py', '--config.ensemble.runs=a,b'], 'takes no training step'),
     (['plan', '--config=configs/cmc.py', '--config.train.batch=5'], 'multiple of 8'),
+    (['compare', 'runs/a'], "'RUN_B'"),
+    (['compare', 'runs/a', 'runs/b', '--config=configs/cmc.py'], 'covid-jax compare --help'),
+    (['compare', 'runs/a', 'runs/b', '--level=high'], "'--level'"),
+    (['compare', 'runs/a', 'runs/b', '--level=95'], '--level=95.0 between 0 and 1'),
+    (['compare', 'no/where', 'runs/b'], 'there is no folder no/where'),
 ])
 def test_what_typer_or_the_command_refuses_is_one_line(root, monkeypatch, arguments, message):
     monkeypatch.chdir(root)
     with pytest.raises(UserError) as e:
         cli.run(arguments)
     assert message in str(e.value) and '\n' not in str(e.value)
+
+
+def test_two_finished_runs_are_compared_without_jax(root, tmp_path):
+    a = finished_runs.run(tmp_path / 'a', 1)
+    b = finished_runs.run(tmp_path / 'b', 0.5)
+    code = ('import sys\nfrom covid_jax import cli\n'
+            f'sys.argv[1:] = ["compare", "{a}", "{b}", "--resamples=20", "--level=0.9", "--out={tmp_path / "out"}"]\n'
+            'try:\n    cli.main()\nexcept SystemExit as e:\n    assert not e.code, e.code\n'
+            'assert not {"jax", "tensorflow", "matplotlib"} & {*sys.modules}')
+    result = process(root, '-c', code)
+    assert result.returncode == 0, result.stderr
+    assert '90 % interval' in result.stdout and 'draws patients 20 times' in result.stdout and 'DeLong: ' in result.stdout
+    assert (tmp_path / 'out' / 'compare.csv').exists() and (tmp_path / 'out' / 'compare.md').exists()
 
 
 def test_folds_and_seeds_of_a_stage_are_planned_once(root, monkeypatch):

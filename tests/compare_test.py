@@ -19,11 +19,12 @@ def of(comparison, test, group='all'):
     return {row.metric: row for row in comparison.of(group, test)}
 
 
-def value(score, rows, metric):
-    """Of a probability of covid, for exams of these numbers."""
+def values_of(score, rows):
+    """{metric: value} of a probability of covid, for exams of these numbers."""
     rows = np.asarray(rows)
     p = np.asarray(score)[rows]
-    return classification_metrics(rows % 2, np.stack([1 - p, p], 1), NAMES)[metric]['value']
+    metrics = classification_metrics(rows % 2, np.stack([1 - p, p], 1), NAMES)
+    return {name: metrics[name]['value'] for name in METRICS}
 
 
 def test_one_training_each_by_hand(tmp_path):
@@ -80,19 +81,20 @@ def test_patients_and_not_exams_are_drawn(tmp_path):
 def test_means_over_seeds_and_their_t_test(tmp_path):
     """As a plain loop: patients are drawn, and every seed of both runs answers them."""
     a, b = run(tmp_path / 'a', 1, seeds=(0, 1, 2)), run(tmp_path / 'b', 0.5, seeds=(0, 1, 2))
-    found = compare(a, b, resamples=40, seed=5)
+    found = compare(a, b, resamples=25, seed=5)
     each = [[np.round(scores(60, quality, 100 * seed), 6) for seed in (0, 1, 2)] for quality in (1, 0.5)]
     random = np.random.default_rng(5)
     names = [sorted(range(label, 60, 2), key=lambda i: f'p{i}') for label in (0, 1)]
-    drawn = [[stratum[i] for stratum in names for i in random.integers(30, size=30)] for _ in range(40)]
+    drawn = [[stratum[i] for stratum in names for i in random.integers(30, size=30)] for _ in range(25)]
+    whole = [[values_of(score, range(60)) for score in run] for run in each]
+    resampled = [[[values_of(score, rows) for score in run] for run in each] for rows in drawn]
     for metric in METRICS:
-        values = [[value(score, range(60), metric) for score in run] for run in each]
+        values = [[of_seed[metric] for of_seed in run] for run in whole]
         boot, over_seeds = of(found, BOOTSTRAP)[metric], of(found, SEEDS)[metric]
         for row in (boot, over_seeds):
             assert row.a == pytest.approx(values[0]) and row.b == pytest.approx(values[1])
             assert row.difference.value == pytest.approx(np.mean(values[0]) - np.mean(values[1]))
-        samples = [np.mean([value(s, rows, metric) for s in each[0]]) - np.mean([value(s, rows, metric) for s in each[1]])
-                   for rows in drawn]
+        samples = [np.mean([s[metric] for s in a]) - np.mean([s[metric] for s in b]) for a, b in resampled]
         assert boot.difference[2:4] == pytest.approx(np.quantile(samples, [0.025, 0.975]))
         assert over_seeds.difference.p == pytest.approx(stats.ttest_rel(*values).pvalue)
     assert found.discordant is None and not found.of('all', MCNEMAR) and not found.of('all', DELONG)
@@ -110,9 +112,10 @@ def test_folds_are_tested_by_their_means_and_put_together(tmp_path):
 
     share = np.mean([len(fold) / (60 - len(fold)) for fold in folds])
     assert (found.folds, found.seeds, found.exams) == (4, (0, 1), 60) and found.test_share == pytest.approx(share)
+    whole = [[[values_of(answered(quality, seed)[fold], rows) for seed in (0, 1)] for fold, rows in enumerate(folds)]
+             for quality in (1, 0.5)]
     for metric in METRICS:
-        values = [[np.mean([value(answered(quality, seed)[fold], rows, metric) for seed in (0, 1)])
-                   for fold, rows in enumerate(folds)] for quality in (1, 0.5)]
+        values = [[np.mean([of_seed[metric] for of_seed in fold]) for fold in run] for run in whole]
         plain, corrected = of(found, FOLDS)[metric], of(found, CORRECTED)[metric]
         expected = stats.ttest_rel(*values)
         assert plain.a == corrected.a == pytest.approx(values[0]) and plain.b == pytest.approx(values[1])
@@ -123,10 +126,8 @@ def test_folds_are_tested_by_their_means_and_put_together(tmp_path):
     for score, quality in zip(pooled, (1, 0.5), strict=True):
         for fold, rows in enumerate(folds):
             score[rows] = np.mean([answered(quality, seed)[fold][rows] for seed in (0, 1)], 0)
-    for metric in METRICS:
-        row = of(found, BOOTSTRAP)[metric]
-        assert row.a == pytest.approx((value(pooled[0], range(60), metric),), abs=1e-6)
-        assert row.b == pytest.approx((value(pooled[1], range(60), metric),), abs=1e-6)
+    for metric, row in of(found, BOOTSTRAP).items():
+        assert (*row.a, *row.b) == pytest.approx([values_of(score, range(60))[metric] for score in pooled], abs=1e-6)
     right = [(score >= 0.5) == np.arange(60) % 2 for score in pooled]
     assert found.discordant == ((right[0] & ~right[1]).sum(), (right[1] & ~right[0]).sum())
     assert of(found, DELONG)['auc'].a == of(found, BOOTSTRAP)['auc'].a

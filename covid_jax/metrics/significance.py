@@ -201,7 +201,8 @@ def _tested(value, error, law, level, n):
 def _placements(positive, score):
     """For each positive the share of the others below it, for each other the share of the positives above it; ties half."""
     ranks = stats.rankdata(score)
-    positives, others = score[positive], score[~positive]
+    positives = score[positive]
+    others = score[~positive]
     above = (ranks[positive] - stats.rankdata(positives)) / len(others)
     below = 1 - (ranks[~positive] - stats.rankdata(others)) / len(positives)
     return above, below

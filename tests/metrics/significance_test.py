@@ -167,11 +167,11 @@ def cohort(rng, patients=40, exams=3):
 
 def test_the_bootstrap_is_a_plain_loop_over_patients(rng):
     label, a, b, patient = cohort(rng)
-    found = paired_bootstrap(weighted_metrics, label, a, b, patient, NAMES, resamples=150, level=0.9, seed=3)
+    found = paired_bootstrap(weighted_metrics, label, a, b, patient, NAMES, resamples=60, level=0.9, seed=3)
     rows_of = {name: [i for i in range(len(label)) if patient[i] == name] for name in sorted(set(patient))}
     random = np.random.default_rng(3)
     drawn = []
-    for _ in range(150):
+    for _ in range(60):
         rows = []
         for stratum in (0, 1):
             names = [name for name, rows_ in rows_of.items() if label[rows_[0]] == stratum]
@@ -186,7 +186,7 @@ def test_the_bootstrap_is_a_plain_loop_over_patients(rng):
         below, above = sum(v <= 0 for v in values), sum(v >= 0 for v in values)
         assert d.value == pytest.approx(first[name]['value'] - second[name]['value'])
         assert (d.low, d.high) == pytest.approx(tuple(np.quantile(values, [0.05, 0.95])), abs=1e-9)
-        assert d.p == pytest.approx(min(1, 2 * (min(below, above) + 1) / 151)) and d.n == 40 and d.low < d.high
+        assert d.p == pytest.approx(min(1, 2 * (min(below, above) + 1) / 61)) and d.n == 40 and d.low < d.high
 
 
 def test_the_bootstrap_mirrors_and_the_order_of_exams_does_not_matter(rng):

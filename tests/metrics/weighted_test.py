@@ -18,7 +18,7 @@ def exams(rng, n, classes):
 def test_a_whole_weight_is_a_repeated_exam(rng, classes):
     """Most weights are 0, so that every kind of undefined metric is met."""
     label, p = exams(rng, 7, classes)
-    weight = rng.integers(3, size=(200, 7)) * (rng.random((200, 7)) < 0.6)
+    weight = rng.integers(3, size=(80, 7)) * (rng.random((80, 7)) < 0.6)
     found = weighted_metrics(label, p, weight)
     undefined = 0
     for i, times in enumerate(weight):
@@ -28,7 +28,7 @@ def test_a_whole_weight_is_a_repeated_exam(rng, classes):
             value = expected[name]['value']
             undefined += value is None
             assert np.isnan(values[i]) if value is None else values[i] == pytest.approx(value, abs=1e-12), (name, times)
-    assert undefined > 50 and set(expected) - set(found) == {f'f1_{name}' for name in 'abc'[:classes]}
+    assert undefined > 20 and set(expected) - set(found) == {f'f1_{name}' for name in 'abc'[:classes]}
 
 
 def test_weights_of_any_size_are_those_of_scikit_learn(rng):
