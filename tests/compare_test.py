@@ -144,11 +144,12 @@ def test_a_metric_that_a_fold_leaves_undefined_has_no_t_test(tmp_path):
 
 
 def test_what_was_learnt_from_is_counted_in_patients(tmp_path):
-    """Fold 0 tests 2 patients and learns from 4 (in 8 exams), fold 1 tests 2 and learns from 2; B learns from 8 in both."""
+    """Fold 0 tests 2 patients (in 4 exams) and learns from 4 (in 8), fold 1 tests 2 and learns from 2; B learns from 8."""
     for name, patients in (('a', (4, 2)), ('b', (8, 8))):
         for fold, many in enumerate(patients):
             folder = tmp_path / name / f'fold{fold}'
-            leave(folder, [exam(2 * fold), exam(2 * fold + 1)], [0.25, 0.75])
+            tested = [exam(2 * fold + i)._replace(id=f'{fold}.{i}.{j}') for i in (0, 1) for j in (0, 1)]
+            leave(folder, tested, [0.25, 0.25, 0.75, 0.75])
             learnt = [exam(i, 'train', f'q{i % many}') for i in range(100, 100 + 2 * many)]
             finish(folder, fold=fold, folds=2, learnt=[*learnt, exam(50, 'val'), exam(51, ''), *map(exam, (0, 1))])
     assert compare(tmp_path / 'a', tmp_path / 'b', resamples=2).test_share == pytest.approx((2 / 4 + 2 / 2) / 2)
