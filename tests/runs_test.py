@@ -41,6 +41,15 @@ def test_one_stage_or_fold_of_a_run_is_given_by_its_folder(tmp_path):
     assert {part.fold for part in runs.parts(tmp_path / 'a' / 'first' / 'fold1', 'test')} == {1}
 
 
+def test_a_folder_of_several_runs_is_none(tmp_path):
+    run(tmp_path / 'both' / 'a', 1, n=12)
+    run(tmp_path / 'both' / 'b', 1, n=12)
+    refused('several runs or stages .*a/fold0/seed0, .*b/fold0/seed0.*give one of them', tmp_path / 'both', 'test')
+    run(tmp_path / 'stages', 1, n=12, stage='first', seeds=(0, 1))
+    run(tmp_path / 'stages', 1, n=12, stage='second', seeds=(2, 3))
+    refused('several runs or stages', tmp_path / 'stages', 'test')
+
+
 def test_a_stage_that_answers_nothing_does_not_count(tmp_path):
     finish(tmp_path / 'a' / 'pretrain', 'pretrain')
     run(tmp_path / 'a', 1, 2, n=12, stage='fine')

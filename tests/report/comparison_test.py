@@ -15,7 +15,7 @@ NONE = Difference(None, None, None, None, None, 40, 'undefined on these exams')
 def made(tests, **changes):
     """A Comparison with an AUC in each of these tests."""
     rows = [Row('all', test, 'accuracy' if test == MCNEMAR else 'auc', (0.9375,), (0.875,), D) for test in tests]
-    c = Comparison(('runs/a', 'runs/b'), 'test', ('normal', 'covid'), 1, (0,), 40, 40, (0, 0), 1000, 0.95, None, None, rows)
+    c = Comparison(('runs/a', 'runs/b'), 'test', ('normal', 'covid'), 1, (0,), 40, 40, (0, 0), 999, 0.95, None, None, rows)
     return c._replace(**changes)
 
 
@@ -30,6 +30,7 @@ def said(c):
 
 def test_one_training_each_says_nothing_of_other_seeds():
     text = said(SINGLE)
+    assert 'draws patients 999 times, the same ones for A and B' in text
     assert 'One training each: this says nothing about other seeds.' in text
     assert 'A alone is right on 7 exams and B alone on 2, p <0.001' in text and 'at probability 0.5 only' in text
     assert 'the AUCs differ by +0.062, 95 % interval +0.001 to +0.124, p <0.001' in text
@@ -64,7 +65,7 @@ def test_leaks_and_many_tests_are_spoken_of():
     assert 'of many, some are small by chance' in text
 
 
-def test_what_is_undefined_says_why(capsys):
+def test_what_is_undefined_says_why(capsys, tmp_path):
     rows = [Row('all', BOOTSTRAP, 'precision', (None,), (0.5,), NONE),
             Row('all', DELONG, 'auc', (0.5,), (0.5,), NONE._replace(reason='no test: 1 positive exams'))]
     c = made([], rows=rows)
@@ -73,6 +74,8 @@ def test_what_is_undefined_says_why(capsys):
     assert 'DeLong: no test of the AUCs (no test: 1 positive exams)' in said(c)
     comparison.show(c)
     assert 'precision: undefined on these exams' in capsys.readouterr().out
+    comparison.write(tmp_path, c)
+    assert 'all,bootstrap over patients,precision,,0.5,,,,,,40,undefined on these exams' in (tmp_path / 'compare.csv').read_text()
 
 
 def test_the_tables_are_of_each_group_and_test():
