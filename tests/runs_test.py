@@ -44,7 +44,7 @@ def test_one_stage_or_fold_of_a_run_is_given_by_its_folder(tmp_path):
 def test_a_folder_of_several_runs_is_none(tmp_path):
     run(tmp_path / 'both' / 'a', 1, n=12)
     run(tmp_path / 'both' / 'b', 1, n=12)
-    refused('several runs or stages .*a/fold0/seed0, .*b/fold0/seed0.*give one of them', tmp_path / 'both', 'test')
+    refused('several runs or stages .*/a, .*/b.*give one of them', tmp_path / 'both', 'test')
     run(tmp_path / 'stages', 1, n=12, stage='first', seeds=(0, 1))
     run(tmp_path / 'stages', 1, n=12, stage='second', seeds=(2, 3))
     refused('several runs or stages', tmp_path / 'stages', 'test')
