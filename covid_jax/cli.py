@@ -1,4 +1,4 @@
-"""The covid-jax command: a thin layer over covid_jax.commands. Each understands the flags of covid_jax.main."""
+"""The covid-jax command: a thin layer over covid_jax.commands. Those that take a config understand the flags of covid_jax.main."""
 
 import sys
 from typing import Any
@@ -6,12 +6,13 @@ from typing import Any
 import typer
 
 from covid_jax import UserError, commands
-from covid_jax.commands import plan, table
+from covid_jax.commands import compare, plan, table
 from covid_jax.flags import explained
 from covid_jax.main import run_and_exit
 
 VERBATIM = '\b\n'  # the lines of a paragraph after it stay as they are
 OTHERS = {'allow_extra_args': True, 'ignore_unknown_options': True}  # flags that typer does not know go on to covid_jax.flags
+OF_A_CONFIG: Any = {'context_settings': OTHERS, 'epilog': f'{VERBATIM}Flags of every command that takes a config:\n{explained()}'}
 USAGE_ERROR: Any = typer.BadParameter.__base__  # of typer's own copy of click or of click, by version
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -23,7 +24,8 @@ def _covid_jax():
     """Published methods for diagnosing COVID-19 from chest CT and X-ray. Research software, not a medical device."""
 
 
-app.command('plan', context_settings=OTHERS, epilog=f'{VERBATIM}Flags of every command:\n{explained()}')(plan.run)
+app.command('compare')(compare.run)
+app.command('plan', **OF_A_CONFIG)(plan.run)
 app.command('table')(table.run)
 
 
@@ -35,7 +37,10 @@ def run(arguments: list[str]) -> None:
             group.invoke(context)
     except USAGE_ERROR as e:
         refusal = e.format_message().rstrip('.')
-        raise UserError(f'{refusal}; for example: covid-jax plan --config=configs/cmc.py, and covid-jax --help names all') from None
+        named = [command.name for command in app.registered_commands if command.name in arguments[:1]]
+        help_ = (f'covid-jax {named[0]} --help says what it takes' if named else
+                 'for example: covid-jax plan --config=configs/cmc.py, and covid-jax --help names all')
+        raise UserError(f'{refusal}; {help_}') from None
     except typer.Exit as e:
         sys.exit(e.exit_code)
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from conftest import small_config
-from runs import finished
+from finished_runs import finished
 
 from covid_jax import UserError, config, experiment
 

@@ -4,8 +4,8 @@ import os
 import subprocess
 import sys
 
+import finished_runs
 import pytest
-from runs import finished
 
 from covid_jax import UserError, cli
 
@@ -32,18 +32,20 @@ def test_a_mistake_is_one_line_and_its_code(root):
     assert result.stderr.startswith('covid_jax: ') and result.stderr.count('\n') == 1 and not result.stdout
 
 
-@pytest.mark.parametrize('module, arguments', [('cli', ['--help']), ('main', ['--help']), ('cli', ['plan', '--help'])])
-def test_help_has_an_example_of_each_command_and_is_there_at_once(root, module, arguments):
+@pytest.mark.parametrize('module, arguments, wanted', [
+    ('cli', ['--help'], '--config='), ('main', ['--help'], '--config='), ('cli', ['plan', '--help'], '--workdir  '),
+    ('cli', ['compare', '--help'], 'RUN_A'), ('cli', ['table', '--help'], '--workdir')])
+def test_help_has_an_example_of_each_command_and_is_there_at_once(root, module, arguments, wanted):
     """Neither jax nor what takes as long to import is."""
     code = (f'import sys\nfrom covid_jax import {module}\nsys.argv[1:] = {arguments}\n'
             f'try:\n    {module}.main()\nexcept SystemExit as e:\n    assert not e.code, e.code\n'
             'slow = {"jax", "numpy", "orbax", "tensorflow_datasets"} & {*sys.modules}\nassert not slow, slow')
     result = process(root, '-c', code)
     assert result.returncode == 0, result.stderr
-    assert '--config=' in result.stdout or '--workdir  ' in result.stdout
+    assert wanted in result.stdout
     if arguments == ['--help']:
         assert 'python -m covid_jax.main --config=' in result.stdout
-        assert all(f'covid-jax {command.name} --config=' in result.stdout for command in cli.app.registered_commands)
+        assert all(f'  covid-jax {command.name} ' in result.stdout for command in cli.app.registered_commands)
 
 
 @pytest.mark.parametrize('arguments, message', [
@@ -62,6 +64,11 @@ def test_help_has_an_example_of_each_command_and_is_there_at_once(root, module, 
     (['table', '--config=configs/supervised.py'], 'has no TABLES'),
     (['table', '--config=configs/cmc.py', '--workdir=nowhere'], 'there is no folder nowhere'),
     (['table', '--config=configs/cmc.py', '--config.seed=1'], 'config.seed'),
+    (['compare', 'runs/a'], "'RUN_B'"),
+    (['compare', 'runs/a', 'runs/b', '--config=configs/cmc.py'], 'covid-jax compare --help'),
+    (['compare', 'runs/a', 'runs/b', '--level=high'], "'--level'"),
+    (['compare', 'runs/a', 'runs/b', '--level=95'], '--level=95.0 between 0 and 1'),
+    (['compare', 'no/where', 'runs/b'], 'there is no folder no/where'),
 ])
 def test_what_typer_or_the_command_refuses_is_one_line(root, monkeypatch, arguments, message):
     monkeypatch.chdir(root)
@@ -71,12 +78,25 @@ def test_what_typer_or_the_command_refuses_is_one_line(root, monkeypatch, argume
 
 
 def test_a_table_of_the_paper(root, tmp_path):
-    finished(tmp_path / 'a', [('x', 'test', 'covid', 0.9), ('y', 'test', 'noncovid', 0.2)], config={'row': 'cmc:model4,size=small'})
+    finished_runs.finished(tmp_path / 'a', [('x', 'test', 'covid', 0.9), ('y', 'test', 'noncovid', 0.2)], config={'row': 'cmc:model4,size=small'})
     result = process(root, '-m', 'covid_jax.cli', 'table', '--config=configs/cmc.py', f'--workdir={tmp_path}')
     assert result.returncode == 0, result.stderr
     assert 'Table 1' in result.stdout and '94.65 [92.78, 96.52] │ 100.00' in result.stdout
     assert f'1  {tmp_path}/a: size=small; 2 exams of test, here' in result.stdout
     assert 'The paper cannot be right in this row. Li et al. (CMT-CNN): accuracy 93.46 %' in result.stdout
+
+
+def test_two_finished_runs_are_compared_without_jax(root, tmp_path):
+    a = finished_runs.run(tmp_path / 'a', 1)
+    b = finished_runs.run(tmp_path / 'b', 0.5)
+    code = ('import sys\nfrom covid_jax import cli\n'
+            f'sys.argv[1:] = ["compare", "{a}", "{b}", "--resamples=20", "--level=0.9", "--out={tmp_path / "out"}"]\n'
+            'try:\n    cli.main()\nexcept SystemExit as e:\n    assert not e.code, e.code\n'
+            'assert not {"jax", "tensorflow", "matplotlib"} & {*sys.modules}')
+    result = process(root, '-c', code)
+    assert result.returncode == 0, result.stderr
+    assert '90 % interval' in result.stdout and 'draws patients 20 times' in result.stdout and 'DeLong: ' in result.stdout
+    assert (tmp_path / 'out' / 'compare.csv').exists() and (tmp_path / 'out' / 'compare.md').exists()
 
 
 def test_folds_and_seeds_of_a_stage_are_planned_once(root, monkeypatch):

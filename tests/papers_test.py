@@ -1,7 +1,7 @@
 """A paper's table beside the runs in a folder: which run stands in which row, and with what numbers."""
 
 import pytest
-from runs import finished
+from finished_runs import finished
 
 from covid_jax import UserError, evaluate, papers, predictions
 from covid_jax.config import Table

@@ -4,7 +4,8 @@ import csv
 
 import numpy as np
 import pytest
-from runs import NAMES, finished
+from finished_runs import BINARY as NAMES
+from finished_runs import finished
 from sklearn.metrics import roc_auc_score
 
 from covid_jax import UserError, summary

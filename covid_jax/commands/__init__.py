@@ -12,4 +12,6 @@ EXAMPLES = """\
       what a training step takes: memory, FLOPs, what moves between devices
   covid-jax table --config=configs/cmc.py --workdir=runs
       each number of the tables of a paper, beside that of the runs in a folder
+  covid-jax compare runs/a runs/b
+      how much two finished runs differ on the same exams: differences with intervals, and tests
 """

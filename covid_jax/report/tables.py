@@ -159,6 +159,10 @@ def _reasons(entries, summary):
     if summary:
         told += [summary[metric].pooled for metric in entries]
     reasons = {}
+    if summary:
+        undefined = [sum(value is None for value in summary[metric].values.values()) for metric in entries]
+        parts = max(len(summary[metric].values) for metric in entries)
+        reasons = {f'no mean: undefined in {count} of {parts} parts': None for count in undefined if count}
     for entry in told:
         for what in ('reason', 'note'):
             reasons |= dict.fromkeys(entry.get(what, '').split('; '))

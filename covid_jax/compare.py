@@ -1,0 +1,136 @@
+"""Two finished runs on the same exams -> paired differences and tests of them."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from covid_jax import UserError, runs
+from covid_jax.data import lineage
+from covid_jax.metrics import significance
+from covid_jax.metrics.classification import decide
+from covid_jax.metrics.significance import Difference
+from covid_jax.metrics.weighted import weighted_metrics
+from covid_jax.report.comparison import BOOTSTRAP, CORRECTED, DELONG, FOLDS, MCNEMAR, SEEDS, Comparison, Row
+
+POSITIVE = 1  # COVID, in binary and in ternary tasks
+
+
+def compare(run_a: str | Path, run_b: str | Path, split: str = 'test', resamples: int = 1000, level: float = 0.95,
+            seed: int = 0) -> Comparison:
+    """Compares two finished runs: each the folder of one training, or a folder with those of folds and seeds below it.
+
+    One training each: the bootstrap over patients, McNemar, DeLong. Several seeds: the bootstrap of the means over them, and a
+    paired t-test over the seeds. Several folds: paired t-tests over the folds, each the mean over its seeds; and the answers of
+    all folds together, each the mean probability of its seeds, as if one training had given them. Several sites: the bootstrap
+    for each of them, too.
+
+    Args:
+        split: whose labelled exams are compared.
+        resamples, seed: of the bootstrap.
+        level: of the intervals, in (0, 1).
+
+    Raises:
+        UserError: no finished run; other exams, labels, splits, folds, seeds or classes.
+    """
+    if resamples < 1 or not 0 < level < 1:
+        raise UserError(f'--resamples={resamples} must be at least 1, and --level={level} between 0 and 1')
+    if os.path.realpath(run_a) == os.path.realpath(run_b):
+        raise UserError(f'{run_a} is given twice: a comparison is of two runs')
+    parts_a = runs.parts(run_a, split)
+    parts_b = runs.parts(run_b, split)
+    folds = runs.match(str(run_a), parts_a, str(run_b), parts_b)
+    names = parts_a[0].predictions.names
+    whole = runs.pool(folds, run_a) if len(folds) > 1 else folds[0]
+    units = folds if len(folds) > 1 else [whole.of_seed(i) for i in range(whole.a.shape[1])]
+
+    rows = _bootstrap_rows(whole, names, resamples, level, seed)
+    discordant = None
+    if whole.a.shape[1] == 1:
+        single, discordant = _single_rows(whole, level)
+        rows += single
+    share = _test_share(parts_a, parts_b) if len(folds) > 1 else None
+    if len(units) > 1:
+        rows += _t_rows(units, FOLDS if len(folds) > 1 else SEEDS, partial(significance.paired_t, level=level))
+    if share is not None:
+        rows += _t_rows(units, CORRECTED, partial(significance.corrected_t, test_share=share, level=level))
+    return Comparison((str(run_a), str(run_b)), split, names, len(folds), tuple(sorted({p.seed for p in parts_a})),
+                      len(whole.exams), len({e.patient for e in whole.exams}), (_seen(parts_a), _seen(parts_b)), resamples,
+                      level, share, discordant, rows)
+
+
+def _score(label, probability, weight=None):
+    """weighted_metrics, the means over the seeds of probability, [n, seeds, classes]; without weights each exam counts once."""
+    weight = np.ones((1, len(label))) if weight is None else weight
+    each = [weighted_metrics(label, probability[:, i], weight, POSITIVE) for i in range(probability.shape[1])]
+    return {name: np.mean([scores[name] for scores in each], 0) for name in each[0]}
+
+
+def _bootstrap_rows(whole, names, resamples, level, seed):
+    """Of all exams, and of each site where there are several."""
+    sites = sorted({exam.site for exam in whole.exams})
+    groups = {'all': whole} | ({f'site {site}': whole.of_site(site) for site in sites} if len(sites) > 1 else {})
+    rows = []
+    for group, answers in groups.items():
+        found = significance.paired_bootstrap(_score, answers.label, answers.a, answers.b, [e.patient for e in answers.exams],
+                                              names, resamples, level, seed)
+        values = _values([answers.of_seed(i) for i in range(answers.a.shape[1])])
+        rows += [Row(group, BOOTSTRAP, name, *values[name], difference) for name, difference in found.items()]
+    return rows
+
+
+def _single_rows(whole, level):
+    """McNemar and DeLong of one answer for each exam, and how many exams each run alone has right."""
+    values = _values([whole])
+    a = whole.a[:, 0]
+    b = whole.b[:, 0]
+    decisions = significance.mcnemar(*(decide(p, positive=POSITIVE) == whole.label for p in (a, b)))
+    ranks = significance.delong(whole.label == POSITIVE, a[:, POSITIVE], b[:, POSITIVE], level)
+    rows = [Row('all', MCNEMAR, 'accuracy', *values['accuracy'], decisions.difference),
+            Row('all', DELONG, 'auc', *values['auc'], ranks)]
+    return rows, (decisions.only_a, decisions.only_b)
+
+
+def _t_rows(units, test, t_test):
+    """A t-test over the folds or seeds for each metric that is defined in all of them."""
+    rows = []
+    for name, (a, b) in _values(units).items():
+        if None in a + b:
+            many = sum(None in pair for pair in zip(a, b, strict=True))
+            found = Difference(None, None, None, None, None, len(a), f'undefined in {many} of {len(a)}')
+        else:
+            found = t_test(np.subtract(a, b))
+        rows.append(Row('all', test, name, a, b, found))
+    return rows
+
+
+def _values(units):
+    """{metric: (the values of A, those of B)}, one for each unit, None where it is undefined."""
+    a = [_score(unit.label, unit.a) for unit in units]
+    b = [_score(unit.label, unit.b) for unit in units]
+    return {name: tuple(tuple(None if np.isnan(scores[name]) else scores[name].item() for scores in run) for run in (a, b))
+            for name in a[0]}
+
+
+def _test_share(*runs):
+    """Patients of a fold that are tested on, over those that are learnt from: the mean over a run's folds, of the run where it is
+    larger; None where a run does not say what it learnt from."""
+    shares = []
+    for parts in runs:
+        each = []
+        for part in parts:
+            table = lineage.read(part.folder) if (part.folder / 'exams.csv').is_file() else []
+            own = [row for row in table if not row.run] or table  # an ensemble has those of its members
+            learnt = {row.exam.patient for row in own if row.exam.split == 'train'}
+            if not learnt:
+                return None
+            each.append(len({exam.patient for exam in part.predictions.exams}) / len(learnt))
+        shares.append(np.mean(each))
+    return float(max(shares))
+
+
+def _seen(parts):
+    """How many exams are of patients that an earlier run learnt from."""
+    return len({exam.id for part in parts if 'seen' in part.predictions.columns
+                for exam, seen in zip(part.predictions.exams, part.predictions.columns['seen'], strict=True) if seen})

@@ -1,0 +1,170 @@
+"""What finished runs answered: one run by fold and seed, two runs exam by exam."""
+
+import csv
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from covid_jax import UserError, predictions
+from covid_jax.predictions import Predictions
+from covid_jax.runtime import workdir
+from covid_jax.scans.scan import blame
+from covid_jax.sources.exams import Exam
+from covid_jax.text import from_cell, some
+
+BELOW = ('*', '*/*', '*/*/*')  # where a run's parts are: stage, fold, seed
+
+
+class Part(NamedTuple):
+    """The answers of one training. predictions: the labelled rows of the split."""
+
+    folder: Path
+    stage: str
+    fold: int
+    seed: int
+    predictions: Predictions
+
+
+class Answers(NamedTuple):
+    """What both runs answered of the same exams.
+
+    exams: [n]; label: int [n]; a, b: float [n, seeds, classes], probabilities.
+    """
+
+    exams: list[Exam]
+    label: np.ndarray
+    a: np.ndarray
+    b: np.ndarray
+
+    def of_site(self, site: str) -> 'Answers':
+        """The exams of a site."""
+        rows = np.flatnonzero([exam.site == site for exam in self.exams])
+        return Answers([self.exams[i] for i in rows], self.label[rows], self.a[rows], self.b[rows])
+
+    def of_seed(self, index: int) -> 'Answers':
+        """The answers of one seed."""
+        return self._replace(a=self.a[:, [index]], b=self.b[:, [index]])
+
+
+def parts(run: str | Path, split: str) -> list[Part]:
+    """The trainings of a finished run, by fold and seed, with what they answered of a split.
+
+    UserError where it is none, is not finished, or where its folder holds more than one.
+    """
+    run = Path(run)
+    if (run / 'predictions.csv').is_file():
+        return [Part(run, '', 0, 0, _labelled(run, split))]
+    if not run.is_dir():
+        raise UserError(f'there is no folder {run}: give the folder of a finished run')
+    below = sorted(folder for pattern in BELOW for folder in run.glob(pattern))
+    for folder in below:
+        if (folder / 'config.json').is_file() and not (folder / 'results.json').is_file():
+            raise UserError(f'{folder} is not finished: run its command again, which goes on')
+    found = [_described(folder) for folder in below
+             if (folder / 'results.json').is_file() and (folder / 'predictions.csv').is_file()]
+    if not found:
+        raise UserError(f'{run} holds no predictions.csv: give the folder of a finished run')
+    _check_whole(run, found)
+    return [part._replace(predictions=_labelled(part.folder, split))
+            for part in sorted(found, key=lambda part: (part.fold, part.seed))]
+
+
+def match(run_a: str, parts_a: list[Part], run_b: str, parts_b: list[Part]) -> list[Answers]:
+    """The answers of both runs, one Answers for each fold, its exams in the order of the first training of run_a.
+
+    UserError where the runs are not of the same classes, folds, seeds or exams.
+    """
+    names_a = parts_a[0].predictions.names
+    for part in (*parts_a, *parts_b):
+        if part.predictions.names != names_a:
+            raise UserError(f'{parts_a[0].folder} has the classes {", ".join(names_a)}, and {part.folder} has '
+                            f'{", ".join(part.predictions.names)}: compare runs of the same classes')
+    grid_a = _grid(parts_a)
+    grid_b = _grid(parts_b)
+    for what, one, other in zip(('folds', 'seeds'), grid_a, grid_b, strict=True):
+        if one != other and max(len(one), len(other)) > 1:
+            raise UserError(f'{run_a} has the {what} {_listed(one)}, and {run_b} has {_listed(other)}: compare the same {what}')
+    folds = []
+    seeds = len(grid_a[1])
+    for start in range(0, len(parts_a), seeds):
+        first = parts_a[start]
+        exams = first.predictions.exams
+        a, b = (np.stack([_in_order(first, part) for part in parts[start:start + seeds]], 1) for parts in (parts_a, parts_b))
+        folds.append(Answers(exams, first.predictions.label, a, b))
+    return folds
+
+
+def pool(folds: list[Answers], run: str | Path) -> Answers:
+    """The answers of all folds together, each the mean over its seeds. UserError where folds share exams."""
+    exams = [exam for fold in folds for exam in fold.exams]
+    if len({exam.id for exam in exams}) < len(exams):
+        raise UserError(f'the folds of {run} share {len(exams) - len({e.id for e in exams})} exams of this split, so their answers '
+                        'cannot be put together: compare --split=test, or one fold with one')
+    return Answers(exams, np.concatenate([fold.label for fold in folds]),
+                   np.concatenate([fold.a.mean(1, keepdims=True) for fold in folds]),
+                   np.concatenate([fold.b.mean(1, keepdims=True) for fold in folds]))
+
+
+def _labelled(folder, split):
+    path = folder / 'predictions.csv'
+    with blame(path), path.open(newline='', encoding='utf-8') as f:
+        columns = list(map(from_cell, next(csv.reader(f), [])))
+    names = tuple(name[2:] for name in columns if name.startswith('p_'))
+    if len(names) < 2:
+        raise UserError(f'{path} has no columns p_CLASS of two or more classes: give the folder of a finished run')
+    table = predictions.read(path, names)
+    if split not in table.splits:
+        raise UserError(f'{path} has no exams of the split {split!r}: choose --split from {", ".join(table.splits) or "none"}')
+    rows = table.of(split).labelled()
+    if not rows.exams:
+        raise UserError(f'{path} has no labels in the split {split!r}: there is nothing to compare with')
+    return rows
+
+
+def _described(folder):
+    """The Part of a folder, without what it answered."""
+    path = folder / 'results.json'
+    with blame(path):
+        result = json.loads(path.read_text(encoding='utf-8'))
+        return Part(folder, str(result['stage']), int(result['fold']), int(result['seed']), None)
+
+
+def _check_whole(run, found):
+    cells = {(part.fold, part.seed) for part in found}
+    if len(cells) < len(found) or len({part.stage for part in found}) > 1:
+        raise UserError(f'{run} holds several runs or stages ({some([part.folder for part in found], 3)}): give one of them')
+    folds = {fold for fold, _ in cells}
+    seeds = {seed for _, seed in cells}
+    planned = (workdir.read(found[0].folder) or {}).get('folds') or 1
+    one_of_several = len(folds) == 1 and run.resolve().name == f'fold{found[0].fold}'
+    if len(folds) < planned and not one_of_several or len(cells) < len(folds) * len(seeds):
+        raise UserError(f'{run} is not finished, it holds {some([part.folder.relative_to(run) for part in found], 20)} alone: run '
+                        'its command again, which goes on')
+
+
+def _grid(parts):
+    """(folds, seeds), in order."""
+    return tuple(sorted({getattr(part, name) for part in parts}) for name in ('fold', 'seed'))
+
+
+def _listed(numbers):
+    return ', '.join(map(str, numbers))
+
+
+def _in_order(first, part):
+    """What a training answered, float [n, classes], in the order of the first one's exams."""
+    row_of = {exam.id: i for i, exam in enumerate(part.predictions.exams)}
+    exams = first.predictions.exams
+    if odd := {exam.id for exam in exams} ^ row_of.keys():
+        raise UserError(f'{first.folder} and {part.folder} did not answer the same exams: {len(odd)} differ, one is {min(odd)}; '
+                        'compare runs of the same data and splits')
+    rows = [row_of[exam.id] for exam in exams]
+    for exam, row in zip(exams, rows, strict=True):
+        other = part.predictions.exams[row]
+        differ = [name for name in Exam._fields if getattr(exam, name) != getattr(other, name)]
+        if differ:
+            raise UserError(f'{exam.id} has another {" and ".join(differ)} in {part.folder} than in {first.folder}: compare runs '
+                            'of the same data')
+    return part.predictions.probability[rows]
