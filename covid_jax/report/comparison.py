@@ -136,6 +136,8 @@ def sentences(comparison: Comparison) -> list[str]:
     if c.exams > c.patients and c.of('all', DELONG):
         said.append(f'McNemar and DeLong take the {c.exams} exams as independent, and {c.patients} patients have them: their '
                     'p-values are too small. The bootstrap draws whole patients.')
+    if c.split == 'val':
+        said.append('The validation split chose the checkpoints of both runs: it is no test.')
     said.append('No p-value here allows for the number of metrics, groups and tests: of many, some are small by chance.')
     for run, count in zip('AB', c.seen, strict=True):
         if count:

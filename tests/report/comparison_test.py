@@ -59,6 +59,11 @@ def test_folds_overlap_and_one_test_allows_for_it():
     assert 'The corrected t-test is left out: no exams.csv' in said(CROSS._replace(test_share=None))
 
 
+def test_the_split_that_chose_the_checkpoint_is_no_test():
+    assert 'The validation split chose the checkpoints' in said(SINGLE._replace(split='val'))
+    assert 'validation' not in said(SINGLE)
+
+
 def test_leaks_and_many_tests_are_spoken_of():
     text = said(SINGLE._replace(seen=(0, 3)))
     assert 'B is tested on 3 exams of patients that a run before it learnt from' in text and 'A is tested' not in text
