@@ -253,9 +253,8 @@ def tell(todo: list[Part], results: dict[str, dict[str, dict]], folder: Path) ->
         summaries[stage] = summary.summarise({(part.fold, part.seed): folder / part.folder for part in parts},
                                              {(part.fold, part.seed): metrics[str(part.folder)] for part in parts},
                                              class_names(c.data.classes), split, c.eval.level)
-    level = todo[-1].config.eval.level
-    tables.show(results, summaries, folder, level)
-    tables.write(results, summaries, folder, level)
+    tables.show(results, summaries, folder)
+    tables.write(results, summaries, folder)
 
 
 def write_results(folder: Path, part: Part, metrics: dict | None, last: bool = True) -> None:

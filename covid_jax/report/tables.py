@@ -21,7 +21,7 @@ Results = Mapping[str, Mapping[str, dict]]  # {stage: {part: {split: {group: met
 Summaries = Mapping[str, Mapping[str, Mapping]]  # {stage: {group: {metric: summary.Summary}}}, of stages of several parts
 
 
-def show(results: Results, summaries: Summaries, folder: Path, level: float = 0.95) -> None:
+def show(results: Results, summaries: Summaries, folder: Path) -> None:
     """Prints the tables: of several stages a line each; of the last, value and interval of a single part; of several the mean,
     the spread over folds and over seeds, the pooled answers, and each part; by image, by site and, where that differs, by
     patient. A part that answers nothing has no row."""
@@ -30,10 +30,10 @@ def show(results: Results, summaries: Summaries, folder: Path, level: float = 0.
     answered = _answered(results)
     split = shown_split(answered)
     if len(answered) > 1 and split:
-        _show_stages(console, answered, summaries, split, level)
+        _show_stages(console, answered, summaries, split)
     if split and all(last.values()):
         for group in shown_groups(last, split):
-            _show_group(console, last, summaries.get(stage, {}).get(group), split, group, level)
+            _show_group(console, last, summaries.get(stage, {}).get(group), split, group)
         if len(last) > 1:
             _show_parts(console, last, split)
     elif not answered:
@@ -60,7 +60,7 @@ def shown_groups(parts: Mapping[str, dict], split: str) -> list[str]:
     return [group for group in groups if sites != [group]]
 
 
-def write(results: Results, summaries: Summaries, folder: Path, level: float = 0.95) -> None:
+def write(results: Results, summaries: Summaries, folder: Path) -> None:
     """Writes folder/results.csv, a number a row, and folder/results.md, the tables that `show` prints with every part in full."""
     answered = _answered(results)
     split = shown_split(answered)
@@ -73,8 +73,8 @@ def write(results: Results, summaries: Summaries, folder: Path, level: float = 0
             continue
         for group in shown_groups(parts, split):
             summary = summaries.get(stage, {}).get(group)
-            rows += _rows(stage, parts, summary, split, group, level)
-            text.write(_markdown(stage, parts, summary, split, group, level))
+            rows += _rows(stage, parts, summary, split, group)
+            text.write(_markdown(stage, parts, summary, split, group))
     files.write_csv(folder / 'results.csv', rows)
     files.write(folder / 'results.md', text.getvalue())
 
@@ -83,9 +83,11 @@ def _answered(results):
     return {stage: parts for stage, parts in results.items() if all(parts.values())}
 
 
-def _show_stages(console, results, summaries, split, level):
+def _show_stages(console, results, summaries, split):
     *_, last = results.values()
-    what = f'value and {_percent(level)} interval' if len(last) == 1 else f'mean, and {_percent(level)} interval of all answers pooled'
+    entries = [parts[split]['all'] for of_stage in results.values() for parts in of_stage.values() if split in parts]
+    words = _interval_words(entry for metrics in entries for entry in metrics.values())
+    what = f'value and {words}' if len(last) == 1 else f'mean, and {words} of all answers pooled'
     table = rich.table.Table('stage', *BRIEF, title=escape(printable(f'{_title(last, split, "all")}: {what}')))
     for stage, parts in results.items():
         if not all(split in metrics for metrics in parts.values()):
@@ -105,9 +107,9 @@ def _show_stages(console, results, summaries, split, level):
     console.print(table)
 
 
-def _show_group(console, parts, summary, split, group, level):
+def _show_group(console, parts, summary, split, group):
     entries = shown_entries(parts, split, group)
-    columns = _summary_columns(summary, level) if summary else ('value', f'{_percent(level)} interval')
+    columns = _columns(entries, summary)
     table = rich.table.Table('metric', *columns, title=escape(printable(_title(parts, split, group, summary))))
     for metric in entries:
         table.add_row(metric, *_cells(entries[metric], summary and summary[metric]))
@@ -124,11 +126,13 @@ def shown_entries(parts: Mapping[str, dict], split: str, group: str) -> dict[str
     return {metric: entries for metric, entries in found.items() if entries}
 
 
-def _summary_columns(summary, level):
+def _columns(entries, summary):
+    if not summary:
+        return 'value', _interval_words(entry for of_metric in entries.values() for entry in of_metric)
     folds, seeds = _grid(next(iter(summary.values())))
     spreads = [f's.d. {what}' for count, what in ((folds, 'folds'), (seeds, 'seeds')) if count > 1]
     pooled = ['pooled'] if folds > 1 else []  # of one fold its metric is the mean
-    return ('mean', *spreads, *pooled, f'{_percent(level)} interval')
+    return 'mean', *spreads, *pooled, _interval_words(summary[metric].pooled for metric in entries)
 
 
 def _grid(found):
@@ -164,15 +168,14 @@ def _reasons(entries, summary):
         parts = max(len(summary[metric].values) for metric in entries)
         reasons = {f'no mean: undefined in {count} of {parts} parts': None for count in undefined if count}
     for entry in told:
-        for what in ('reason', 'note'):
-            reasons |= dict.fromkeys(entry.get(what, '').split('; '))
+        reasons |= dict.fromkeys([*entry.get('reason', '').split('; '), entry.get('note', '')])
     return [reason for reason in reasons if reason]
 
 
-def _rows(stage, parts, summary, split, group, level):
+def _rows(stage, parts, summary, split, group):
     def row(metric, statistic, part, entry):
         numbers = ('' if entry.get(name) is None else f'{entry[name]:g}' for name in ('value', 'low', 'high', 'n'))
-        return stage, split, group, metric, statistic, part, *numbers, f'{level:g}', entry.get('reason', '')
+        return stage, split, group, metric, statistic, part, *numbers, _level(entry), entry.get('reason', '')
 
     found = []
     for metric in shown_entries(parts, split, group):
@@ -190,11 +193,11 @@ def _rows(stage, parts, summary, split, group, level):
     return found
 
 
-def _markdown(stage, parts, summary, split, group, level):
+def _markdown(stage, parts, summary, split, group):
     entries = shown_entries(parts, split, group)
     title = f'{stage}: ' if stage else ''
     lines = [f'## {title}{_title(parts, split, group, summary)}', '']
-    columns = _summary_columns(summary, level) if summary else ('value', f'{_percent(level)} interval')
+    columns = _columns(entries, summary)
     lines += _markdown_table([('metric', *columns)]
                              + [(metric, *_cells(entries[metric], summary and summary[metric])) for metric in entries])
     if summary:
@@ -235,5 +238,12 @@ def _interval(entry):
     return '' if entry.get('low') is None else f'{entry["low"]:.3f} to {entry["high"]:.3f}'
 
 
-def _percent(level):
-    return f'{100 * level:g} %'
+def _level(entry):
+    return f'{entry["level"]:g}' if 'level' in entry else ''
+
+
+def _interval_words(entries):
+    """'95 % interval', of the level that the intervals of these entries have."""
+    levels = sorted({entry['level'] for entry in entries if 'level' in entry})
+    words = ' or '.join(f'{100 * level:g} %' for level in levels)
+    return f'{words} interval'.strip()
