@@ -135,7 +135,7 @@ def sentences(comparison: Comparison) -> list[str]:
     said = [*_bootstrap(c), *_folds(c), *_seeds(c), *_mcnemar(c), *_delong(c)]
     if c.exams > c.patients and c.of('all', DELONG):
         said.append(f'McNemar and DeLong take the {c.exams} exams as independent, and {c.patients} patients have them: their '
-                    'p-values are too small. The bootstrap draws whole patients.')
+                    'p-values tend to be too small. The bootstrap draws whole patients.')
     if c.split == 'val':
         said.append('The validation split chose the checkpoints of both runs: it is no test.')
     said.append('No p-value here allows for the number of metrics, groups and tests: of many, some are small by chance.')
@@ -157,16 +157,16 @@ def _bootstrap(c):
         yield (f'It compares the means over {_listed(c.seeds)}, and the seeds are not drawn. Each ± is the spread (s.d.) over '
                'these seeds.')
     if len(c.seeds) == 1:
-        yield f'One training each{" and fold" if c.folds > 1 else ""}: this says nothing about other seeds.'
+        yield f'One training each{", for each fold" if c.folds > 1 else ""}: this says nothing about other seeds.'
 
 
 def _folds(c):
     if c.folds == 1:
         return
     yield (f'The plain t-test over {c.folds} folds, as the papers report it, takes the folds as independent, which they are not: '
-           'their training sets overlap. Its p-values are too small.')
+           'their training sets overlap. Its p-values tend to be too small.')
     if c.test_share is None:
-        yield ('The corrected t-test is left out: no exams.csv says how many patients were learnt from.')
+        yield 'The corrected t-test is left out: no exams.csv says how many patients were learnt from.'
     else:
         yield (f'The corrected t-test (Nadeau and Bengio 2003) allows for that, with {c.test_share:.3f} patients tested on for each '
                'one learnt from. It is an approximation, and weak with few folds.')

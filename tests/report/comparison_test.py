@@ -55,7 +55,7 @@ def test_folds_overlap_and_one_test_allows_for_it():
     assert 'plain t-test over 5 folds' in text and 'their training sets overlap' in text
     assert 'with 0.250 patients tested on for each one learnt from' in text and 'an ensemble of them' in text
     assert 'says nothing about other seeds' not in text
-    assert 'One training each and fold' in said(CROSS._replace(seeds=(0,)))
+    assert 'One training each, for each fold: this' in said(CROSS._replace(seeds=(0,)))
     assert 'The corrected t-test is left out: no exams.csv' in said(CROSS._replace(test_share=None))
 
 
