@@ -15,6 +15,7 @@ SHOWN = ('accuracy', 'macro_f1', 'sensitivity', 'specificity', 'precision', 'auc
          'seen_before')
 BRIEF = ('accuracy', 'macro_f1', 'auc')
 WORDS = {'all': '', 'patients': ', by patient'}
+TRAININGS = 'the interval is over patients, of these trainings as they are: how far trainings lie apart, the s.d. say'
 COLUMNS = ('stage', 'split', 'group', 'metric', 'statistic', 'part', 'value', 'low', 'high', 'n', 'level', 'reason')
 
 Results = Mapping[str, Mapping[str, dict]]  # {stage: {part: {split: {group: metrics}}}}
@@ -110,7 +111,7 @@ def _show_stages(console, results, summaries, split):
 def _show_group(console, parts, summary, split, group):
     entries = shown_entries(parts, split, group)
     columns = _columns(entries, summary)
-    table = rich.table.Table('metric', *columns, title=escape(printable(_title(parts, split, group, summary))))
+    table = rich.table.Table('metric', *columns, pad_edge=False, title=escape(printable(_title(parts, split, group, summary))))
     for metric in entries:
         table.add_row(metric, *_cells(entries[metric], summary and summary[metric]))
     console.print(table)
@@ -166,7 +167,8 @@ def _reasons(entries, summary):
     if summary:
         undefined = [sum(value is None for value in summary[metric].values.values()) for metric in entries]
         parts = max(len(summary[metric].values) for metric in entries)
-        reasons = {f'no mean: undefined in {count} of {parts} parts': None for count in undefined if count}
+        reasons = {TRAININGS: None} if any('level' in summary[metric].pooled for metric in entries) else {}
+        reasons |= {f'no mean: undefined in {count} of {parts} parts': None for count in undefined if count}
     for entry in told:
         reasons |= dict.fromkeys([*entry.get('reason', '').split('; '), entry.get('note', '')])
     return [reason for reason in reasons if reason]
