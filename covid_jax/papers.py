@@ -123,11 +123,13 @@ def _numbers(stage, table):
     for metric in table.columns:
         found = [entries.get(metric, (None, {})) for entries in by_level]
         numbers[metric] = _printed(found[0][0], table), tuple(_interval(entry, table) for _, entry in found)
-    answers = of_run(first, names).of(split)
+    tested = [of_run(folder, names).of(split) for (_, seed), folder in folders.items() if seed == min(seeds)]
+    exams = sum(len(answers.exams) for answers in tested)
+    sites = ', '.join(sorted({site for answers in tested for site in answers.sites}))
     asked = stage.row.partition(',')[2]
-    several = '' if len(folders) == 1 else f', {len(folds)} folds x {len(seeds)} seeds'
-    described = (f'{where}: {asked + "; " if asked else ""}{len(answers.exams)} exams of {split}, '
-                 f'{", ".join(answers.sites)}{several}')
+    over = 'folds' if len(folds) > 1 else 'seeds'
+    several = '' if len(folders) == 1 else f', {len(folds)} folds x {len(seeds)} seeds (± over the {over})'
+    described = f'{where}: {asked + "; " if asked else ""}{exams} exams of {split}, {sites}{several}'
     return numbers, described
 
 

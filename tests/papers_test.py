@@ -55,7 +55,7 @@ def test_folds_and_seeds_are_a_mean_and_a_spread(tmp_path):
         finished(tmp_path / 'run' / f'fold{fold}' / 'seed0', rows, fold=fold, config={'row': 'cmc:model4'})
     found, (run,) = shown(tmp_path)
     assert found['model4', 'accuracy', 1].ours == '75.00 ± 35.36' and found['model4', 'accuracy', 1].intervals[0] != '-'
-    assert run.endswith('here, 2 folds x 1 seeds')
+    assert run.endswith('run: 40 exams of test, here, 2 folds x 1 seeds (± over the folds)')
 
 
 def test_a_run_whose_folds_are_not_all_there(tmp_path):
