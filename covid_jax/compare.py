@@ -21,10 +21,9 @@ def compare(run_a: str | Path, run_b: str | Path, split: str = 'test', resamples
             seed: int = 0) -> Comparison:
     """Compares two finished runs: each the folder of one training, or a folder with those of folds and seeds below it.
 
-    One training each: the bootstrap over patients, McNemar, DeLong. Several seeds: the bootstrap of the means over them, and a
-    paired t-test over the seeds. Several folds: paired t-tests over the folds, each the mean over its seeds; and the answers of
-    all folds together, each the mean probability of its seeds, as if one training had given them. Several sites: the bootstrap
-    for each of them, too.
+    The bootstrap over patients is of the answers of all folds together, and of the mean of a metric over the seeds. One seed:
+    McNemar and DeLong, too. Several seeds: a paired t-test over them. Several folds: paired t-tests over the folds in its place,
+    each fold the mean over its seeds. Several sites: the bootstrap for each of them.
 
     Args:
         split: whose labelled exams are compared.

@@ -97,14 +97,14 @@ def match(run_a: str, parts_a: list[Part], run_b: str, parts_b: list[Part]) -> l
 
 
 def pool(folds: list[Answers], run: str | Path) -> Answers:
-    """The answers of all folds together, each the mean over its seeds. UserError where folds share exams."""
+    """The answers of all folds together, seed by seed. UserError where folds share exams."""
     exams = [exam for fold in folds for exam in fold.exams]
     if len({exam.id for exam in exams}) < len(exams):
         raise UserError(f'the folds of {run} share {len(exams) - len({e.id for e in exams})} exams of this split, so their answers '
                         'cannot be put together: compare --split=test, or one fold with one')
     return Answers(exams, np.concatenate([fold.label for fold in folds]),
-                   np.concatenate([fold.a.mean(1, keepdims=True) for fold in folds]),
-                   np.concatenate([fold.b.mean(1, keepdims=True) for fold in folds]))
+                   np.concatenate([fold.a for fold in folds]),
+                   np.concatenate([fold.b for fold in folds]))
 
 
 def _labelled(folder, split):

@@ -122,13 +122,26 @@ def test_folds_are_tested_by_their_means_and_put_together(tmp_path):
         assert plain.difference.p == pytest.approx(expected.pvalue)
         assert plain.difference[2:4] == pytest.approx(expected.confidence_interval(0.9))
         assert corrected.difference.error == pytest.approx(plain.difference.error * np.sqrt(1 + 4 * share))
-    pooled = [np.zeros(60), np.zeros(60)]
-    for score, quality in zip(pooled, (1, 0.5), strict=True):
-        for fold, rows in enumerate(folds):
-            score[rows] = np.mean([answered(quality, seed)[fold][rows] for seed in (0, 1)], 0)
     for metric, row in of(found, BOOTSTRAP).items():
-        assert (*row.a, *row.b) == pytest.approx([values_of(score, range(60))[metric] for score in pooled], abs=1e-6)
-    right = [(score >= 0.5) == np.arange(60) % 2 for score in pooled]
+        for ours, quality in ((row.a, 1), (row.b, 0.5)):
+            pooled = np.zeros((2, 60))  # of each seed, put together by hand
+            for seed in (0, 1):
+                for fold, rows in enumerate(folds):
+                    pooled[seed, rows] = answered(quality, seed)[fold][rows]
+            assert ours == pytest.approx([values_of(score, range(60))[metric] for score in pooled], abs=1e-6)
+    assert found.discordant is None and not found.of('all', MCNEMAR) and not found.of('all', DELONG)
+
+
+def test_folds_of_one_seed_are_one_answer_for_each_exam(tmp_path):
+    a, b = run(tmp_path / 'a', 1, 4), run(tmp_path / 'b', 0.5, 4)
+    found = compare(a, b, resamples=30)
+    right = []
+    for quality in (1, 0.5):
+        score = np.zeros(60)
+        for fold in range(4):
+            rows = [i for i in range(60) if i // 2 % 4 == fold]
+            score[rows] = np.round(scores(60, quality, fold), 6)[rows]
+        right.append((score >= 0.5) == np.arange(60) % 2)
     assert found.discordant == ((right[0] & ~right[1]).sum(), (right[1] & ~right[0]).sum())
     assert of(found, DELONG)['auc'].a == of(found, BOOTSTRAP)['auc'].a
 

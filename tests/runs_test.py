@@ -112,8 +112,8 @@ def test_seeds_and_folds_keep_their_places(tmp_path):
     whole = runs.pool(folds, a)
     assert sorted(e.id for e in whole.exams) == sorted(f'e{i}' for i in range(12))
     at = [e.id for e in whole.exams].index('e5')  # of fold 0
-    assert whole.a[at, 0, 1] == pytest.approx((scores(12, 1, 0)[5] + scores(12, 1, 100)[5]) / 2, abs=1e-6)
-    assert whole.label[at] == 1 and whole.b.shape == (12, 1, 2)
+    assert whole.a[at, :, 1] == pytest.approx([scores(12, 1, 0)[5], scores(12, 1, 100)[5]], abs=1e-6)
+    assert whole.label[at] == 1 and whole.b.shape == (12, 2, 2)
 
 
 def test_single_trainings_of_any_seed_and_fold_are_compared(tmp_path):

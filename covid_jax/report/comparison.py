@@ -151,12 +151,11 @@ def _bootstrap(c):
     if c.folds > 1:
         yield (f'It is of the answers of all {c.folds} folds together. They are of different networks, so AUC and average '
                'precision also depend on how well the folds\' scores agree.')
-        if len(c.seeds) > 1:
-            yield 'These answers are the mean probabilities of the seeds, which is an ensemble of them.'
-    elif len(c.seeds) > 1:
+    if len(c.seeds) > 1:
         yield (f'It compares the means over {_listed(c.seeds)}, and the seeds are not drawn. Each ± is the spread (s.d.) over '
                'these seeds.')
-    if len(c.seeds) == 1:
+        yield 'McNemar and DeLong are of one answer for each exam, and left out: compare one seed with one to have them.'
+    else:
         yield f'One training each{", for each fold" if c.folds > 1 else ""}: this says nothing about other seeds.'
 
 
@@ -177,7 +176,6 @@ def _seeds(c):
         yield (f'The t-test over {len(c.seeds)} seeds pairs runs of the same seed, as some papers report it: it speaks of other '
                f'trainings on the same patients, not of other patients, with {len(c.seeds) - 1} '
                f'degree{"s" if len(c.seeds) > 2 else ""} of freedom.')
-        yield 'McNemar and DeLong are of single runs, and left out: compare one seed with one to have them.'
 
 
 def _mcnemar(c):

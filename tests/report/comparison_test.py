@@ -21,7 +21,7 @@ def made(tests, **changes):
 
 SINGLE = made([BOOTSTRAP, MCNEMAR, DELONG], discordant=(7, 2))
 SEVERAL = made([BOOTSTRAP, SEEDS], seeds=(0, 1, 2))
-CROSS = made([BOOTSTRAP, MCNEMAR, DELONG, FOLDS, CORRECTED], folds=5, seeds=(0, 1), discordant=(7, 2), test_share=0.25)
+CROSS = made([BOOTSTRAP, FOLDS, CORRECTED], folds=5, seeds=(0, 1), test_share=0.25)
 
 
 def said(c):
@@ -46,14 +46,14 @@ def test_several_exams_of_a_patient_are_not_independent():
 def test_seeds_are_not_drawn_and_single_tests_left_out():
     text = said(SEVERAL)
     assert 'means over 3 seeds (0, 1, 2), and the seeds are not drawn' in text and '2 degrees of freedom' in text
-    assert 'McNemar and DeLong are of single runs, and left out' in text and 'says nothing about other seeds' not in text
+    assert 'McNemar and DeLong are of one answer for each exam, and left out' in text and 'says nothing about other seeds' not in text
     assert '1 degree of freedom' in said(SEVERAL._replace(seeds=(0, 1)))
 
 
 def test_folds_overlap_and_one_test_allows_for_it():
     text = said(CROSS)
     assert 'plain t-test over 5 folds' in text and 'their training sets overlap' in text
-    assert 'with 0.250 patients tested on for each one learnt from' in text and 'an ensemble of them' in text
+    assert 'with 0.250 patients tested on for each one learnt from' in text and 'the means over 2 seeds (0, 1)' in text
     assert 'says nothing about other seeds' not in text
     assert 'One training each, for each fold: this' in said(CROSS._replace(seeds=(0,)))
     assert 'The corrected t-test is left out: no exams.csv' in said(CROSS._replace(test_share=None))
