@@ -15,6 +15,7 @@ SHOWN = ('accuracy', 'macro_f1', 'sensitivity', 'specificity', 'precision', 'auc
          'seen_before')
 BRIEF = ('accuracy', 'macro_f1', 'auc')
 WORDS = {'all': '', 'patients': ', by patient'}
+OF_INTERVALS = 'no interval', 'interval:'  # how reasons and notes of intervals begin
 TRAININGS = 'the interval is over patients, of these trainings as they are: how far trainings lie apart, the s.d. say'
 COLUMNS = ('stage', 'split', 'group', 'metric', 'statistic', 'part', 'value', 'low', 'high', 'n', 'level', 'reason')
 
@@ -159,19 +160,21 @@ def _show_parts(console, parts, split):
 
 
 def _reasons(entries, summary):
-    """What is undefined, or to be read with care, and why: each reason once."""
-    told = [entry for of_metric in entries.values() for entry in of_metric]
+    """What is undefined, or to be read with care, and why: each reason once. Of several parts, whose intervals are not shown,
+    nothing is said of these."""
+    told: dict[str, None] = {}
+    for entry in (entry for of_metric in entries.values() for entry in of_metric):
+        reasons = [*entry.get('reason', '').split('; '), entry.get('note', '')]
+        told |= dict.fromkeys(reason for reason in reasons if not (summary and reason.startswith(OF_INTERVALS)))
     if summary:
-        told += [summary[metric].pooled for metric in entries]
-    reasons = {}
-    if summary:
-        undefined = [sum(value is None for value in summary[metric].values.values()) for metric in entries]
-        parts = max(len(summary[metric].values) for metric in entries)
-        reasons = {TRAININGS: None} if any('level' in summary[metric].pooled for metric in entries) else {}
-        reasons |= {f'no mean: undefined in {count} of {parts} parts': None for count in undefined if count}
-    for entry in told:
-        reasons |= dict.fromkeys([*entry.get('reason', '').split('; '), entry.get('note', '')])
-    return [reason for reason in reasons if reason]
+        found = [summary[metric] for metric in entries]
+        undefined = {sum(value is None for value in one.values.values()) for one in found} - {0}
+        told |= {f'no mean: undefined in {count} of {len(found[0].values)} parts': None for count in sorted(undefined)}
+        for one in found:
+            told |= dict.fromkeys([*one.pooled.get('reason', '').split('; '), one.pooled.get('note', '')])
+        if any('level' in one.pooled for one in found):
+            told[TRAININGS] = None
+    return [reason for reason in told if reason]
 
 
 def _rows(stage, parts, summary, split, group):
