@@ -166,6 +166,13 @@ def test_at_its_bound_a_metric_has_an_interval_too():
     assert wrong['auc'] == (0, pytest.approx(1 - 0.025**(1 / 16)))
 
 
+def test_rounding_is_no_variation():
+    """Sums in another order differ in the last digit, which says nothing of how a metric varies."""
+    nearly = 1 - 2**-53
+    low, _ = interval(nearly, [[1.0, nearly, nearly], [nearly, 1.0, 1.0, nearly]], 7, 0.95)
+    assert low == pytest.approx(0.025**(1 / 7))
+
+
 def test_a_higher_level_is_wider():
     label, probability, patient = exams(60)
     ninety = with_intervals(metrics, label, probability, patient, level=0.9)
