@@ -1,6 +1,6 @@
 """How often do the intervals of metrics hold the truth, and how wide are they? The tables of docs/results.md.
 
-    python scripts/simulate_intervals.py                                # 7 minutes on 2 cores
+    python scripts/simulate_intervals.py                                # 8 minutes on 2 cores
     python scripts/simulate_intervals.py --simulations 200 --level 0.9  # the same, quickly and roughly, at another level
 
 A cell is a law: scores of exams are normal with variance 1, half of it the patient's own, about 0 without COVID and about the
@@ -20,6 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.special import betainc, betaincinv
 from scipy.stats import norm
 
@@ -147,6 +148,13 @@ def simulate(cell, simulations, level):
     return rows
 
 
+def ones(positives, negatives, auc):
+    """The share of cohorts whose AUC is exactly 1, with one exam a patient: all positives are above the highest negative."""
+    highest = np.linspace(-10, 15, 50_001)
+    density = negatives * norm.cdf(highest)**(negatives - 1) * norm.pdf(highest)
+    return np.trapezoid(density * norm.sf(highest - np.sqrt(2) * norm.ppf(auc))**positives, highest)
+
+
 def _covered(bounds, true):
     return np.mean((bounds[:, 0] <= true) & (true <= bounds[:, 1]))
 
@@ -179,6 +187,10 @@ def main():
                 print(f'wide: {metric} of {law} is {ratio:.2f} times as wide')
             if without:
                 print(f'no interval: {metric} of {law} in {without:.4f} of the cohorts')
+    for positives, negatives in ((10, 10), (5, 15)):
+        least = brentq(lambda auc, *of: ones(*of, auc) - (1 - options.level) / 2, 0.5, 0.999, (positives, negatives))
+        print(f'an AUC of 1: of {positives} and {negatives} patients with one exam each, {ones(positives, negatives, 0.99):.3f} '
+              f'of the cohorts have it where the AUC is 0.99, and {(1 - options.level) / 2:.3f} where it is {least:.3f}')
 
 
 if __name__ == '__main__':
