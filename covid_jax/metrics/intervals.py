@@ -15,12 +15,11 @@ CHECKED = 20  # patients, and
 CHECKED_OF_CLASS = 5  # of them of each class: with fewer nobody has simulated how often an interval holds the truth
 GROUPS = 500  # into which the patients of a stratum are dealt, at most: more take time and say little more
 ROUNDING = 1e-12  # of a metric: what differs by less does not vary
-SHARES = ('accuracy', 'sensitivity', 'specificity', 'precision')  # metrics that are a share of the exams that they count
 Metrics = dict[str, dict[str, Any]]  # as from classification.classification_metrics
 
 
 def with_intervals(metrics_fn: Callable[[np.ndarray, np.ndarray], Metrics], label: ArrayLike, probability: ArrayLike,
-                   patient: ArrayLike, level: float = 0.95, names: Sequence[str] | None = None) -> Metrics:
+                   patient: ArrayLike, level: float = 0.95, names: Sequence[str] | None = None, positive: int = 1) -> Metrics:
     """Metrics with confidence intervals over patients.
 
     Each patient is left out in turn, with all of their exams, and all metrics are computed of the rest: the jackknife,
@@ -35,6 +34,7 @@ def with_intervals(metrics_fn: Callable[[np.ndarray, np.ndarray], Metrics], labe
         patient: str or int [n], one key per exam.
         level: the share of cohorts whose interval holds the truth, in (0, 1).
         names: the name of every class, for the reasons; without them the index is given.
+        positive: the index of the positive class.
 
     Returns:
         metrics_fn(label, probability) with 'low', 'high' and 'level' added to each metric; and with a sentence under
@@ -69,7 +69,7 @@ def with_intervals(metrics_fn: Callable[[np.ndarray, np.ndarray], Metrics], labe
         if entry['value'] is None or any(None in stratum for stratum in values):
             bounded[key] = _without(entry, 'no interval: undefined without one of the patients')
             continue
-        low, high = interval(entry['value'], values, independent_exams(key, entry['n'], label, patient), level)
+        low, high = interval(entry['value'], values, effective_size(key, entry['n'], label, patient, positive), level)
         bounded[key] = {**entry, 'low': low, 'high': high, 'level': level, **note}
     return bounded
 
@@ -90,17 +90,17 @@ def patient_strata(label: np.ndarray, patient: np.ndarray) -> dict[tuple[int, ..
 def interval(value: float, rest: Sequence[Sequence[float]], independent: float, level: float) -> tuple[float, float]:
     """A metric's confidence interval: that of Clopper and Pearson, for as many independent exams as the metric varies like.
 
-    The jackknife's variance v of the metric is that of a share of value (1 - value) / v independent exams (Korn and
+    The jackknife's variance v of the metric (with n in place of n - 1) is that of a share of value (1 - value) / v independent exams (Korn and
     Graubard 1998, for shares in surveys). Of few patients, or where few of them make all the difference, v is itself
     uncertain. It is the sum over patients of d^2, what each adds to the metric, and rests on v^2 / sum(d^4) of them. So it
     is averaged with a cautious variance that counts as one more patient: that of a share of `independent` exams. Where the
     metric does not vary, as at 0 and at 1, that is all that is left. Sensitivity and specificity of patients with one exam
-    each get exactly the interval of their share.
+    each get exactly the interval of their share, as long as no two patients are left out together.
 
     Args:
         value: the metric, in [0, 1].
         rest: by stratum, the metric without each of its patients (or groups of them).
-        independent: the number of independent exams that the metric is worth at the least, as from independent_exams.
+        independent: the number of independent exams that the metric is worth at the least, as from effective_size.
         level: the share of cohorts whose interval holds the truth, in (0, 1).
 
     Returns:
@@ -124,24 +124,39 @@ def clopper_pearson(hits: float, n: float, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def independent_exams(metric: str, n: int, label: np.ndarray, patient: np.ndarray) -> float:
+def effective_size(metric: str, n: int, label: np.ndarray, patient: np.ndarray, positive: int = 1) -> float:
     """The number of independent exams that a metric is worth at the least, where exams of one patient are all alike.
 
-    A share of n exams is worth n, average precision the exams of the rarest class, and F1, macro F1 and AUC twice as many
-    (an F1 near 1 is a share of examples and predictions; the variance of an AUC near 1 is that of Hanley and McNeil 1982);
-    all over the number of exams of a patient, which is the mean over exams: so a patient with many counts as one.
+    Exams of which patients have m_1, m_2, ... are worth as many as (sum m)^2 / sum m^2 independent ones (Kish 1965): a patient
+    with many counts as one. A share is worth that of the exams that it counts; precision, which does not tell whose exams it
+    counts, its n over the larger mean size of a patient, of the positives or the others; average precision the class of which it is
+    least, and F1, macro F1 and AUC twice that (an F1 near 1 is a share of examples and predictions; the variance of an AUC near 1
+    is that of Hanley and McNeil 1982).
 
     Args:
         metric: its key, with or without _frozen.
         n: the number of exams that the value is a statement about.
         label: int [exams].
         patient: str or int [exams].
+        positive: the index of the positive class.
     """
     name = metric.removesuffix('_frozen')
-    rarest = np.unique(label, return_counts=True)[1].min()
-    exams = n if name in SHARES else rarest if name == 'average_precision' else 2 * rarest
+    is_positive = label == positive
+    if name == 'accuracy':
+        return _worth(patient)
+    if name == 'sensitivity':
+        return _worth(patient[is_positive])
+    if name == 'specificity':
+        return _worth(patient[~is_positive])
+    if name == 'precision':
+        return n * min(_worth(patient[rows]) / rows.sum() for rows in (is_positive, ~is_positive) if rows.any())
+    least = min(_worth(patient[label == index]) for index in np.unique(label))
+    return least if name == 'average_precision' else 2 * least
+
+
+def _worth(patient):
     of_patient = np.unique(patient, return_counts=True)[1]
-    return float(exams * of_patient.sum() / (of_patient**2).sum())
+    return float(of_patient.sum()**2 / (of_patient**2).sum())
 
 
 def _deviations(rest, value):

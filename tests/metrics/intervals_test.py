@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from covid_jax.metrics import intervals
 from covid_jax.metrics.classification import classification_metrics
-from covid_jax.metrics.intervals import clopper_pearson, independent_exams, interval, with_intervals
+from covid_jax.metrics.intervals import clopper_pearson, effective_size, interval, with_intervals
 
 NAMES = ('normal', 'covid')
 
@@ -135,10 +135,22 @@ def test_a_patient_with_many_exams_counts_as_one():
     those of a patient all alike, would vary as 1.4 independent ones."""
     patient = np.repeat(np.arange(20), [1] * 19 + [100])
     label = patient % 2
-    assert independent_exams('accuracy', 119, label, patient) == pytest.approx(119 / (10019 / 119))
+    assert effective_size('accuracy', 119, label, patient) == pytest.approx(119**2 / 10019)
     wide = with_intervals(accuracy, label, decided(label, label == label), patient)['accuracy']
     assert wide['low'] == pytest.approx(0.025**(10019 / 119**2))  # of n hits in n: the n-th root of 0.025
-    assert independent_exams('accuracy', 20, np.arange(20) % 2, np.arange(20)) == 20
+    assert effective_size('accuracy', 20, np.arange(20) % 2, np.arange(20)) == 20
+
+
+def test_a_metric_is_worth_the_patients_of_the_exams_that_it_counts():
+    """By hand: 20 patients with COVID and 10 exams each are worth 20, 400 others with one exam each 400; and both together
+    600^2 / (20 * 100 + 400) = 150. All right, the lower bound of sensitivity is the 20th root of 0.025, of specificity the 400th."""
+    patient = np.concatenate([np.repeat(np.arange(20), 10), 100 + np.arange(400)])
+    label = (np.arange(600) < 200).astype(int)
+    n = {'accuracy': 600, 'sensitivity': 200, 'specificity': 400, 'precision': 200, 'auc': 600, 'macro_f1': 600}
+    worth = {metric: effective_size(metric, count, label, patient) for metric, count in n.items()}
+    assert worth == pytest.approx({'accuracy': 150, 'sensitivity': 20, 'specificity': 400, 'precision': 20, 'auc': 40, 'macro_f1': 40})
+    right = with_intervals(metrics, label, decided(label, label == label), patient)
+    assert right['sensitivity']['low'] == pytest.approx(0.025**(1 / 20)) and right['specificity']['low'] == pytest.approx(0.025**(1 / 400))
 
 
 def test_the_order_of_exams_does_not_matter():
@@ -164,6 +176,13 @@ def test_at_its_bound_a_metric_has_an_interval_too():
     wrong = bounds(with_intervals(metrics, label, decided(label, label != label), np.arange(40)))
     assert wrong['sensitivity'] == (0, pytest.approx(1 - 0.025**(1 / 8)))
     assert wrong['auc'] == (0, pytest.approx(1 - 0.025**(1 / 16)))
+
+
+def test_rounding_is_no_variation():
+    """Sums in another order differ in the last digit, which says nothing of how a metric varies."""
+    nearly = 1 - 2**-53
+    low, _ = interval(nearly, [[1.0, nearly, nearly], [nearly, 1.0, 1.0, nearly]], 7, 0.95)
+    assert low == pytest.approx(0.025**(1 / 7))
 
 
 def test_a_higher_level_is_wider():
