@@ -52,7 +52,8 @@ def best(config: ConfigDict, folder: str | Path, say: Callable[[str], None] = pr
     for run, member in zip(runs, members, strict=True):
         entry = evaluate.score(member.of('val'))[by]
         if entry['value'] is None:
-            raise UserError(f'{run} cannot be judged by {by} on its val split, {entry["reason"]}: give it a larger --config.data.val')
+            raise UserError(f'{run} cannot be judged by {by} on its val split, {entry["reason"]}: give it a larger '
+                            '--config.data.val')
         scores.append(entry['value'])
     taken = int(np.argmax(scores))
     workdir.keep(mine, folder, dataset=digest)

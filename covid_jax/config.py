@@ -152,6 +152,8 @@ def check_names(config: ConfigDict, names: Iterable[str]) -> None:
     of_stage = {stage: {name for name, value in _fields(config[stage]) if not isinstance(value, FieldReference)}
                 for stage in config.stages if config[stage].get('kind') == 'train'}
     for name in names:
+        if name == 'row':
+            raise UserError('--config.row is set by the config file: name a row as --config=FILE:ROW')
         if of_stage and all(name in fields for fields in of_stage.values()):
             raise UserError(f'each stage has its own {name}: set --config.{next(iter(of_stage))}.{name} (there are '
                             f'{", ".join(of_stage)})')

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,9 +12,9 @@ from ml_collections import ConfigDict
 from covid_jax import UserError, choose, ensemble, start, summary, warm
 from covid_jax import config as configs
 from covid_jax.data import lineage, pipeline
+from covid_jax.predictions import of_run
 from covid_jax.report import tables
 from covid_jax.runtime import files, workdir
-from covid_jax.sources.exams import class_names
 from covid_jax.text import printable
 from covid_jax.train import train_and_evaluate
 
@@ -76,7 +76,7 @@ def run(config: ConfigDict, folder: str | Path) -> dict[str, dict]:
         metrics = KINDS[part.config.kind].run(part, folder / part.folder, ready.get(part.folder), say)
         results.setdefault(part.stage, {})[str(part.folder)] = metrics
         if jax.process_index() == 0:
-            write_results(folder / part.folder, part, metrics, part.stage == todo[-1].stage)
+            write_results(folder / part.folder, part, metrics, todo)
     if jax.process_index() == 0:
         tell(todo, results, folder)
     return results[todo[-1].stage]
@@ -142,15 +142,22 @@ def part_of(config: ConfigDict, folder: Path, stage: str, fold: int, seed: int) 
     for name in REFERENCES:
         named = [run.strip() for run in configs.get(c, name).split(',')]
         if stage:
-            sources = [_earlier(config, folder, c, stage, run, fold, seed) if run in config.stages else run for run in named]
+            sources = [_earlier(config, folder, c, stage, run, fold, seed, name) if run in config.stages else run for run in named]
         elif name in AVERAGED_OR_CHOSEN:  # of finished runs, the parts of the same fold and seed
             sources = [str(Path(run, here)) if run else '' for run in named]
         else:
             sources = named
         configs.put(c, name, ','.join(sources))
+    if not stage and c.kind != 'train' and not _ends_so(config, c.kind):
+        c.row = ''  # of a table's row are runs that were trained so, not what was made of any runs
     c.update({'stages': (), 'seeds': 1, 'seed': seed, 'fold': fold})
     c.data.store = c.data.store or str(folder / 'store')
     return Part(stage, fold, seed, here, c)
+
+
+def _ends_so(config, kind):
+    """Whether the row of the config is itself such an average or choice of runs."""
+    return bool(config.stages) and stage_config(config, config.stages[-1]).kind == kind
 
 
 def part_folder(config: ConfigDict, c: ConfigDict, stage: str, fold: int, seed: int) -> Path:
@@ -168,11 +175,13 @@ def part_folder(config: ConfigDict, c: ConfigDict, stage: str, fold: int, seed: 
     return Path(*names)
 
 
-def _earlier(config, folder, c, stage, run, fold, seed):
+def _earlier(config, folder, c, stage, run, fold, seed, field):
     """The folder of the earlier stage `run` that a part of the stage names: of the same fold and seed, or its only one."""
     if config.stages.index(run) >= config.stages.index(stage):
         raise UserError(f'stage {stage!r} names {run!r}, which does not come before it')
     named = stage_config(config, run)
+    if field == 'init_from' and named.kind != 'train':
+        raise UserError(f'stage {stage!r} starts from {run!r}, which trains nothing: name a stage that trains')
     for name in ('folds', 'seeds'):
         if named[name] > c[name]:
             raise UserError(f'stage {stage!r} has one of {name} and names {run!r}, which has {named[name]}: which of them is '
@@ -249,19 +258,20 @@ def tell(todo: list[Part], results: dict[str, dict[str, dict]], folder: Path) ->
         parts = [part for part in todo if part.stage == stage]
         if len(parts) == 1 or not all(split in of_part for of_part in metrics.values()):
             continue
-        c = parts[0].config
-        summaries[stage] = summary.summarise({(part.fold, part.seed): folder / part.folder for part in parts},
-                                             {(part.fold, part.seed): metrics[str(part.folder)] for part in parts},
-                                             class_names(c.data.classes), split, c.eval.level)
+        answers = {(part.fold, part.seed): of_run(folder / part.folder).of(split) for part in parts}
+        of_parts = {(part.fold, part.seed): metrics[str(part.folder)] for part in parts}
+        summaries[stage] = summary.summarise(answers, of_parts, split, parts[0].config.eval.level)
     tables.show(results, summaries, folder)
     tables.write(results, summaries, folder)
 
 
-def write_results(folder: Path, part: Part, metrics: dict | None, last: bool = True) -> None:
-    """results.json: what a part was, whether it is of the last stage, and its metrics; and seconds.json of a part that trains
-    nothing."""
-    result = {'kind': part.config.kind, 'stage': part.stage, 'last': last, 'fold': part.fold, 'seed': part.seed,
-              'metrics': metrics}
+def write_results(folder: Path, part: Part, metrics: dict | None, todo: Sequence[Part]) -> None:
+    """results.json: what a part was, of how many folds and seeds, where it lies below the run's folder, and its metrics; and
+    seconds.json of a part that trains nothing."""
+    of_stage = [other for other in todo if other.stage == part.stage]
+    result = {'kind': part.config.kind, 'stage': part.stage, 'last': part.stage == todo[-1].stage, 'fold': part.fold,
+              'seed': part.seed, 'folds': len({other.fold for other in of_stage}), 'seeds': len({other.seed for other in of_stage}),
+              'folder': part.folder.as_posix(), 'metrics': metrics}
     files.write(folder / 'results.json', json.dumps(result, indent=1))
     if not (folder / 'seconds.json').exists():
         files.write(folder / 'seconds.json', json.dumps({'training': 0.0}) + '\n')

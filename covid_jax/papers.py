@@ -1,32 +1,33 @@
 """A paper's table, each of its numbers beside what the runs in a folder came to."""
 
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from covid_jax import UserError, evaluate, summary
+from covid_jax import UserError, evaluate, runs, summary
 from covid_jax.config import Table
 from covid_jax.metrics.published import contradictions
 from covid_jax.predictions import of_run
 from covid_jax.report import tables
 from covid_jax.runtime import workdir
-from covid_jax.scans.scan import blame
-from covid_jax.sources.exams import class_names
+from covid_jax.text import some
 
+# Fields that say nothing of what was run: where and how often, and batch sizes, which a run fills in by itself.
+OF_THE_RUN = (*workdir.FREE, *workdir.PATHS, 'seed', 'seeds', 'fold', 'folds', 'stages', 'kind', 'train.batch', 'eval.batch')
 NUMBER = re.compile(r'\d*\.?\d+')
 
 
 class Stage(NamedTuple):
-    """A finished stage of a run. row: of the config that it came from, as 'cmc:model4,size=small'; last: nothing comes after it;
-    parts: {(fold, seed): its folder, its results.json}."""
+    """A finished stage of a run. row: of the config that it came from, as 'cmc:model4,size=small', '' where it is of none; last:
+    nothing comes after it; parts: {(fold, seed): runs.Part}; whole: these are all."""
 
     root: Path
     name: str
     row: str
     last: bool
-    parts: dict[tuple[int, int], tuple[Path, dict]]
+    parts: dict[tuple[int, int], runs.Part]
+    whole: bool
 
 
 class Line(NamedTuple):
@@ -41,57 +42,54 @@ class Line(NamedTuple):
     run: int
 
 
+class Shown(NamedTuple):
+    """lines: of a table. runs: a sentence on each run that stands in it. remarks: why an interval or a value is missing, or to be
+    read with care."""
+
+    lines: list[Line]
+    runs: list[str]
+    remarks: list[str]
+
+
 def finished(folder: str | Path) -> list[Stage]:
-    """The finished stages of all runs below a folder. UserError where there is no such folder, and for a damaged file."""
+    """The stages of all runs below a folder that answer something. UserError where there is none, and for a damaged file."""
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f'there is no folder {folder}: give --workdir, the folder that holds the runs')
-    stages: dict[tuple[Path, str], Stage] = {}
+    found: dict[tuple[Path, str, str], list[runs.Part]] = {}
     for path in sorted(folder.rglob('results.json')):
-        with blame(path):
-            result = json.loads(path.read_text())
-            key = result['fold'], result['seed']
-            root = _root(path.parent, result)
-            stage = result['stage']
-            answers = result['metrics']
-            last = result.get('last', not stage)
-        kept = workdir.read(path.parent)
-        if kept is None or not answers:
+        if not (path.parent / 'predictions.csv').is_file():
             continue
-        found = stages.setdefault((root, stage), Stage(root, stage, kept.get('row') or '', last, {}))
-        found.parts[key] = path.parent, result
-    return list(stages.values())
+        part = runs.described(path.parent)
+        row = str((workdir.read(part.folder) or {}).get('row') or '')
+        found.setdefault((part.root, part.stage, row), []).append(part)
+    return [Stage(root, name, row, parts[0].last, {(part.fold, part.seed): part for part in parts},
+                  runs.whole(parts, parts[0].folds)) for (root, name, row), parts in found.items()]
 
 
-def _root(folder, result):
-    """The folder of the run that a part's folder is of: above its seed, its fold and its stage."""
-    for name in (f'seed{result["seed"]}', f'fold{result["fold"]}', result['stage']):
-        if name and folder.name == name:
-            folder = folder.parent
-    return folder
+def shown(table: Table, config: str, stages: Sequence[Stage], fields: Callable[[Stage], dict]) -> Shown:
+    """What a table shows of the rows of configs/<config>.py.
 
+    A run stands in every row that it is of, whatever its size, its data and what else was set: that is said of it.
 
-def lines(table: Table, config: str, stages: Sequence[Stage]) -> tuple[list[Line], list[str]]:
-    """The Lines of a table, of the rows of configs/<config>.py, and what is said of each run that stands in it.
-
-    A run stands in every row that it is of, whatever its size and data: what it says of them is printed beside it.
+    fields: stage -> the fields of the row that the stage was run as, {'section.field': value}.
     """
-    found: list[Line] = []
-    runs: list[str] = []
+    result = Shown([], [], [])
     for row, cells in table.rows.items():
         ours = [stage for stage in stages if _answers(stage, config, row)]
         for stage in ours:
-            numbers, described = _numbers(stage, table)
-            if described not in runs:
-                runs.append(described)
+            numbers, told = _numbers(stage, table, result.remarks)
+            described = f'{told}{_differences(stage, fields(stage))}'
+            if described not in result.runs:
+                result.runs.append(described)
             for metric, cell in zip(table.columns, cells, strict=True):
                 value, intervals = numbers[metric]
-                found.append(Line(row, metric, cell, value, intervals, runs.index(described) + 1))
+                result.lines.append(Line(row, metric, cell, value, intervals, result.runs.index(described) + 1))
         if not ours:
-            found += _without(table, row, cells)
+            result.lines.extend(_without(table, row, cells))
     for row, cells in table.others.items():
-        found += _without(table, row, cells)
-    return found, runs
+        result.lines.extend(_without(table, row, cells))
+    return result
 
 
 def _without(table, row, cells):
@@ -105,41 +103,66 @@ def _answers(stage, config, row):
     return file == config and (stage.name == row or (stage.last and asked.split(',')[0] == row))
 
 
-def _numbers(stage, table):
-    """{metric: (value, intervals)} of a stage as they are printed, and a sentence on what it was."""
-    folders = {key: folder for key, (folder, _) in stage.parts.items()}
-    metrics = {key: result['metrics'] for key, (_, result) in stage.parts.items()}
-    first = next(iter(folders.values()))
-    kept: Any = workdir.read(first)
+def _differences(stage, own):
+    """What was set otherwise than in the row, for a sentence."""
+    kept = workdir.read(next(iter(stage.parts.values())).folder) or {}
+    changed = [f'{name}={kept[name]}' for name, value in own.items()
+               if name not in OF_THE_RUN and kept.get(name, value) != value != 'auto']
+    return f'; but {some(changed, 6)}' if changed else ''
+
+
+def _numbers(stage, table, remarks):
+    """{metric: (value, intervals)} of a stage as they are printed, and what it was; reasons and notes go into remarks."""
     where = f'{stage.root}/{stage.name}' if stage.name else str(stage.root)
-    folds = {fold for fold, _ in folders}
-    seeds = {seed for _, seed in folders}
-    if len(folds) < (kept.get('folds') or 1) or len(folders) < len(folds) * len(seeds):
-        return {metric: ('-', ('-',) * len(table.levels)) for metric in table.columns}, f'{where}: not finished, give its command again'
-    names = class_names(kept['data.classes'])
+    if not stage.whole:
+        none = ('-',) * len(table.levels)
+        return {metric: ('-', none) for metric in table.columns}, f'{where}: not finished, give its command again'
+    answers = {key: of_run(part.folder) for key, part in stage.parts.items()}
+    metrics = {key: evaluate.all_metrics(table) for key, table in answers.items()}
     split = tables.shown_split({'': {str(key): of_part for key, of_part in metrics.items()}})
-    by_level = [_entries(folders, metrics, names, split, table.group, level) for level in table.levels]
+    by_level = [_entries({key: rows.of(split) for key, rows in answers.items()}, metrics, split, table.group, level)
+                for level in table.levels]
+    folds = {fold for fold, _ in answers}
+    seeds = {seed for _, seed in answers}
     numbers = {}
     for metric in table.columns:
         found = [entries.get(metric, (None, {})) for entries in by_level]
-        numbers[metric] = _printed(found[0][0], table), tuple(_interval(entry, table) for _, entry in found)
-    tested = [of_run(folder, names).of(split) for (_, seed), folder in folders.items() if seed == min(seeds)]
-    exams = sum(len(answers.exams) for answers in tested)
-    sites = ', '.join(sorted({site for answers in tested for site in answers.sites}))
+        intervals = tuple(_interval(entry, table, pooled=len(folds) > 1) for _, entry in found)
+        numbers[metric] = _printed(found[0][0], table), intervals
+        told = found[0][1]
+        remarks.extend(remark for remark in (told.get('reason'), told.get('note')) if remark and remark not in remarks)
+    return numbers, _described(stage, where, answers, split)
+
+
+def _described(stage, where, answers, split):
+    """What a stage was, in a sentence."""
+    folds = {fold for fold, _ in answers}
+    seeds = {seed for _, seed in answers}
+    tested = [rows.of(split) for (_, seed), rows in answers.items() if seed == min(seeds)]
     asked = stage.row.partition(',')[2]
-    over = 'folds' if len(folds) > 1 else 'seeds'
-    several = '' if len(folders) == 1 else f', {len(folds)} folds x {len(seeds)} seeds (± over the {over})'
-    described = f'{where}: {asked + "; " if asked else ""}{exams} exams of {split}, {sites}{several}'
-    return numbers, described
+    told = f'{asked}; ' if asked else ''
+    told += f'{sum(len(rows.exams) for rows in tested)} exams of {split}'
+    told += ', which chose the checkpoint' if split == 'val' else ''
+    told += f', {", ".join(sorted({site for rows in tested for site in rows.sites}))}'
+    if len(answers) > 1:
+        told += f'; {count(folds, "fold")} x {count(seeds, "seed")}, ± over the {"folds" if len(folds) > 1 else "seeds"}'
+    if len(folds) > 1:
+        told += ', before each interval the metric of all folds pooled'
+    return f'{where}: {told}'
 
 
-def _entries(folders, metrics, names, split, group, level):
+def count(things: Collection, word: str) -> str:
+    """'1 fold', '2 folds'."""
+    return f'{len(things)} {word}' + 's' * (len(things) != 1)
+
+
+def _entries(answers, metrics, split, group, level):
     """{metric: (value, or mean and standard deviation; entry with its interval)}."""
-    if len(folders) == 1:
-        (folder,) = folders.values()
-        rows = evaluate.groups(of_run(folder, names).of(split))[0].get(group)
+    if len(answers) == 1:
+        (rows,) = answers.values()
+        rows = evaluate.groups(rows)[0].get(group)
         return {name: (entry['value'], entry) for name, entry in evaluate.score(rows, level=level).items()} if rows else {}
-    found = summary.summarise(folders, metrics, names, split, level).get(group, {})
+    found = summary.summarise(answers, metrics, split, level).get(group, {})
     return {name: (one.spread, one.pooled) for name, one in found.items()}
 
 
@@ -152,8 +175,11 @@ def _printed(value, table):
     return f'{_scaled(value.mean, table)} ± {_scaled(deviation, table)}'
 
 
-def _interval(entry, table):
-    return f'[{_scaled(entry["low"], table)}, {_scaled(entry["high"], table)}]' if entry.get('low') is not None else '-'
+def _interval(entry, table, pooled):
+    if entry.get('low') is None:
+        return '-'
+    interval = f'[{_scaled(entry["low"], table)}, {_scaled(entry["high"], table)}]'
+    return f'{_scaled(entry["value"], table)} {interval}' if pooled else interval
 
 
 def _scaled(value, table):
@@ -170,7 +196,7 @@ def impossible(table: Table) -> list[str]:
             if number := NUMBER.match(cell):
                 values[_as_published(metric)] = float(number[0]) / (100 if table.percent else 1)
                 digits.append(len(number[0].partition('.')[2]))
-        rounding = 0.5 * 10.0 ** -min(digits, default=0) / (100 if table.percent else 1)
+        rounding = 10.0 ** -min(digits, default=0) / (100 if table.percent else 1)  # a paper may cut in place of rounding
         found += [f'{row}: {sentence}' for sentence in contradictions(values, rounding, table.positives, table.negatives)]
     return found
 

@@ -124,11 +124,15 @@ def write_features(path: str | Path, predictions: Predictions) -> None:
     files.write(path, content.getvalue())
 
 
-def read(path: str | Path, names: tuple[str, ...]) -> Predictions:
-    """The table of a predictions.csv whose classes have these names. UserError where it is another's, or damaged."""
+def read(path: str | Path, names: tuple[str, ...] = ()) -> Predictions:
+    """The table of a predictions.csv whose classes have these names, or those of its columns. UserError where it is another's,
+    or damaged."""
     path = Path(path)
     with blame(path), path.open(newline='', encoding='utf-8') as f:
         columns, *rows = [list(map(from_cell, row)) for row in csv.reader(f)] or [[]]
+    names = names or tuple(name.removeprefix('p_') for name in columns if name.startswith('p_'))
+    if len(names) < 2:
+        raise UserError(f'{path} has no columns p_CLASS of two or more classes: give the folder of a finished run')
     wanted = header(names)
     more = columns[len(wanted):]
     if columns[:len(wanted)] != wanted or any(name.startswith('p_') for name in more):
@@ -156,18 +160,19 @@ def read(path: str | Path, names: tuple[str, ...]) -> Predictions:
     return Predictions(tuple(names), exams, labels, table[:, :len(names)], None, extra)
 
 
-def of_run(folder: str | Path, names: tuple[str, ...]) -> Predictions:
-    """The predictions.csv of a finished run. UserError where the folder has none, with a folder below it that has."""
+def of_run(folder: str | Path, names: tuple[str, ...] = ()) -> Predictions:
+    """The predictions.csv of a finished run, as `read` gives it. UserError where the folder has none, with a folder below it that has."""
     folder = Path(folder)
     path = folder / 'predictions.csv'
     if path.is_file():
         return read(path, names)
     below = [p.parent for pattern in ('*', '*/*') for p in sorted(folder.glob(f'{pattern}/predictions.csv'))]
-    raise UserError(f'{folder} holds no predictions.csv: give the folder of a finished run' + (f', as {below[-1]}' if below else ''))
+    hint = f', as {below[-1]}' if below else ''
+    raise UserError(f'{folder} holds no predictions.csv: give the folder of a finished run{hint}')
 
 
 def aligned(members: Sequence[Predictions], runs: Sequence[str]) -> list[Predictions]:
-    """The members with their rows in the order of the first. UserError where one has other exams; runs: what each is called."""
+    """The members with their rows in the order of the first. runs: what each is called. UserError where one has other exams."""
     exams = members[0].exams
     ordered = []
     for run, member in zip(runs, members, strict=True):

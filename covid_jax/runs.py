@@ -1,6 +1,5 @@
 """What finished runs answered: one run by fold and seed, two runs exam by exam."""
 
-import csv
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -12,19 +11,27 @@ from covid_jax.predictions import Predictions
 from covid_jax.runtime import workdir
 from covid_jax.scans.scan import blame
 from covid_jax.sources.exams import Exam
-from covid_jax.text import from_cell, some
+from covid_jax.text import some
 
 BELOW = ('*', '*/*', '*/*/*')  # where a run's parts are: stage, fold, seed
 
 
 class Part(NamedTuple):
-    """The answers of one training. predictions: the labelled rows of the split."""
+    """A finished part of a run: one training, or what else a stage does, of one fold and seed.
+
+    root: the folder of the run that it is of. folds, seeds: how many the stage has, 0 where an older version did not say.
+    last: its stage is the run's last one. predictions: the labelled rows of a split, where they were asked for.
+    """
 
     folder: Path
-    stage: str
-    fold: int
-    seed: int
-    predictions: Predictions
+    root: Path
+    stage: str = ''
+    fold: int = 0
+    seed: int = 0
+    folds: int = 1
+    seeds: int = 1
+    last: bool = True
+    predictions: Predictions | None = None
 
 
 class Answers(NamedTuple):
@@ -55,14 +62,14 @@ def parts(run: str | Path, split: str) -> list[Part]:
     """
     run = Path(run)
     if (run / 'predictions.csv').is_file():
-        return [Part(run, '', 0, 0, _labelled(run, split))]
+        return [Part(run, run, predictions=_labelled(run, split))]
     if not run.is_dir():
         raise UserError(f'there is no folder {run}: give the folder of a finished run')
     below = sorted(folder for pattern in BELOW for folder in run.glob(pattern))
     for folder in below:
         if (folder / 'config.json').is_file() and not (folder / 'results.json').is_file():
             raise UserError(f'{folder} is not finished: run its command again, which goes on')
-    found = [_described(folder) for folder in below
+    found = [described(folder) for folder in below
              if (folder / 'results.json').is_file() and (folder / 'predictions.csv').is_file()]
     if not found:
         raise UserError(f'{run} holds no predictions.csv: give the folder of a finished run')
@@ -107,14 +114,44 @@ def pool(folds: list[Answers], run: str | Path) -> Answers:
                    np.concatenate([fold.b for fold in folds]))
 
 
+def described(folder: Path) -> Part:
+    """The Part of a folder with a results.json, without what it answered. UserError for a damaged file."""
+    path = folder / 'results.json'
+    kept = workdir.read(folder) or {}
+    with blame(path):
+        result = json.loads(path.read_text(encoding='utf-8'))
+        if not isinstance(result, dict):
+            raise ValueError('it is damaged: give the command of the run again')
+        stage = str(result['stage'])
+        fold = int(result['fold'])
+        seed = int(result['seed'])
+        below = str(result.get('folder', _older_folder(folder, stage, fold, seed)))
+        root = folder.parents[len(Path(below).parts) - 1] if Path(below).parts else folder
+        return Part(folder, root, stage, fold, seed, int(result.get('folds', kept.get('folds') or 0)), int(result.get('seeds', 0)),
+                    bool(result.get('last', not stage)))
+
+
+def whole(parts: list[Part], folds: int) -> bool:
+    """Whether the parts of a stage are all that it has, of so many of its folds."""
+    cells = {(part.fold, part.seed) for part in parts}
+    here = {fold for fold, _ in cells}
+    seeds = max(parts[0].seeds, len({seed for _, seed in cells}))
+    return len(here) >= folds and len(cells) == len(here) * seeds
+
+
+def _older_folder(folder, stage, fold, seed):
+    """Where a part lies below its run, by the names of its folders."""
+    names: list[str] = []
+    for name in (f'seed{seed}', f'fold{fold}', stage):
+        if name and folder.name == name:
+            names.insert(0, name)
+            folder = folder.parent
+    return '/'.join(names)
+
+
 def _labelled(folder, split):
+    table = predictions.of_run(folder)
     path = folder / 'predictions.csv'
-    with blame(path), path.open(newline='', encoding='utf-8') as f:
-        columns = list(map(from_cell, next(csv.reader(f), [])))
-    names = tuple(name[2:] for name in columns if name.startswith('p_'))
-    if len(names) < 2:
-        raise UserError(f'{path} has no columns p_CLASS of two or more classes: give the folder of a finished run')
-    table = predictions.read(path, names)
     if split not in table.splits:
         raise UserError(f'{path} has no exams of the split {split!r}: choose --split from {", ".join(table.splits) or "none"}')
     rows = table.of(split).labelled()
@@ -123,23 +160,12 @@ def _labelled(folder, split):
     return rows
 
 
-def _described(folder):
-    """The Part of a folder, without what it answered."""
-    path = folder / 'results.json'
-    with blame(path):
-        result = json.loads(path.read_text(encoding='utf-8'))
-        return Part(folder, str(result['stage']), int(result['fold']), int(result['seed']), None)
-
-
 def _check_whole(run, found):
     cells = {(part.fold, part.seed) for part in found}
-    if len(cells) < len(found) or len({part.stage for part in found}) > 1:
+    if len(cells) < len(found) or len({(part.root, part.stage) for part in found}) > 1:
         raise UserError(f'{run} holds several runs or stages ({some([part.folder for part in found], 3)}): give one of them')
-    folds = {fold for fold, _ in cells}
-    seeds = {seed for _, seed in cells}
-    planned = (workdir.read(found[0].folder) or {}).get('folds') or 1
-    one_of_several = len(folds) == 1 and run.resolve().name == f'fold{found[0].fold}'
-    if len(folds) < planned and not one_of_several or len(cells) < len(folds) * len(seeds):
+    one_of_several = run.resolve().name == f'fold{found[0].fold}'
+    if not whole(found, 1 if one_of_several else found[0].folds):
         raise UserError(f'{run} is not finished, it holds {some([part.folder.relative_to(run) for part in found], 20)} alone: run '
                         'its command again, which goes on')
 

@@ -2,7 +2,6 @@
 metric of all folds' answers pooled, with its interval over patients."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +10,7 @@ from covid_jax import evaluate
 from covid_jax.metrics.classification import classification_metrics
 from covid_jax.metrics.intervals import with_intervals
 from covid_jax.metrics.spread import Spread, spread
-from covid_jax.predictions import Predictions, aligned, of_run
+from covid_jax.predictions import Predictions, aligned
 
 Key = tuple[int, int]  # fold, seed
 FROZEN = {'value': None, 'reason': 'metrics at a frozen threshold are not pooled: every part has a threshold of its own'}
@@ -26,20 +25,19 @@ class Summary(NamedTuple):
     pooled: dict[str, Any]
 
 
-def summarise(folders: Mapping[Key, Path], metrics: Mapping[Key, dict], names: tuple[str, ...], split: str,
+def summarise(answers: Mapping[Key, Predictions], metrics: Mapping[Key, dict], split: str,
               level: float = 0.95) -> dict[str, dict[str, Summary]]:
     """{group: {metric: Summary}} of a split.
 
     Args:
-        folders: {(fold, seed): folder of the part}, every fold with every seed.
+        answers: {(fold, seed): the Predictions of the part, those of the split alone}, every fold with every seed.
         metrics: {(fold, seed): {split: {group: {metric: {'value', ...}}}}}, as the parts left them.
-        names: of the classes.
         level: of the intervals.
 
     Raises:
-        UserError: a folder without predictions, and seeds of one fold that answered other exams.
+        UserError: seeds of one fold that answered other exams.
     """
-    pooled = pooled_metrics({key: of_run(folder, names).of(split) for key, folder in folders.items()}, level)
+    pooled = pooled_metrics(answers, level)
     found: dict[str, dict[str, Summary]] = {}
     for group in dict.fromkeys(group for part in metrics.values() for group in part[split]):
         of_parts = {key: part[split].get(group, {}) for key, part in metrics.items()}

@@ -1,6 +1,5 @@
 """Folders as finished runs leave them, of made-up answers."""
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -38,12 +37,17 @@ def leave(folder, exams, score, names=NAMES, columns=None):
     predictions.write(Path(folder) / 'predictions.csv', Predictions(names, exams, label, p, None, columns or {}))
 
 
-def finish(folder, stage='', fold=0, seed=0, folds=1, learnt=()):
+def finish(folder, stage='', fold=0, seed=0, folds=1, learnt=(), seeds=1, config=None, last=True, metrics=None):
     """results.json, config.json and, where something was learnt from, exams.csv."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    part = SimpleNamespace(config=SimpleNamespace(kind='train'), stage=stage, fold=fold, seed=seed)
-    experiment.write_results(Path(folder), part, {})
-    workdir.keep({'folds': folds, 'seeds': 1}, folder)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    grid = SimpleNamespace(folds=folds, seeds=seeds)
+    below = experiment.part_folder(grid, grid, stage, fold, seed)
+    todo = [SimpleNamespace(config=SimpleNamespace(kind='train'), stage=stage, fold=fold + i, seed=seed + j, folder=below)
+            for i in range(folds) for j in range(seeds)]
+    after = [] if last else [SimpleNamespace(stage='after', fold=0, seed=0)]
+    experiment.write_results(folder, todo[0], metrics or {}, todo + after)
+    workdir.keep({'folds': folds, 'seeds': 1, **(config or {})}, folder)
     if learnt:
         lineage.write(folder, lineage.own(list(learnt), [e.id for e in learnt]))
 
@@ -56,22 +60,14 @@ def run(folder, quality, folds=1, seeds=(0,), n=60, stage='', change=lambda exam
         for seed in seeds:
             path = Path(folder, experiment.part_folder(config, config, stage, fold, seed))
             leave(path, [change(exam(i)) for i in test], scores(n, quality, 100 * seed + fold)[test])
-            finish(path, stage, fold, seed, folds, [exam(i, 'test' if i in test else 'train') for i in range(n)])
+            finish(path, stage, fold, seed, folds, seeds=len(seeds), learnt=[exam(i, 'test' if i in test else 'train') for i in range(n)])
     return Path(folder)
 
 
-def finished(folder, rows, stage='', fold=0, seed=0, config=None, last=True):
-    """Leaves predictions.csv, metrics.json, results.json and config.json of (id, split, label, probability of covid), and returns
-    the metrics. Each exam has a patient of its own."""
-    folder.mkdir(parents=True, exist_ok=True)
+def finished(folder, rows, stage='', fold=0, seed=0, config=None, last=True, folds=1, seeds=1):
+    """A part that answered (id, split, label, probability of covid), each exam of a patient of its own: its metrics."""
     exams = [Exam(name, name, 'here', label, split, '') for name, split, label, _ in rows]
-    label = np.array([BINARY.index(label) for _, _, label, _ in rows])
-    p = np.array([row[3] for row in rows])
-    answers = Predictions(BINARY, exams, label, np.stack([1 - p, p], 1))
-    predictions.write(folder / 'predictions.csv', answers)
-    metrics = evaluate.all_metrics(answers)
-    (folder / 'metrics.json').write_text(json.dumps(metrics))
-    result = {'kind': 'train', 'stage': stage, 'last': last, 'fold': fold, 'seed': seed, 'metrics': metrics}
-    (folder / 'results.json').write_text(json.dumps(result))
-    workdir.keep({'data.classes': list(BINARY), **(config or {})}, folder, dataset='d')
+    leave(folder, exams, [row[3] for row in rows], BINARY)
+    metrics = evaluate.all_metrics(predictions.of_run(folder))
+    finish(folder, stage, fold, seed, folds, (), seeds, {'data.classes': list(BINARY), **(config or {})}, last, metrics)
     return metrics

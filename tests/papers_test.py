@@ -12,9 +12,9 @@ RIGHT = [(f'{i}', 'test', ('noncovid', 'covid')[i % 2], 0.2 + 0.6 * (i % 2)) for
 HALF = [(name, split, label, p if i % 4 < 2 else 1 - p) for i, (name, split, label, p) in enumerate(RIGHT)]
 
 
-def shown(folder, table=TABLE, config='cmc'):
-    lines, runs = papers.lines(table, config, papers.finished(folder))
-    return {(line.row, line.metric, line.run): line for line in lines}, runs
+def shown(folder, table=TABLE, config='cmc', fields=lambda stage: {}):
+    found = papers.shown(table, config, papers.finished(folder), fields)
+    return {(line.row, line.metric, line.run): line for line in found.lines}, found.runs
 
 
 def test_a_run_stands_in_its_row_with_its_intervals(tmp_path):
@@ -52,16 +52,50 @@ def test_a_stage_stands_in_the_row_of_its_name_and_the_last_one_in_that_of_the_r
 def test_folds_and_seeds_are_a_mean_and_a_spread(tmp_path):
     """By hand: folds right by 1 and by 0.5: the mean 0.75, the standard deviation 0.5 / sqrt(2) = 0.3536."""
     for fold, rows in enumerate((RIGHT[:20], HALF[20:])):
-        finished(tmp_path / 'run' / f'fold{fold}' / 'seed0', rows, fold=fold, config={'row': 'cmc:model4'})
+        finished(tmp_path / 'run' / f'fold{fold}' / 'seed0', rows, fold=fold, folds=2, config={'row': 'cmc:model4'})
     found, (run,) = shown(tmp_path)
-    assert found['model4', 'accuracy', 1].ours == '75.00 ± 35.36' and found['model4', 'accuracy', 1].intervals[0] != '-'
-    assert run.endswith('run: 40 exams of test, here, 2 folds x 1 seeds (± over the folds)')
+    assert found['model4', 'accuracy', 1].ours == '75.00 ± 35.36'
+    assert found['model4', 'accuracy', 1].intervals[0].startswith('75.00 [')
+    assert run.endswith('run: 40 exams of test, here; 2 folds x 1 seed, ± over the folds, before each interval the metric of all '
+                        'folds pooled')
 
 
-def test_a_run_whose_folds_are_not_all_there(tmp_path):
-    finished(tmp_path / 'run' / 'fold0' / 'seed0', RIGHT, config={'row': 'cmc:model4', 'folds': 2})
+@pytest.mark.parametrize('part', [{'folds': 2}, {'seeds': 2}, {'seeds': 2, 'seed': 1}])
+def test_a_run_whose_parts_are_not_all_there(tmp_path, part):
+    finished(tmp_path / 'run' / 'fold0' / f'seed{part.get("seed", 0)}', RIGHT, config={'row': 'cmc:model4'}, **part)
     found, (run,) = shown(tmp_path)
-    assert found['model4', 'accuracy', 1].ours == '-' and run == f'{tmp_path}/run: not finished, give its command again'
+    assert found['model4', 'accuracy', 1].ours == '-' and run.endswith(': not finished, give its command again')
+
+
+def test_folders_that_are_only_called_like_seeds_are_runs_of_their_own(tmp_path):
+    for seed, row in enumerate(('model4', 'model1')):
+        finished(tmp_path / f'seed{seed}', RIGHT, seed=seed, config={'row': f'cmc:{row}'})
+    found, listed = shown(tmp_path)
+    assert found['model1', 'accuracy', 1].ours == found['model4', 'accuracy', 2].ours == '100.00' and len(listed) == 2
+
+
+def test_what_was_set_otherwise_than_in_the_row_is_said(tmp_path):
+    finished(tmp_path / 'a', RIGHT, config={'row': 'cmc:model4', 'cmc.mixup': 0, 'model.name': 'ResNet18', 'seed': 3})
+    own = {'cmc.mixup': 0.5, 'model.name': 'ResNeSt50', 'seed': 0, 'train.lr': 1e-3}
+    _, (run,) = shown(tmp_path, fields=lambda stage: own)
+    assert run.endswith('here; but cmc.mixup=0, model.name=ResNet18')
+
+
+def test_few_patients_and_missing_intervals_are_said(tmp_path):
+    finished(tmp_path / 'a', RIGHT[:8], config={'row': 'cmc:model4'})
+    finished(tmp_path / 'b', RIGHT[::2], config={'row': 'cmc:model1'})
+    remarks = papers.shown(TABLE, 'cmc', papers.finished(tmp_path), lambda stage: {}).remarks
+    assert any(remark.startswith('interval: 8 patients') for remark in remarks)
+    assert any('no examples of class covid' in remark for remark in remarks)
+
+
+@pytest.mark.parametrize('text', ['{', '[1]', '{"stage": "", "fold": [1], "seed": 0}', '{"stage": "", "fold": null, "seed": 0}'])
+def test_a_damaged_file_is_one_line(tmp_path, text):
+    finished(tmp_path / 'a', RIGHT, config={'row': 'cmc:model4'})
+    (tmp_path / 'a' / 'results.json').write_text(text)
+    with pytest.raises(UserError, match='a/results.json') as e:
+        papers.finished(tmp_path)
+    assert '\n' not in str(e.value)
 
 
 def test_numbers_of_the_paper_that_cannot_be():
@@ -69,7 +103,7 @@ def test_numbers_of_the_paper_that_cannot_be():
                   {'Li et al.': ('93.46', '90.57', '90.84'), 'none': ('', '90.0', '')})
     (sentence,) = papers.impossible(table)
     assert sentence.startswith('Li et al.: accuracy 93.46 % is not between')
-    fractions = Table('T', ('precision', 'sensitivity', 'f1_covid'), {'a': ('.84', '.848', '.85')}, positives=50, negatives=468,
+    fractions = Table('T', ('precision', 'sensitivity', 'f1_covid'), {'a': ('.840', '.848', '.850')}, positives=50, negatives=468,
                       percent=False)
     assert any('sensitivity' in sentence for sentence in papers.impossible(fractions))
 

@@ -14,12 +14,20 @@ def run(config: Annotated[str, typer.Option(help='The config file of the paper: 
         ) -> None:
     """A paper's tables: each of its numbers beside those of the runs in a folder, '-' for what was not run."""
     file = config.partition(':')[0]
-    found = names_of(file).get('TABLES')
-    if not found:
+    defined = names_of(file)
+    if 'TABLES' not in defined:
         raise UserError(f'{file} has no TABLES: configs/cmc.py has those of its paper')
-    from covid_jax import papers  # jax is imported for this alone
+    from covid_jax import experiment, papers  # jax is imported for this alone
     from covid_jax.report import paper
+    from covid_jax.runtime import workdir as kept
+
+    def fields(stage):
+        asked = stage.row.partition(':')[2]
+        return kept.fields(experiment.stage_config(defined['get_config'](asked), stage.name))
 
     stages = papers.finished(workdir)
-    for table in found:
-        paper.show(table, *papers.lines(table, Path(file).stem, stages), papers.impossible(table))
+    name = Path(file).stem
+    if not any(stage.row.startswith(f'{name}:') for stage in stages):
+        print(f'no run below {workdir} is of {file}: of {len(stages)} that are there, none names a row of it', flush=True)
+    for table in defined['TABLES']:
+        paper.show(table, papers.shown(table, name, stages, fields), papers.impossible(table))

@@ -19,7 +19,8 @@ Metrics = dict[str, dict[str, Any]]  # as from classification.classification_met
 
 
 def with_intervals(metrics_fn: Callable[[np.ndarray, np.ndarray], Metrics], label: ArrayLike, probability: ArrayLike,
-                   patient: ArrayLike, level: float = 0.95, names: Sequence[str] | None = None, positive: int = 1) -> Metrics:
+                   patient: ArrayLike, level: float = 0.95, names: Sequence[str] | None = None,
+                   positive: int = 1) -> Metrics:
     """Metrics with confidence intervals over patients.
 
     Each patient is left out in turn, with all of their exams, and all metrics are computed of the rest: the jackknife,

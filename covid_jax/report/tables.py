@@ -16,8 +16,9 @@ SHOWN = ('accuracy', 'macro_f1', 'sensitivity', 'specificity', 'precision', 'auc
 BRIEF = ('accuracy', 'macro_f1', 'auc')
 WORDS = {'all': '', 'patients': ', by patient'}
 OF_INTERVALS = 'no interval', 'interval:'  # how reasons and notes of intervals begin
-TRAININGS = 'the interval is over patients, of these trainings as they are: how far trainings lie apart, the s.d. say'
-COLUMNS = ('stage', 'split', 'group', 'metric', 'statistic', 'part', 'value', 'low', 'high', 'n', 'level', 'reason')
+TRAININGS = 'the interval is over patients and takes the trainings as they are; the s.d. say how far trainings lie apart'
+POOLED = 'pooled AUC and average precision rank the scores of different networks together'
+COLUMNS = ('stage', 'split', 'group', 'metric', 'statistic', 'part', 'value', 'low', 'high', 'n', 'level', 'reason', 'note')
 
 Results = Mapping[str, Mapping[str, dict]]  # {stage: {part: {split: {group: metrics}}}}
 Summaries = Mapping[str, Mapping[str, Mapping]]  # {stage: {group: {metric: summary.Summary}}}, of stages of several parts
@@ -174,13 +175,15 @@ def _reasons(entries, summary):
             told |= dict.fromkeys([*one.pooled.get('reason', '').split('; '), one.pooled.get('note', '')])
         if any('level' in one.pooled for one in found):
             told[TRAININGS] = None
+            if _grid(found[0])[0] > 1:
+                told[POOLED] = None
     return [reason for reason in told if reason]
 
 
 def _rows(stage, parts, summary, split, group):
     def row(metric, statistic, part, entry):
         numbers = ('' if entry.get(name) is None else f'{entry[name]:g}' for name in ('value', 'low', 'high', 'n'))
-        return stage, split, group, metric, statistic, part, *numbers, _level(entry), entry.get('reason', '')
+        return stage, split, group, metric, statistic, part, *numbers, _level(entry), entry.get('reason', ''), entry.get('note', '')
 
     found = []
     for metric in shown_entries(parts, split, group):

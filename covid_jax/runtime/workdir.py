@@ -68,11 +68,11 @@ def read(folder: str | Path) -> dict | None:
         tree = json.loads(path.read_text())
         beside = {name: tree.pop(name, None) for name in BESIDE}
         flat = _flat(tree)
-    except (ValueError, AttributeError, TypeError):
-        raise UserError(f'{path} is damaged: choose another --workdir, or delete the folder') from None
-    for name in PATHS:
-        if name in flat:
-            flat[name] = _each(flat[name], lambda p: os.path.normpath(os.path.join(folder, p)))
+        for name in PATHS:
+            if name in flat:
+                flat[name] = _each(flat[name], lambda p: os.path.normpath(os.path.join(folder, p)))
+    except (OSError, ValueError, AttributeError, TypeError):
+        raise UserError(f'{path} is damaged: give another folder, or delete this one and run its command again') from None
     return flat | beside
 
 
