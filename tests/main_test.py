@@ -93,7 +93,8 @@ def test_what_a_run_leaves(uninterrupted):
     metrics = json.loads((workdir / 'metrics.json').read_text())
     accuracy = metrics['test']['all']['accuracy']
     right = sum((float(r['p_covid']) >= 0.5) == (r['label'] == 'covid') for r in table if r['split'] == 'test')
-    assert accuracy['value'] == right / 8 and accuracy['low'] is None and '10' in accuracy['reason']
+    assert accuracy['value'] == right / 8 and accuracy['low'] <= right / 8 <= accuracy['high'] and accuracy['level'] == 0.95
+    assert accuracy['note'].startswith('interval: 8 patients') and accuracy['note'] in result.stdout
     assert 'accuracy' in result.stdout and str(workdir) in result.stdout and 'not a medical device' in result.stdout
     assert 'Traceback' not in result.stderr
 
