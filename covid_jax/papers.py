@@ -116,14 +116,13 @@ def _numbers(stage, table, remarks):
     where = f'{stage.root}/{stage.name}' if stage.name else str(stage.root)
     if not stage.whole:
         none = ('-',) * len(table.levels)
-        return {metric: ('-', none) for metric in table.columns}, f'{where}: not finished, give its command again'
+        return dict.fromkeys(table.columns, ('-', none)), f'{where}: not finished, give its command again'
     answers = {key: of_run(part.folder) for key, part in stage.parts.items()}
     metrics = {key: evaluate.all_metrics(table) for key, table in answers.items()}
     split = tables.shown_split({'': {str(key): of_part for key, of_part in metrics.items()}})
     by_level = [_entries({key: rows.of(split) for key, rows in answers.items()}, metrics, split, table.group, level)
                 for level in table.levels]
     folds = {fold for fold, _ in answers}
-    seeds = {seed for _, seed in answers}
     numbers = {}
     for metric in table.columns:
         found = [entries.get(metric, (None, {})) for entries in by_level]

@@ -161,7 +161,7 @@ def read(path: str | Path, names: tuple[str, ...] = ()) -> Predictions:
 
 
 def of_run(folder: str | Path, names: tuple[str, ...] = ()) -> Predictions:
-    """The predictions.csv of a finished run, as `read` gives it. UserError where the folder has none, with a folder below it that has."""
+    """The predictions.csv of a finished run, as `read` gives it. UserError where the folder has none; it names one that has."""
     folder = Path(folder)
     path = folder / 'predictions.csv'
     if path.is_file():

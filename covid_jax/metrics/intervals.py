@@ -91,12 +91,12 @@ def patient_strata(label: np.ndarray, patient: np.ndarray) -> dict[tuple[int, ..
 def interval(value: float, rest: Sequence[Sequence[float]], independent: float, level: float) -> tuple[float, float]:
     """A metric's confidence interval: that of Clopper and Pearson, for as many independent exams as the metric varies like.
 
-    The jackknife's variance v of the metric (with n in place of n - 1) is that of a share of value (1 - value) / v independent exams (Korn and
-    Graubard 1998, for shares in surveys). Of few patients, or where few of them make all the difference, v is itself
-    uncertain. It is the sum over patients of d^2, what each adds to the metric, and rests on v^2 / sum(d^4) of them. So it
-    is averaged with a cautious variance that counts as one more patient: that of a share of `independent` exams. Where the
-    metric does not vary, as at 0 and at 1, that is all that is left. Sensitivity and specificity of patients with one exam
-    each get exactly the interval of their share, as long as no two patients are left out together.
+    The jackknife's variance v of the metric (divided by n where it has n - 1) is that of a share of value (1 - value) / v
+    independent exams (Korn and Graubard 1998, for shares in surveys). Of few patients, or where few of them make all the
+    difference, v is itself uncertain. It is the sum over patients of d^2, what each adds to the metric, and rests on
+    v^2 / sum(d^4) of them. So it is averaged with a cautious variance that counts as one more patient: that of a share of
+    `independent` exams. Where the metric does not vary, as at 0 and at 1, that is all that is left. Sensitivity and specificity
+    of patients with one exam each get exactly the interval of their share, as long as each is left out alone.
 
     Args:
         value: the metric, in [0, 1].
