@@ -57,7 +57,8 @@ def test_a_stage_starts_from_an_earlier_one_and_a_third_takes_the_better(tmp_pat
     taken = json.loads((tmp_path / 'taken' / 'chosen.json').read_text())
     assert taken['val'] == {f'../{stage}': score for stage, score in of_val.items()}
     assert of_val[taken['chosen'].removeprefix('../')] == max(of_val.values())
-    assert (tmp_path / 'taken' / 'predictions.csv').read_bytes() == (tmp_path / taken['chosen'][3:] / 'predictions.csv').read_bytes()
+    chosen = tmp_path / 'taken' / taken['chosen']
+    assert (tmp_path / 'taken' / 'predictions.csv').read_bytes() == (chosen / 'predictions.csv').read_bytes()
     assert [line[:2] for line in csv.reader((tmp_path / 'results.csv').read_text().splitlines())][-1] == ['taken', 'test']
     assert json.loads((tmp_path / 'first' / 'config.json').read_text())['method'] == 'supervised'
     assert json.loads((tmp_path / 'second' / 'config.json').read_text())['init_from'] == '../first'
@@ -95,6 +96,24 @@ def test_a_stage_names_what_comes_before_it():
     with c.unlocked():
         config.set_stages(c, {'one': {'init_from': 'two'}, 'two': {}})
     with pytest.raises(UserError, match="stage 'one' names 'two', which does not come before it"):
+        experiment.parts(c, 'w')
+
+
+def test_what_is_made_of_finished_runs_is_of_no_row_but_one_that_is_made_so():
+    """Model5 is the mean of three; a mean of any runs is no Model4."""
+    for row, kept in (('model4', False), ('model5', True)):
+        c = small_config(f'{row},size=small')
+        named = c.row
+        assert named == f'cmc:{row},size=small,encoder=paper'
+        c.ensemble.runs = 'a,b'
+        assert [part.config.row for part in experiment.parts(c, 'w')] == [named if kept else '']
+
+
+def test_one_cannot_start_from_a_choice():
+    c = small_config()
+    with c.unlocked():
+        config.set_stages(c, {'one': {}, 'two': {}, 'best': {'choose': {'runs': 'one,two'}}, 'after': {'init_from': 'best'}})
+    with pytest.raises(UserError, match="'after' starts from 'best', which trains nothing"):
         experiment.parts(c, 'w')
 
 

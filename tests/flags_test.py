@@ -53,6 +53,7 @@ ROW = '--config=configs/cmc.py'
     ('--config=configs/cmc.py:modle4', "no row is called 'modle4'"),
     ('--config=configs/cmc.py:size=huge', 'size=full, size=small'),
     (f'{ROW} --config=configs/cmc.py:model1', 'more than once, as configs/cmc.py and configs/cmc.py:model1'),
+    (f'{ROW} --config.row=cmc:model5', 'name a row as --config=FILE:ROW'),
     (f'{ROW} --config.train.lrr=1', 'no field --config.train.lrr: did you mean --config.train.lr?'),
     (f'{ROW} --config.epochs=1', 'did you mean --config.train.epochs?'),
     (f'{ROW} --config.method.depth=6', 'did you mean --config.views.depth?'),
