@@ -10,14 +10,13 @@ def run(run_a: Annotated[str, typer.Argument(metavar='RUN_A', help='The folder o
         split: Annotated[str, typer.Option(help='Whose exams are compared.')] = 'test',
         resamples: Annotated[int, typer.Option(help='How often patients are drawn.')] = 1000,
         level: Annotated[float, typer.Option(help='Of the confidence intervals.')] = 0.95,
-        seed: Annotated[int, typer.Option(help='Of the drawing.')] = 0,
         out: Annotated[str, typer.Option(help='A folder for compare.csv and compare.md.')] = '',
         ) -> None:
     """How much two finished runs differ, exam by exam: differences with intervals, tests, and what these cannot tell."""
     from covid_jax.compare import compare  # numpy and scipy are imported for this alone, and jax is not
     from covid_jax.report import comparison
 
-    found = compare(run_a, run_b, split, resamples, level, seed)
+    found = compare(run_a, run_b, split, resamples, level)
     comparison.show(found)
     if out:
         comparison.write(out, found)
