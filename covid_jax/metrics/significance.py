@@ -26,12 +26,12 @@ class Difference(NamedTuple):
     n:         what was compared: folds, seeds, exams or patients
     """
 
-    value: float | None
-    error: float | None
-    low: float | None
-    high: float | None
-    p: float | None
-    n: int
+    value: float | None = None
+    error: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    n: int = 0
     reason: str = ''
 
 
@@ -77,8 +77,10 @@ def corrected_t(differences: ArrayLike, test_share: float, level: float = 0.95) 
     k = len(d)
     if k < 2:
         value = float(d[0]) if k else None
-        return Difference(value, None, None, None, None, k, f'no test: {k} difference{"" if k == 1 else "s"}, 2 needed')
+        return Difference(value, n=k, reason=f'no t-test: {k} difference{"" if k == 1 else "s"}, 2 needed')
     error = np.sqrt((1 / k + test_share) * d.var(ddof=1))
+    if error < NOTHING:
+        return _unvaried(d.mean(), k, f'no interval: all {k} differences are 0', f'no t-test: all {k} differences are equal')
     return _tested(d.mean(), error, stats.t(k - 1), level, k)
 
 
@@ -96,9 +98,9 @@ def mcnemar(a_correct: ArrayLike, b_correct: ArrayLike) -> Discordant:
     only_b = int((b & ~a).sum())
     n = len(a)
     if not n:
-        return Discordant(0, 0, Difference(None, None, None, None, None, 0, 'undefined: no exams'))
+        return Discordant(0, 0, Difference(reason='undefined: no exams'))
     p = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
-    return Discordant(only_a, only_b, Difference((only_a - only_b) / n, None, None, None, float(p), n))
+    return Discordant(only_a, only_b, Difference((only_a - only_b) / n, p=float(p), n=n))
 
 
 def delong(is_positive: ArrayLike, score_a: ArrayLike, score_b: ArrayLike, level: float = 0.95) -> Difference:
@@ -121,9 +123,12 @@ def delong(is_positive: ArrayLike, score_a: ArrayLike, score_b: ArrayLike, level
     if fewer < 2:
         value = float(_placements(positive, a)[0].mean() - _placements(positive, b)[0].mean()) if fewer else None
         reason = f'no test: {positives} positive exams and {n - positives} others, 2 of each needed'
-        return Difference(value, None, None, None, None, n, reason)
+        return Difference(value, n=n, reason=reason)
     above, below = (x - y for x, y in zip(_placements(positive, a), _placements(positive, b), strict=True))
     error = np.sqrt(above.var(ddof=1) / len(above) + below.var(ddof=1) / len(below))
+    if error < NOTHING:
+        return _unvaried(above.mean(), n, 'no interval: both runs rank every exam alike',
+                         'no test: the runs differ by the same amount on every exam')
     return _tested(above.mean(), error, stats.norm(), level, n)
 
 
@@ -179,9 +184,9 @@ def paired_bootstrap(metrics_fn: MetricsFn, label: ArrayLike, probability_a: Arr
 def _percentiles(value, d, few, level, n):
     undefined = int(np.isnan(d).sum())
     if np.isnan(value):
-        return Difference(None, None, None, None, None, n, few or 'undefined on these exams')
+        return Difference(n=n, reason=few or 'undefined on these exams')
     if few or undefined:
-        return Difference(value, None, None, None, None, n, few or f'no interval: undefined on {undefined} of {len(d)} resamples')
+        return Difference(value, n=n, reason=few or f'no interval: undefined on {undefined} of {len(d)} resamples')
     low, high = np.quantile(d, [(1 - level) / 2, (1 + level) / 2])
     p = min(1.0, 2 * (min((d <= NOTHING).sum(), (d >= -NOTHING).sum()) + 1) / (len(d) + 1))
     return Difference(value, None, float(low), float(high), float(p), n)
@@ -190,12 +195,15 @@ def _percentiles(value, d, few, level, n):
 def _tested(value, error, law, level, n):
     """value against zero by a symmetric law of value / error."""
     value = float(value)
-    if error < NOTHING:
-        same = abs(value) < NOTHING
-        reason = 'no difference anywhere' if same else 'no test: the differences do not vary'
-        return Difference(value, 0.0, None, None, 1.0 if same else None, n, reason)
     half = law.ppf((1 + level) / 2) * error
     return Difference(value, float(error), float(value - half), float(value + half), float(2 * law.sf(abs(value) / error)), n)
+
+
+def _unvaried(value, n, same, other):
+    """A difference without a standard error, and why: the first reason where it is zero, and the second where it is not."""
+    if abs(value) < NOTHING:
+        return Difference(float(value), 0.0, p=1.0, n=n, reason=same)
+    return Difference(float(value), 0.0, n=n, reason=other)
 
 
 def _placements(positive, score):

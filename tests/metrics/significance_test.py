@@ -61,7 +61,7 @@ def test_the_correction_by_hand():
 
 @pytest.mark.parametrize('differences, value, p, reason', [
     ([], None, None, '0 differences, 2 needed'), ([0.1], 0.1, None, '1 difference, 2 needed'),
-    ([0.1] * 3, 0.1, None, 'do not vary'), ([0.0] * 3, 0, 1, 'no difference anywhere')])
+    ([0.1] * 3, 0.1, None, 'no t-test: all 3 differences are equal'), ([0.0] * 3, 0, 1, 'no interval: all 3 differences are 0')])
 def test_differences_that_say_nothing(differences, value, p, reason):
     found = paired_t(differences)
     assert found.value == pytest.approx(value) and found.p == p and found.low is None and reason in found.reason
@@ -147,8 +147,8 @@ def test_delong_reads_ranks_alone_and_mirrors(rng):
 
 
 @pytest.mark.parametrize('positive, a, b, value, p, reason', [
-    ([0, 0, 1, 1], [1, 2, 3, 4], [1, 3, 5, 9], 0, 1, 'no difference anywhere'),
-    ([0, 0, 1, 1], [1, 2, 3, 4], [0, 0, 0, 0], 0.5, None, 'do not vary'),
+    ([0, 0, 1, 1], [1, 2, 3, 4], [1, 3, 5, 9], 0, 1, 'no interval: both runs rank every exam alike'),
+    ([0, 0, 1, 1], [1, 2, 3, 4], [0, 0, 0, 0], 0.5, None, 'no test: the runs differ by the same amount on every exam'),
     ([0, 0, 0, 1], [1, 2, 3, 4], [1, 2, 4, 3], 1 / 3, None, '1 positive exams and 3 others'),
     ([1, 1, 1, 1], [1, 2, 3, 4], [1, 2, 4, 3], None, None, '4 positive exams and 0 others')])
 def test_delong_where_there_is_nothing_to_test(positive, a, b, value, p, reason):
