@@ -155,6 +155,8 @@ def sentences(comparison: Comparison) -> list[str]:
 def _bootstrap(c):
     yield (f'The bootstrap draws patients {c.resamples} times, the same ones for A and B, and trains nothing: it speaks of other '
            'patients, not of other trainings.')
+    yield ('With them it draws two imagined patients of each class, one that A alone has right and one that B alone has: where few '
+           'patients are decided differently, intervals without these would be too narrow.')
     if c.folds > 1:
         yield (f'It is of the answers of all {c.folds} folds together. They are of different networks, so AUC and average '
                'precision also depend on how well the folds\' scores agree.')
