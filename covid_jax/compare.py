@@ -13,8 +13,7 @@ from covid_jax.metrics.classification import decide
 from covid_jax.metrics.significance import Difference
 from covid_jax.metrics.weighted import weighted_metrics
 from covid_jax.report.comparison import BOOTSTRAP, CORRECTED, DELONG, FOLDS, MCNEMAR, SEEDS, Comparison, Row
-
-POSITIVE = 1  # COVID, in binary and in ternary tasks
+from covid_jax.sources.exams import POSITIVE
 
 
 def compare(run_a: str | Path, run_b: str | Path, split: str = 'test', resamples: int = 1000, level: float = 0.95,
@@ -97,7 +96,7 @@ def _t_rows(units, test, t_test):
     for name, (a, b) in _values(units).items():
         if None in a + b:
             many = sum(None in pair for pair in zip(a, b, strict=True))
-            found = Difference(None, None, None, None, None, len(a), f'undefined in {many} of {len(a)}')
+            found = Difference(n=len(a), reason=f'undefined in {many} of {len(a)}')
         else:
             found = t_test(np.subtract(a, b))
         rows.append(Row('all', test, name, a, b, found))
@@ -112,11 +111,11 @@ def _values(units):
             for name in a[0]}
 
 
-def _test_share(*runs):
+def _test_share(*both):
     """Patients of a fold that are tested on, over those that are learnt from: the mean over a run's folds, of the run where it is
     larger; None where a run does not say what it learnt from."""
     shares = []
-    for parts in runs:
+    for parts in both:
         each = []
         for part in parts:
             table = lineage.read(part.folder) if (part.folder / 'exams.csv').is_file() else []

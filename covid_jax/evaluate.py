@@ -23,10 +23,9 @@ from covid_jax.report import plots
 from covid_jax.runtime.files import write, write_csv
 from covid_jax.runtime.mesh import put, replicated
 from covid_jax.runtime.state import TrainState
-from covid_jax.sources.exams import class_names
+from covid_jax.sources.exams import POSITIVE, class_names
 from covid_jax.text import printable, some
 
-POSITIVE = 1  # COVID, in binary and in ternary tasks
 OF_POSITIVE = ('sensitivity', 'specificity', 'precision', 'auc', 'average_precision', 'threshold')
 
 Answers = dict[str, np.ndarray]  # {name: [n, ...]}

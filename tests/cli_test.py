@@ -69,6 +69,8 @@ def test_help_has_an_example_of_each_command_and_is_there_at_once(root, module, 
     (['compare', 'runs/a', 'runs/b', '--level=high'], "'--level'"),
     (['compare', 'runs/a', 'runs/b', '--level=95'], '--level=95.0 between 0 and 1'),
     (['compare', 'no/where', 'runs/b'], 'there is no folder no/where'),
+    (['compare', 'no/where', 'runs/b', f'--out={__file__}'], f'{__file__} is no folder that can be written to'),
+    (['compare', 'no/where', 'runs/b', f'--out={__file__}/below'], f'{__file__} is no folder that can be written to'),
 ])
 def test_what_typer_or_the_command_refuses_is_one_line(root, monkeypatch, arguments, message):
     monkeypatch.chdir(root)

@@ -79,14 +79,18 @@ def test_patients_and_not_exams_are_drawn(tmp_path):
 
 
 def test_means_over_seeds_and_their_t_test(tmp_path):
-    """As a plain loop: patients are drawn, and every seed of both runs answers them."""
+    """As a plain loop: patients are drawn, and every seed of both runs answers them; exams 60 to 63 are the imagined patients',
+    of whom A alone has 60 and 61 right, and B alone 62 and 63."""
     a, b = run(tmp_path / 'a', 1, seeds=(0, 1, 2)), run(tmp_path / 'b', 0.5, seeds=(0, 1, 2))
     found = compare(a, b, resamples=25, seed=5)
     each = [[np.round(scores(60, quality, 100 * seed), 6) for seed in (0, 1, 2)] for quality in (1, 0.5)]
     random = np.random.default_rng(5)
     names = [sorted(range(label, 60, 2), key=lambda i: f'p{i}') for label in (0, 1)]
-    drawn = [[stratum[i] for stratum in names for i in random.integers(30, size=30)] for _ in range(25)]
+    names = [[*names[0], 60, 62], [*names[1], 61, 63]]
+    drawn = [[stratum[i] for stratum in names for i in random.integers(32, size=32)] for _ in range(25)]
     whole = [[values_of(score, range(60)) for score in run] for run in each]
+    more = (0.4, 0.6, 0.6, 0.4), (0.6, 0.4, 0.4, 0.6)
+    each = [[np.append(score, extra) for score in run] for run, extra in zip(each, more, strict=True)]
     resampled = [[[values_of(score, rows) for score in run] for run in each] for rows in drawn]
     for metric in METRICS:
         values = [[of_seed[metric] for of_seed in run] for run in whole]

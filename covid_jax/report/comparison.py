@@ -73,7 +73,7 @@ def show(comparison: Comparison) -> None:
     for line in heading(comparison):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     for title, header, rows, reasons in tables(comparison):
-        table = rich.table.Table(*header, title=escape(title))
+        table = rich.table.Table(*header, title=escape(title), padding=0)  # a line has 80 signs
         table.columns[0].no_wrap = True
         for row in rows:
             table.add_row(*row)
@@ -123,10 +123,17 @@ def tables(comparison: Comparison) -> list[tuple[str, list[str], list[list[str]]
                 continue
             rows = [[row.metric, _values(row.a), _values(row.b), _signed(row.difference.value), _interval(row.difference),
                      p_value(row.difference)] for row in found]
-            reasons = list(dict.fromkeys(printable(f'{row.metric}: {row.difference.reason}') for row in found
-                                         if row.difference.reason))
-            made.append((printable(f'{c.split}{"" if group == "all" else f", {group}"}: {test}'), header, rows, reasons))
+            made.append((printable(f'{c.split}{"" if group == "all" else f", {group}"}: {test}'), header, rows, _reasons(found)))
     return made
+
+
+def _reasons(rows):
+    """Why something is undefined: each reason once, with the metrics that share it."""
+    metrics = {}
+    for row in rows:
+        if row.difference.reason:
+            metrics.setdefault(row.difference.reason, []).append(row.metric)
+    return [printable(f'{"all metrics" if len(of) == len(rows) > 1 else ", ".join(of)}: {reason}') for reason, of in metrics.items()]
 
 
 def sentences(comparison: Comparison) -> list[str]:
@@ -148,6 +155,8 @@ def sentences(comparison: Comparison) -> list[str]:
 def _bootstrap(c):
     yield (f'The bootstrap draws patients {c.resamples} times, the same ones for A and B, and trains nothing: it speaks of other '
            'patients, not of other trainings.')
+    yield ('With them it draws two imagined patients of each class, one that A alone has right and one that B alone has: where few '
+           'patients are decided differently, intervals without these would be too narrow.')
     if c.folds > 1:
         yield (f'It is of the answers of all {c.folds} folds together. They are of different networks, so AUC and average '
                'precision also depend on how well the folds\' scores agree.')
@@ -189,8 +198,9 @@ def _mcnemar(c):
 def _delong(c):
     for row in c.of('all', DELONG):
         d = row.difference
-        found = f'no test of the AUCs ({d.reason})' if d.p is None else (
-            f'the AUCs differ by {_signed(d.value)}, {100 * c.level:g} % interval {_interval(d) or "undefined"}, p {p_value(d)}')
+        interval = f'{100 * c.level:g} % interval {_interval(d)}' if _interval(d) else d.reason
+        found = (f'no test of the AUCs ({d.reason})' if d.p is None else
+                 f'the AUCs differ by {_signed(d.value)}, {interval}, p {p_value(d)}')
         yield printable(f'DeLong: {found}. It compares how the runs rank {c.classes[1]} against the rest, at no threshold.')
 
 

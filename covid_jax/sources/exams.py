@@ -6,6 +6,7 @@ from typing import NamedTuple
 from covid_jax import UserError
 
 SPLITS = ('train', 'val', 'test')
+POSITIVE = 1  # the class that is covid, in binary and in ternary tasks
 
 
 class Exam(NamedTuple):

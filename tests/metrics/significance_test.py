@@ -61,7 +61,7 @@ def test_the_correction_by_hand():
 
 @pytest.mark.parametrize('differences, value, p, reason', [
     ([], None, None, '0 differences, 2 needed'), ([0.1], 0.1, None, '1 difference, 2 needed'),
-    ([0.1] * 3, 0.1, None, 'do not vary'), ([0.0] * 3, 0, 1, 'no difference anywhere')])
+    ([0.1] * 3, 0.1, None, 'no t-test: all 3 differences are equal'), ([0.0] * 3, 0, 1, 'no interval: all 3 differences are 0')])
 def test_differences_that_say_nothing(differences, value, p, reason):
     found = paired_t(differences)
     assert found.value == pytest.approx(value) and found.p == p and found.low is None and reason in found.reason
@@ -147,8 +147,8 @@ def test_delong_reads_ranks_alone_and_mirrors(rng):
 
 
 @pytest.mark.parametrize('positive, a, b, value, p, reason', [
-    ([0, 0, 1, 1], [1, 2, 3, 4], [1, 3, 5, 9], 0, 1, 'no difference anywhere'),
-    ([0, 0, 1, 1], [1, 2, 3, 4], [0, 0, 0, 0], 0.5, None, 'do not vary'),
+    ([0, 0, 1, 1], [1, 2, 3, 4], [1, 3, 5, 9], 0, 1, 'no interval: both runs rank every exam alike'),
+    ([0, 0, 1, 1], [1, 2, 3, 4], [0, 0, 0, 0], 0.5, None, 'no test: the runs differ by the same amount on every exam'),
     ([0, 0, 0, 1], [1, 2, 3, 4], [1, 2, 4, 3], 1 / 3, None, '1 positive exams and 3 others'),
     ([1, 1, 1, 1], [1, 2, 3, 4], [1, 2, 4, 3], None, None, '4 positive exams and 0 others')])
 def test_delong_where_there_is_nothing_to_test(positive, a, b, value, p, reason):
@@ -165,9 +165,20 @@ def cohort(rng, patients=40, exams=3):
     return label[order], *np.stack([1 - score, score], -1)[:, order], patient[order]
 
 
+def with_imagined(label, a, b, patient, exams):
+    """Two patients more of each class, after the others: the first that A alone has right, the second that B alone has right."""
+    no, yes = (0.6, 0.4), (0.4, 0.6)
+    more = [('z0', 0, no, yes), ('z1', 0, yes, no), ('z2', 1, yes, no), ('z3', 1, no, yes)]
+    names, truth, first, second = zip(*(row for row in more for _ in range(exams)), strict=True)
+    return np.append(label, truth), np.append(a, first, 0), np.append(b, second, 0), np.append(patient, names)
+
+
 def test_the_bootstrap_is_a_plain_loop_over_patients(rng):
+    """A patient has two exams in the mean, so those who are imagined have two."""
     label, a, b, patient = cohort(rng)
+    first, second = classification_metrics(label, a, NAMES), classification_metrics(label, b, NAMES)
     found = paired_bootstrap(weighted_metrics, label, a, b, patient, NAMES, resamples=60, level=0.9, seed=3)
+    label, a, b, patient = with_imagined(label, a, b, patient, 2)
     rows_of = {name: [i for i in range(len(label)) if patient[i] == name] for name in sorted(set(patient))}
     random = np.random.default_rng(3)
     drawn = []
@@ -179,7 +190,6 @@ def test_the_bootstrap_is_a_plain_loop_over_patients(rng):
                 rows += rows_of[names[i]]
         one, two = classification_metrics(label[rows], a[rows], NAMES), classification_metrics(label[rows], b[rows], NAMES)
         drawn.append({name: round(one[name]['value'] - two[name]['value'], 12) for name in found})
-    first, second = classification_metrics(label, a, NAMES), classification_metrics(label, b, NAMES)
     assert set(found) == {'accuracy', 'macro_f1', 'sensitivity', 'specificity', 'precision', 'auc', 'average_precision'}
     for name, d in found.items():
         values = sorted(sample[name] for sample in drawn)
@@ -191,29 +201,62 @@ def test_the_bootstrap_is_a_plain_loop_over_patients(rng):
 
 def test_the_bootstrap_mirrors_and_the_order_of_exams_does_not_matter(rng):
     label, a, b, patient = cohort(rng)
-    found = paired_bootstrap(weighted_metrics, label, a, b, patient, NAMES, resamples=50)
-    other = paired_bootstrap(weighted_metrics, label, b, a, patient, NAMES, resamples=50)
-    back = paired_bootstrap(weighted_metrics, label[::-1], a[::-1], b[::-1], patient[::-1], NAMES, resamples=50)
+    found = paired_bootstrap(weighted_metrics, label, a, b, patient, NAMES, resamples=2000)
+    other = paired_bootstrap(weighted_metrics, label, b, a, patient, NAMES, resamples=2000)
+    back = paired_bootstrap(weighted_metrics, label[::-1], a[::-1], b[::-1], patient[::-1], NAMES, resamples=2000)
     for name, d in found.items():
-        assert (other[name].value, other[name].p) == pytest.approx((-d.value, d.p))
-        assert (other[name].low, other[name].high) == pytest.approx((-d.high, -d.low))
+        assert other[name].value == pytest.approx(-d.value) and other[name].p == pytest.approx(d.p, abs=0.1)
+        assert (other[name].low, other[name].high) == pytest.approx((-d.high, -d.low), abs=0.03)
         assert back[name][:5] == pytest.approx(d[:5], abs=1e-12)
     again = paired_bootstrap(weighted_metrics, label, a, b, patient, NAMES, resamples=50, seed=1)
     assert again['auc'].low != found['auc'].low
 
 
-def test_the_same_answers_do_not_differ(rng):
+def test_the_same_answers_do_not_differ_and_those_of_others_might(rng):
+    """Of 22 patients of a class two vary, each drawn Binomial(22, 1 / 22) times: by 3 or more either way in 3.5 % of resamples
+    each, and by 4 or more in 0.7 %. So the interval of sensitivity ends at 3 / 22."""
     label, a, _, patient = cohort(rng)
-    for d in paired_bootstrap(weighted_metrics, label, a, a, patient, NAMES, resamples=20).values():
-        assert (d.value, d.low, d.high, d.p) == (0, 0, 0, 1)
+    found = paired_bootstrap(weighted_metrics, label, a, a, patient, NAMES, resamples=2000)
+    for d in found.values():
+        assert d.value == 0 and d.low < 0 < d.high and d.p > 0.9
+    once = [patient.tolist().index(name) for name in sorted(set(patient))]
+    d = paired_bootstrap(weighted_metrics, label[once], a[once], a[once], patient[once], NAMES, resamples=2000)['sensitivity']
+    assert (d.low, d.high) == pytest.approx((-3 / 22, 3 / 22))
+
+
+def test_intervals_hold_the_true_difference_where_few_patients_are_decided_differently(rng):
+    """A alone has a tenth of 10 positives right and B alone a fiftieth, so the sensitivities differ by 0.08. Three cohorts in ten
+    show no difference at all. Of 100 cohorts, 95 % of the intervals should hold it, and 89 do at the least."""
+    label = np.repeat([0, 1], 10)
+    decided = np.array([[0.75, 0.25], [0.25, 0.75]])
+    held = []
+    for _ in range(100):
+        case = rng.choice(3, 10, p=[0.1, 0.02, 0.88])
+        a, b = (decided[np.append(np.zeros(10, int), np.where(case == other, 0, 1))] for other in (1, 0))
+        d = paired_bootstrap(weighted_metrics, label, a, b, range(20), NAMES, resamples=100)['sensitivity']
+        held.append(d.low <= 0.08 <= d.high)
+    assert sum(held) >= 89
+
+
+def test_an_imagined_patient_is_wrong_in_any_number_of_classes_and_seeds(rng):
+    """Two runs that are alike, of three classes and two seeds: what varies is of the imagined patients, in every class."""
+    label = np.arange(60) % 3
+    right = np.tile(np.where(np.eye(3)[label], 0.8, 0.1)[:, None], (1, 2, 1))
+
+    def of_classes(label, p, weight):
+        hit = p.argmax(-1).mean(1) == label
+        return {str(c): weight @ (hit & (label == c)) / (weight @ (label == c)) for c in range(3)}
+
+    for d in paired_bootstrap(of_classes, label, right, right, range(60), ('a', 'b', 'c'), resamples=2000).values():
+        assert (d.value, d.low, d.high) == pytest.approx((0, -3 / 22, 3 / 22))
 
 
 def test_pairing_is_what_tells_two_alike_runs_apart(rng):
-    """B is A with a little added to every probability: always higher, by less than A's own interval is wide."""
+    """A is B with 0.05 added to every probability: always higher, by less than A's own interval is wide."""
     label, a, _, patient = cohort(rng)
     mean = lambda label, p, weight: {'mean': weight @ p[:, 1] / weight.sum(1)}  # noqa: E731
-    d = paired_bootstrap(mean, label, a + 0.001, a, patient, NAMES, resamples=99)['mean']
-    assert (d.low, d.high, d.p) == pytest.approx((0.001, 0.001, 0.02))
+    d = paired_bootstrap(mean, label, a + 0.05, a, patient, NAMES, resamples=99)['mean']
+    assert 0.02 < d.low < d.value < d.high < 0.08 and (d.value, d.p) == pytest.approx((0.05, 0.02))
 
 
 def test_too_few_patients_or_an_undefined_metric_have_no_interval(rng):
@@ -226,10 +269,10 @@ def test_too_few_patients_or_an_undefined_metric_have_no_interval(rng):
     assert d.value is None and d.p is None and d.reason == 'undefined on these exams'
     once = never.copy()
     once[np.flatnonzero(patient == 'p0')[0]] = 0.5
-    d = paired_bootstrap(weighted_metrics, label, a, once, patient, NAMES, resamples=100)['precision']
+    d = paired_bootstrap(weighted_metrics, label, a, once, patient, NAMES, resamples=1000)['precision']
     assert d.value is not None and d.low is None
     undefined = int(d.reason.removeprefix('no interval: undefined on ').split(' ')[0])
-    assert undefined == pytest.approx(100 * (1 - 1 / 20)**20, abs=20)
+    assert undefined == pytest.approx(1000 * (20 / 22)**22 * (21 / 22)**22, abs=25)  # neither p0 is drawn, nor an imagined one
 
 
 @pytest.mark.parametrize('changes', [{'resamples': 0}, {'level': 1.0}, {'level': 95}, {'patient': ['p1']}])

@@ -31,6 +31,7 @@ def said(c):
 def test_one_training_each_says_nothing_of_other_seeds():
     text = said(SINGLE)
     assert 'draws patients 999 times, the same ones for A and B' in text
+    assert 'two imagined patients of each class, one that A alone has right and one that B alone has' in text
     assert 'One training each: this says nothing about other seeds.' in text
     assert 'A alone is right on 7 exams and B alone on 2, p <0.001' in text and 'at probability 0.5 only' in text
     assert 'the AUCs differ by +0.062, 95 % interval +0.001 to +0.124, p <0.001' in text
@@ -81,6 +82,30 @@ def test_what_is_undefined_says_why(capsys, tmp_path):
     assert 'precision: undefined on these exams' in capsys.readouterr().out
     comparison.write(tmp_path, c)
     assert 'all,bootstrap over patients,precision,,0.5,,,,,,40,undefined on these exams' in (tmp_path / 'compare.csv').read_text()
+
+
+def test_a_reason_is_given_once_with_the_metrics_that_share_it():
+    alike = D._replace(low=None, high=None, reason='no interval: all 3 differences are 0')
+    rows = [Row('all', SEEDS, metric, (0.5,), (0.5,), difference)
+            for metric, difference in (('accuracy', alike), ('auc', D), ('macro_f1', alike), ('precision', NONE))]
+    assert comparison.tables(made([], rows=rows))[0][-1] == ['accuracy, macro_f1: no interval: all 3 differences are 0',
+                                                             'precision: undefined on these exams']
+    assert comparison.tables(made([], rows=rows[::2]))[0][-1] == ['all metrics: no interval: all 3 differences are 0']
+
+
+def test_equal_ranks_have_no_interval_and_that_is_said():
+    same = Difference(0.0, 0.0, p=1.0, n=40, reason='no interval: both runs rank every exam alike')
+    text = said(made([], rows=[Row('all', DELONG, 'auc', (0.5,), (0.5,), same)]))
+    assert 'the AUCs differ by +0.000, no interval: both runs rank every exam alike, p 1.000.' in text
+
+
+def test_the_tables_fit_a_terminal_of_80_columns(capsys, monkeypatch):
+    """The widest cells: two spreads, an interval and a small p."""
+    monkeypatch.setenv('COLUMNS', '80')
+    comparison.show(made([], rows=[Row('all', SEEDS, 'average_precision', (0.9, 0.7), (0.5, 0.5), D)]))
+    line, = (line for line in capsys.readouterr().out.splitlines() if 'average_precision' in line)
+    assert [cell.strip() for cell in line.split('│')[1:-1]] == ['average_precision', '0.800 ± 0.141', '0.500 ± 0.000', '+0.062',
+                                                                '+0.001 to +0.124', '<0.001']
 
 
 def test_the_tables_are_of_each_group_and_test():
