@@ -32,8 +32,10 @@ def compare(run_a: str | Path, run_b: str | Path, split: str = 'test', resamples
     Raises:
         UserError: no finished run; other exams, labels, splits, folds, seeds or classes.
     """
-    if resamples < 1 or not 0 < level < 1:
-        raise UserError(f'--resamples={resamples} must be at least 1, and --level={level} between 0 and 1')
+    if resamples < 1:
+        raise UserError(f'--resamples={resamples} must be at least 1')
+    if not 0 < level < 1:
+        raise UserError(f'--level={level} must be above 0 and below 1, as 0.95')
     if os.path.realpath(run_a) == os.path.realpath(run_b):
         raise UserError(f'{run_a} is given twice: a comparison is of two runs')
     parts_a = runs.parts(run_a, split)

@@ -129,6 +129,7 @@ def base() -> ConfigDict:
 # The least that a number may be, and what a word may be.
 LEAST = {'seeds': 1, 'folds': 1, 'fold': 0, 'seed': 0, 'data.split_seed': 0, 'data.workers': 0,
          'train.eval_every': 0, 'train.log_every': 1, 'train.patience': 0, 'eval.tta': 0}
+SET_BY_OTHERS = ('fold', 'row')  # fields that a run or a config file sets, and no flag
 CHOICES = {'model.dtype': ('auto', 'float32', 'bfloat16', 'float64'), 'model.inflate': ('mean', 'centre'),
            'data.group': ('source', 'clusters'), 'train.order': ('shuffle', 'by_site', 'balanced')}
 
@@ -148,7 +149,7 @@ def check_ranges(config: ConfigDict) -> None:
 def check_names(config: ConfigDict, names: Iterable[str]) -> None:
     """UserError for one of these dotted names that is no field of the config, with the one that may be meant; and for a field
     that every stage that trains has for itself, so that the config's own would change nothing."""
-    known = [name for name, _ in _fields(config)]
+    known = [name for name, _ in _fields(config) if name not in SET_BY_OTHERS]
     of_stage = {stage: {name for name, value in _fields(config[stage]) if not isinstance(value, FieldReference)}
                 for stage in config.stages if config[stage].get('kind') == 'train'}
     for name in names:
@@ -157,7 +158,7 @@ def check_names(config: ConfigDict, names: Iterable[str]) -> None:
         if of_stage and all(name in fields for fields in of_stage.values()):
             raise UserError(f'each stage has its own {name}: set --config.{next(iter(of_stage))}.{name} (there are '
                             f'{", ".join(of_stage)})')
-        if name not in known:
+        if name not in known and name not in SET_BY_OTHERS:
             meant = _meant(name, known)
             raise UserError(f'no field --config.{name}' + (f': did you mean --config.{meant}?' if meant else ''))
 

@@ -128,8 +128,11 @@ def read(path: str | Path, names: tuple[str, ...] = ()) -> Predictions:
     """The table of a predictions.csv whose classes have these names, or those of its columns. UserError where it is another's,
     or damaged."""
     path = Path(path)
-    with blame(path), path.open(newline='', encoding='utf-8') as f:
-        columns, *rows = [list(map(from_cell, row)) for row in csv.reader(f)] or [[]]
+    with blame(path):
+        text = path.read_text(encoding='utf-8')
+        if text and not text.endswith('\n'):
+            raise ValueError('it is cut off: run the run again, which rewrites it')
+        columns, *rows = [list(map(from_cell, row)) for row in csv.reader(io.StringIO(text, newline=''))] or [[]]
     names = names or tuple(name.removeprefix('p_') for name in columns if name.startswith('p_'))
     if len(names) < 2:
         raise UserError(f'{path} has no columns p_CLASS of two or more classes: give the folder of a finished run')

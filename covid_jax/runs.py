@@ -119,9 +119,10 @@ def described(folder: Path) -> Part:
     path = folder / 'results.json'
     kept = workdir.read(folder) or {}
     with blame(path):
-        result = json.loads(path.read_text(encoding='utf-8'))
-        if not isinstance(result, dict):
-            raise ValueError('it is damaged: give the command of the run again')
+        try:
+            result = dict(json.loads(path.read_text(encoding='utf-8')))
+        except (ValueError, TypeError):
+            raise ValueError('it is damaged: give the command of its run again') from None
         stage = str(result['stage'])
         fold = int(result['fold'])
         seed = int(result['seed'])

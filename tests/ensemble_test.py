@@ -55,7 +55,7 @@ def test_a_folder_keeps_to_its_exams(tmp_path, folders):
     """And says in config.json what an ensemble has, no more."""
     average(folders, tmp_path / 'mean')
     kept = json.loads((tmp_path / 'mean' / 'config.json').read_text())
-    assert kept.keys() == {'dataset', 'kind', 'seed', 'ensemble', 'data', 'eval'} and kept['eval'].keys() == {'level'}
+    assert kept.keys() == {'dataset', 'row', 'kind', 'seed', 'ensemble', 'data', 'eval'} and kept['eval'].keys() == {'level'}
     before = (tmp_path / 'mean' / 'predictions.csv').read_bytes()
     others = [write(tmp_path / 'other' / name, A[1:]) for name in ('one', 'two')]
     for folder, other in zip(folders, others, strict=True):
@@ -95,7 +95,7 @@ def test_folders_that_are_no_runs(tmp_path, folders):
     (tmp_path / 'two' / 'predictions.csv').write_text('')
     with pytest.raises(UserError, match='the columns of nothing'):
         average(folders, tmp_path / 'mean')
-    with pytest.raises(UserError, match='folders of finished runs'):
+    with pytest.raises(UserError, match='nowhere holds no predictions.csv: give the folder of a finished run'):
         average([str(tmp_path / 'nowhere'), str(tmp_path / 'neither')], tmp_path / 'mean')
     write(tmp_path / 'seeds' / 'fold0' / 'seed1', A)
     with pytest.raises(UserError, match='as .*seeds/fold0/seed1$'):

@@ -67,7 +67,7 @@ def test_a_method_without_logits_has_no_predictions_and_no_row(whole):
     assert {'exams.csv', 'results.json', 'seconds.json', 'network.txt', 'metrics.jsonl'} <= names
     assert not names & {'predictions.csv', 'metrics.json', 'roc.png'}
     assert json.loads((folder / 'pretrain' / 'results.json').read_text())['metrics'] == {}
-    assert '6 runs' in ' '.join(out.split()) and 'pretrain' not in out.split('metric')[-1]
+    assert '3 folds x 2 seeds' in ' '.join(out.split()) and 'pretrain' not in out.split('metric')[-1]
 
 
 def test_every_patient_is_tested_once_over_the_folds(whole):

@@ -3,7 +3,7 @@
 docs/results.md says how often these intervals hold the truth, and how wide they are; scripts/simulate_intervals.py asks.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,10 +56,9 @@ def with_intervals(metrics_fn: Callable[[np.ndarray, np.ndarray], Metrics], labe
         raise ValueError(f'level must be in (0, 1): {level}')
     result = metrics_fn(label, probability)
     strata = patient_strata(label, patient)
-    counts = _patients_of_classes(strata, range(probability.shape[1]) if names is None else names)
-    few = ' and '.join(f'{count} patients of class {name}' for name, count in counts.items() if count < NEEDED)
-    if few:
-        return {key: _without(entry, f'no interval: {few}, {NEEDED} needed') for key, entry in result.items()}
+    counts = patients_of_classes(strata, range(probability.shape[1]) if names is None else names)
+    if few := too_few(counts, NEEDED):
+        return {key: _without(entry, few) for key, entry in result.items()}
 
     rest = [[metrics_fn(label[kept], probability[kept]) for kept in _leaving_out(patients, len(label))]
             for patients in strata.values()]
@@ -68,7 +67,7 @@ def with_intervals(metrics_fn: Callable[[np.ndarray, np.ndarray], Metrics], labe
     for key, entry in result.items():
         values = [[metrics[key]['value'] for metrics in stratum] for stratum in rest]
         if entry['value'] is None or any(None in stratum for stratum in values):
-            bounded[key] = _without(entry, 'no interval: undefined without one of the patients')
+            bounded[key] = _without(entry, 'no interval: with one of the patients left out it is undefined')
             continue
         low, high = interval(entry['value'], values, effective_size(key, entry['n'], label, patient, positive), level)
         bounded[key] = {**entry, 'low': low, 'high': high, 'level': level, **note}
@@ -177,9 +176,16 @@ def _leaving_out(patients, n):
         yield kept
 
 
-def _patients_of_classes(strata, names):
+def patients_of_classes(strata: dict[tuple[int, ...], list[np.ndarray]], names: Iterable) -> dict:
+    """{name of a class: how many patients have an exam of it}. strata: as from patient_strata."""
     return {name: sum(len(patients) for labels, patients in strata.items() if index in labels)
             for index, name in enumerate(names)}
+
+
+def too_few(counts: dict, needed: int) -> str:
+    """Why there is no interval, where a class has fewer patients than are needed; else ''. counts: of patients_of_classes."""
+    few = [f'{count} patient{"s" * (count != 1)} of class {name}' for name, count in counts.items() if count < needed]
+    return f'no interval: {" and ".join(few)}, {needed} needed' if few else ''
 
 
 def _note(patients, counts):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from covid_jax.metrics.intervals import patient_strata
+from covid_jax.metrics.intervals import patient_strata, patients_of_classes, too_few
 
 NEEDED = 10  # patients of each class: a bootstrap of fewer says too little
 SURE = 0.6  # what an imagined patient's right answer, or wrong one, is given: decided, and not far from undecided
@@ -169,7 +169,7 @@ def paired_bootstrap(metrics_fn: MetricsFn, label: ArrayLike, probability_a: Arr
     truth, a, b, of = _same_length(np.asarray(label), np.asarray(probability_a), np.asarray(probability_b), np.asarray(patient))
     if resamples < 1 or not 0 < level < 1:
         raise ValueError(f'resamples must be at least 1 and level in (0, 1): {resamples}, {level}')
-    few = _too_few(patient_strata(truth, of), names)
+    few = too_few(patients_of_classes(patient_strata(truth, of), names), NEEDED)
     patients = len(np.unique(of))
     values = _differences(metrics_fn, truth, a, b, np.ones((1, len(truth))))
     if not few:
@@ -249,13 +249,6 @@ def _draw(random, strata, n):
     rows = np.concatenate([patients[i] for patients in strata.values()
                            for i in random.integers(len(patients), size=len(patients))])
     return np.bincount(rows, minlength=n)
-
-
-def _too_few(strata, names):
-    counts = {name: sum(len(patients) for labels, patients in strata.items() if index in labels)
-              for index, name in enumerate(names)}
-    few = [f'{count} patients of class {name}' for name, count in counts.items() if count < NEEDED]
-    return f'no interval: {" and ".join(few)}, {NEEDED} needed' if few else ''
 
 
 def _same_length(*arrays):

@@ -291,7 +291,7 @@ def test_fewer_than_two_patients_of_a_class_get_no_interval():
     result = with_intervals(metrics, label, probability, patient, names=NAMES)
     assert set(bounds(result).values()) == {(None, None)} and 'level' not in result['accuracy']
     assert result['accuracy']['value'] == metrics(label, probability)['accuracy']['value']
-    assert result['accuracy']['reason'] == 'no interval: 1 patients of class covid, 2 needed'
+    assert result['accuracy']['reason'] == 'no interval: 1 patient of class covid, 2 needed'
     assert 'class 1' in with_intervals(metrics, label, probability, patient)['accuracy']['reason']
 
 
@@ -325,7 +325,7 @@ def test_a_metric_that_hangs_on_one_patient_gets_no_interval():
     probability = np.eye(2)[(np.arange(40) == 7).astype(int)]
     result = with_intervals(metrics, label, probability, patient)
     assert result['precision'] == {'value': 1, 'n': 1, 'low': None, 'high': None,
-                                   'reason': 'no interval: undefined without one of the patients'}
+                                   'reason': 'no interval: with one of the patients left out it is undefined'}
     assert result['sensitivity']['low'] is not None
 
 

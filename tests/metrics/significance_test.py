@@ -263,7 +263,7 @@ def test_too_few_patients_or_an_undefined_metric_have_no_interval(rng):
     label, a, b, patient = cohort(rng)
     few = np.where(label == 1, 'anna', patient)
     d = paired_bootstrap(weighted_metrics, label, a, b, few, NAMES, resamples=20)['auc']
-    assert d.value is not None and d.low is None and d.p is None and d.reason == 'no interval: 1 patients of class covid, 10 needed'
+    assert d.value is not None and d.low is None and d.p is None and d.reason == 'no interval: 1 patient of class covid, 10 needed'
     never = np.tile([0.9, 0.1], (len(label), 1))
     d = paired_bootstrap(weighted_metrics, label, a, never, patient, NAMES, resamples=20)['precision']
     assert d.value is None and d.p is None and d.reason == 'undefined on these exams'

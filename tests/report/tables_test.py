@@ -52,7 +52,7 @@ def test_intervals_say_their_level_and_where_patients_are_few(capsys, tmp_path, 
     assert f'value and {words}' in out and out.count(words) == 2
     assert out.count('interval: 8 patients, 2 of class covid; how often it holds the truth is known from 20 patients') == 1
     out = shown(capsys, {'': {'.': metrics(ONE, level)}}, tmp_path)
-    assert '%' not in out and 'no interval: 1 patients of class noncovid and 1 patients of class covid, 2 needed' in out
+    assert '%' not in out and 'no interval: 1 patient of class noncovid and 1 patient of class covid, 2 needed' in out
 
 
 def test_a_stage_that_answers_nothing_has_no_row(capsys, tmp_path):
