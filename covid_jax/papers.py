@@ -51,8 +51,9 @@ class Shown(NamedTuple):
     remarks: list[str]
 
 
-def finished(folder: str | Path) -> list[Stage]:
-    """The stages of all runs below a folder that answer something. UserError where there is none, and for a damaged file."""
+def finished(folder: str | Path, say: Callable[[str], None] = print) -> list[Stage]:
+    """The stages of all runs below a folder that answer something; say: is called with a line for each that is damaged, which
+    is left out. UserError where there is no such folder."""
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f'there is no folder {folder}: give --workdir, the folder that holds the runs')
@@ -60,8 +61,12 @@ def finished(folder: str | Path) -> list[Stage]:
     for path in sorted(folder.rglob('results.json')):
         if not (path.parent / 'predictions.csv').is_file():
             continue
-        part = runs.described(path.parent)
-        row = str((workdir.read(part.folder) or {}).get('row') or '')
+        try:
+            part = runs.described(path.parent)
+            row = str((workdir.read(part.folder) or {}).get('row') or '')
+        except UserError as e:
+            say(f'left out: {e}')
+            continue
         found.setdefault((part.root, part.stage, row), []).append(part)
     return [Stage(root, name, row, parts[0].last, {(part.fold, part.seed): part for part in parts},
                   runs.whole(parts, parts[0].folds)) for (root, name, row), parts in found.items()]
@@ -114,11 +119,14 @@ def _differences(stage, own):
 def _numbers(stage, table, remarks):
     """{metric: (value, intervals)} of a stage as they are printed, and what it was; reasons and notes go into remarks."""
     where = f'{stage.root}/{stage.name}' if stage.name else str(stage.root)
+    nothing = dict.fromkeys(table.columns, ('-', ('-',) * len(table.levels)))
     if not stage.whole:
-        none = ('-',) * len(table.levels)
-        return dict.fromkeys(table.columns, ('-', none)), f'{where}: not finished, give its command again'
-    answers = {key: of_run(part.folder) for key, part in stage.parts.items()}
-    metrics = {key: evaluate.all_metrics(table) for key, table in answers.items()}
+        return nothing, f'{where}: not finished, give its command again'
+    try:
+        answers = {key: of_run(part.folder) for key, part in stage.parts.items()}
+    except UserError as e:
+        return nothing, f'left out: {e}'
+    metrics = {key: evaluate.all_metrics(rows) for key, rows in answers.items()}
     split = tables.shown_split({'': {str(key): of_part for key, of_part in metrics.items()}})
     by_level = [_entries({key: rows.of(split) for key, rows in answers.items()}, metrics, split, table.group, level)
                 for level in table.levels]

@@ -90,12 +90,17 @@ def test_few_patients_and_missing_intervals_are_said(tmp_path):
 
 
 @pytest.mark.parametrize('text', ['{', '[1]', '{"stage": "", "fold": [1], "seed": 0}', '{"stage": "", "fold": null, "seed": 0}'])
-def test_a_damaged_file_is_one_line(tmp_path, text):
-    finished(tmp_path / 'a', RIGHT, config={'row': 'cmc:model4'})
+def test_a_damaged_run_is_left_out_and_named(tmp_path, text):
+    for name in 'ab':
+        finished(tmp_path / name, RIGHT, config={'row': 'cmc:model4'})
     (tmp_path / 'a' / 'results.json').write_text(text)
-    with pytest.raises(UserError, match='a/results.json') as e:
-        papers.finished(tmp_path)
-    assert '\n' not in str(e.value)
+    said = []
+    assert [stage.root.name for stage in papers.finished(tmp_path, said.append)] == ['b']
+    assert len(said) == 1 and 'a/results.json' in said[0] and '\n' not in said[0]
+    path = tmp_path / 'b' / 'predictions.csv'
+    path.write_bytes(path.read_bytes()[:-5])
+    found, (run,) = shown(tmp_path)
+    assert found['model4', 'accuracy', 1].ours == '-' and run.startswith('left out: ') and 'is cut off' in run
 
 
 def test_numbers_of_the_paper_that_cannot_be():

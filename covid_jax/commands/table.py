@@ -7,6 +7,7 @@ import typer
 
 from covid_jax import UserError
 from covid_jax.flags import names_of
+from covid_jax.text import printable
 
 
 def run(config: Annotated[str, typer.Option(help='The config file of the paper: configs/cmc.py.')],
@@ -25,7 +26,7 @@ def run(config: Annotated[str, typer.Option(help='The config file of the paper: 
         asked = stage.row.partition(':')[2]
         return kept.fields(experiment.stage_config(defined['get_config'](asked), stage.name))
 
-    stages = papers.finished(workdir)
+    stages = papers.finished(workdir, lambda line: print(printable(line), flush=True))
     name = Path(file).stem
     if not any(stage.row.startswith(f'{name}:') for stage in stages):
         print(f'no run below {workdir} is of {file}: of {len(stages)} that are there, none names a row of it', flush=True)

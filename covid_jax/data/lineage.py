@@ -13,10 +13,12 @@ from covid_jax import UserError
 from covid_jax.runtime.files import write_csv
 from covid_jax.scans.scan import blame
 from covid_jax.sources.exams import Exam
+from covid_jax.sources.names import whole
 from covid_jax.text import from_cell
 
 COLUMNS = ('id', 'patient', 'site', 'split', 'label', 'hash', 'run')
 NAMELESS = 'default'  # the site of exams whose source names none
+PARTED = 'parted'  # in a key: the name of a group that the earlier run had in parts
 LEARNT = {'train': ('val', 'test'), 'val': ('test',)}  # a split of an earlier run -> ours that must not share its patients
 
 
@@ -57,6 +59,8 @@ def leaks(exams: list[Exam], hashes: list[str], before: list[Row]) -> dict[str, 
     same = {(row.exam.site, site) for row in before for site in sites_of.get(row.hash, ())}
     same |= {(row.exam.site, row.exam.site) for row in before if row.exam.site != NAMELESS}
 
+    # A group that the source's own splits tear is a patient in each of them (names.part): it is known again where one run has
+    # it whole, and kept apart where both have it so.
     # A source's name may stand before a patient's in their run, in ours, in both or in neither: each is compared with it
     # and, where it stands in one run alone, without it.
     run_of: dict[tuple[str, ...], str] = {}  # (split, hash), or (split, site, whole name, '') or (split, site, '', bare name)
@@ -67,10 +71,13 @@ def leaks(exams: list[Exam], hashes: list[str], before: list[Row]) -> dict[str, 
             for site in (ours for theirs, ours in same if theirs == row.exam.site):
                 run_of.setdefault((split, site, patient, ''), row.run)
                 run_of.setdefault((split, site, '', _bare(patient)), row.run)
+                if _group(row.exam) != patient:
+                    run_of.setdefault((split, site, _group(row.exam), PARTED), row.run)
     found = {}
     for exam, digest in zip(exams, hashes, strict=True):
         names = (exam.patient, ''), ('', exam.patient), (_bare(exam.patient), '')
-        keys = [(exam.split, digest), *((exam.split, exam.site, *pair) for pair in names)]
+        of_group = (_group(exam), PARTED if _group(exam) == exam.patient else '')
+        keys = [(exam.split, digest), *((exam.split, exam.site, *pair) for pair in (*names, of_group))]
         runs = [run_of[key] for key in keys if key in run_of]
         if runs:
             found[exam.id] = runs[0]
@@ -111,6 +118,11 @@ def read(folder: str | Path) -> list[Row]:
         run = os.path.normpath(os.path.join(folder, run)) if run else ''
         found.append(Row(Exam(name, patient, site, label, split, ''), digest, run))
     return found
+
+
+def _group(exam):
+    """The group of an exam, as `names.part` found it."""
+    return whole(exam).patient
 
 
 def _bare(patient):

@@ -34,6 +34,16 @@ def test_what_leaks(mine, digest, leak):
         lineage.refuse(found, [mine])
 
 
+@pytest.mark.parametrize('learnt, mine, leak', [
+    ('X (train)', 'X', True),  # by the lists of the source, then whole, where patients are drawn
+    ('X', 'X (test)', True),  # the other way round
+    ('X (train)', 'X (test)', False),  # by the lists in both: what they tear is theirs to say
+    ('X', 'X', True), ('X', 'Y', False), ('X (train)', 'Y', False)])
+def test_a_group_that_the_lists_tear_is_known_where_one_run_has_it_whole(learnt, mine, leak):
+    before = lineage.inherited(lineage.own([exam('a', 'train', learnt)], ['A']), 'runs/first')
+    assert bool(lineage.leaks([exam('b', 'test', mine)], ['B'], before)) is leak
+
+
 def test_a_site_without_a_name_is_known_by_a_scan_that_both_have():
     """Patients 1 of two tables are two people, but one where the tables share a scan; also in a mix, which calls the site and
     the patient by the table's name."""
