@@ -85,7 +85,7 @@ def test_a_table_of_the_paper(root, tmp_path):
     assert result.returncode == 0, result.stderr
     assert 'Table 1' in result.stdout and '94.65 [92.78, 96.52] │ 100.00' in result.stdout
     assert f'1  {tmp_path}/a: size=small; 2 exams of test, here' in result.stdout
-    assert 'The paper cannot be right in this row. Li et al. (CMT-CNN): accuracy 93.46 %' in result.stdout
+    assert 'No confusion matrix of two classes gives this row of the paper. Li et al. (CMT-CNN): accuracy 93.46 %' in result.stdout
 
 
 def test_two_finished_runs_are_compared_without_jax(root, tmp_path):

@@ -221,7 +221,7 @@ def refused(root, workdir, *args):
     (['--config.data.source=foldr'], 'folder'),
     (['--config.data.root=scans'], '--config.data.source'),
     (['--config.method=cmcc'], 'cmc|supervised'),
-    (['--config.ensemble.runs=runs/nowhere,runs/neither'], 'folders of finished runs'),
+    (['--config.ensemble.runs=runs/nowhere,runs/neither'], 'give the folder of a finished run'),
     (['--config.model.name=ResNest14small'], 'ResNeSt14Small'),
     (['--config.views.depth=99'], 'depth'),
     (['--config.seeds=0'], 'seeds'),
