@@ -174,14 +174,21 @@ def of_run(folder: str | Path, names: tuple[str, ...] = ()) -> Predictions:
     raise UserError(f'{folder} holds no predictions.csv: give the folder of a finished run{hint}')
 
 
-def aligned(members: Sequence[Predictions], runs: Sequence[str]) -> list[Predictions]:
-    """The members with their rows in the order of the first. runs: what each is called. UserError where one has other exams."""
+def aligned(members: Sequence[Predictions], runs: Sequence[str | Path]) -> list[Predictions]:
+    """The members with their rows in the order of the first. runs: what each is called. UserError where one has other exams, or
+    other labels, patients or sites for them."""
     exams = members[0].exams
     ordered = []
     for run, member in zip(runs, members, strict=True):
-        row_of = {exam: i for i, exam in enumerate(member.exams)}
-        if odd := {*exams} ^ row_of.keys():
-            raise UserError(f'{runs[0]} and {run} did not predict the same exams, with the same splits and labels: '
-                            f'{len(odd)} differ, one is {min(odd).id}')
-        ordered.append(member.at([row_of[exam] for exam in exams]))
+        row_of = {(exam.split, exam.id): i for i, exam in enumerate(member.exams)}
+        if odd := {(exam.split, exam.id) for exam in exams} ^ row_of.keys():
+            raise UserError(f'{runs[0]} and {run} did not answer the same exams: {len(odd)} differ, one is {min(odd)[1]}; take runs '
+                            'of the same data and splits')
+        rows = [row_of[exam.split, exam.id] for exam in exams]
+        for exam, row in zip(exams, rows, strict=True):
+            other = member.exams[row]
+            differ = [name for name in Exam._fields if getattr(exam, name) != getattr(other, name)]
+            if differ:
+                raise UserError(f'{exam.id} has another {" and ".join(differ)} in {run} than in {runs[0]}: take runs of the same data')
+        ordered.append(member.at(rows))
     return ordered

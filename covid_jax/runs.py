@@ -98,7 +98,7 @@ def match(run_a: str, parts_a: list[Part], run_b: str, parts_b: list[Part]) -> l
     for start in range(0, len(parts_a), seeds):
         first = parts_a[start]
         exams = first.predictions.exams
-        a, b = (np.stack([_in_order(first, part) for part in parts[start:start + seeds]], 1) for parts in (parts_a, parts_b))
+        a, b = (_beside(first, parts[start:start + seeds]) for parts in (parts_a, parts_b))
         folds.append(Answers(exams, first.predictions.label, a, b))
     return folds
 
@@ -180,18 +180,8 @@ def _listed(numbers):
     return ', '.join(map(str, numbers))
 
 
-def _in_order(first, part):
-    """What a training answered, float [n, classes], in the order of the first one's exams."""
-    row_of = {exam.id: i for i, exam in enumerate(part.predictions.exams)}
-    exams = first.predictions.exams
-    if odd := {exam.id for exam in exams} ^ row_of.keys():
-        raise UserError(f'{first.folder} and {part.folder} did not answer the same exams: {len(odd)} differ, one is {min(odd)}; '
-                        'compare runs of the same data and splits')
-    rows = [row_of[exam.id] for exam in exams]
-    for exam, row in zip(exams, rows, strict=True):
-        other = part.predictions.exams[row]
-        differ = [name for name in Exam._fields if getattr(exam, name) != getattr(other, name)]
-        if differ:
-            raise UserError(f'{exam.id} has another {" and ".join(differ)} in {part.folder} than in {first.folder}: compare runs '
-                            'of the same data')
-    return part.predictions.probability[rows]
+def _beside(first, parts):
+    """What trainings answered, float [n, trainings, classes], in the order of the first one's exams."""
+    members = [part.predictions for part in (first, *parts)]
+    ordered = predictions.aligned(members, [part.folder for part in (first, *parts)])
+    return np.stack([member.probability for member in ordered[1:]], 1)

@@ -83,7 +83,7 @@ def test_what_every_fold_tests_is_not_pooled(tmp_path):
 def test_seeds_of_other_exams(tmp_path):
     made, metrics = folders(tmp_path)
     made[1, 1] = made[1, 1].at([0, 1, 2])
-    with pytest.raises(UserError, match='seed 0 and seed 1 did not predict the same exams'):
+    with pytest.raises(UserError, match='seed 0 and seed 1 did not answer the same exams'):
         summary.summarise(made, metrics, 'test')
 
 
