@@ -182,13 +182,14 @@ def aligned(members: Sequence[Predictions], runs: Sequence[str | Path]) -> list[
     for run, member in zip(runs, members, strict=True):
         row_of = {(exam.split, exam.id): i for i, exam in enumerate(member.exams)}
         if odd := {(exam.split, exam.id) for exam in exams} ^ row_of.keys():
-            raise UserError(f'{runs[0]} and {run} did not answer the same exams: {len(odd)} differ, one is {min(odd)[1]}; take runs '
-                            'of the same data and splits')
+            raise UserError(f'{runs[0]} and {run} did not answer the same exams: {len(odd)} differ, one is {min(odd)[1]}; take '
+                            'runs of the same data and splits')
         rows = [row_of[exam.split, exam.id] for exam in exams]
         for exam, row in zip(exams, rows, strict=True):
             other = member.exams[row]
             differ = [name for name in Exam._fields if getattr(exam, name) != getattr(other, name)]
             if differ:
-                raise UserError(f'{exam.id} has another {" and ".join(differ)} in {run} than in {runs[0]}: take runs of the same data')
+                raise UserError(f'{exam.id} has another {" and ".join(differ)} in {run} than in {runs[0]}: take runs of the '
+                                'same data')
         ordered.append(member.at(rows))
     return ordered
