@@ -117,7 +117,7 @@ def base() -> ConfigDict:
     c.fold = 0  # which of the folds: set by the run, in each of its parts
     c.stages = ()  # names of overrides, run in turn
     c.row = ''  # of the paper's tables, as configs/*.py name it: covid-jax table puts the run there
-    c.kind = 'train'  # what a part does: train | ensemble | choose
+    c.kind = 'train'  # what a part does: train | ensemble | choose | probe | cross
     c.ensemble = {'runs': ''}  # finished runs, or earlier stages, with commas: nothing is trained, they are averaged
     c.choose = {'runs': '', 'by': 'macro_f1'}  # the same: of these the one that has the highest such metric on val is taken
     c.init_from = ''  # a run's folder, or an earlier stage: start from its parameters and statistics
@@ -130,7 +130,8 @@ def base() -> ConfigDict:
 LEAST = {'seeds': 1, 'folds': 1, 'fold': 0, 'seed': 0, 'data.split_seed': 0, 'data.workers': 0,
          'train.eval_every': 0, 'train.log_every': 1, 'train.patience': 0, 'eval.tta': 0}
 SET_BY_OTHERS = ('fold', 'row')  # fields that a run or a config file sets, and no flag
-CHOICES = {'model.dtype': ('auto', 'float32', 'bfloat16', 'float64'), 'model.inflate': ('mean', 'centre'),
+CHOICES = {'kind': ('train', 'ensemble', 'choose', 'probe', 'cross'),
+           'model.dtype': ('auto', 'float32', 'bfloat16', 'float64'), 'model.inflate': ('mean', 'centre'),
            'data.group': ('source', 'clusters'), 'train.order': ('shuffle', 'by_site', 'balanced')}
 
 

@@ -6,7 +6,7 @@ import pytest
 from conftest import small_config
 from finished_runs import finished
 
-from covid_jax import UserError, config, experiment
+from covid_jax import UserError, config, experiment, stages
 
 A = [('a', 'val', 'covid', 0.9), ('b', 'val', 'noncovid', 0.1), ('c', 'test', 'covid', 0.2), ('d', 'test', 'noncovid', 0.8)]
 B = [('a', 'val', 'covid', 0.4), ('b', 'val', 'noncovid', 0.1), ('c', 'test', 'covid', 0.9), ('d', 'test', 'noncovid', 0.1)]
@@ -44,7 +44,7 @@ def test_a_stage_chooses_for_each_fold():
     with c.unlocked():
         c.folds = 2
         config.set_stages(c, {'weak': {}, 'strong': {}, 'taken': {'choose': {'runs': 'weak,strong', 'by': 'accuracy'}}})
-    parts = [part for part in experiment.parts(c, 'w') if part.stage == 'taken']
+    parts = [part for part in stages.parts(c, 'w') if part.stage == 'taken']
     assert [part.config.kind for part in parts] == ['choose'] * 2
     assert [part.config.choose.runs for part in parts] == [
         f'w/weak/fold{fold}/seed0,w/strong/fold{fold}/seed0' for fold in (0, 1)]
@@ -77,4 +77,4 @@ def test_averaged_and_chosen_at_once():
     c = choice('a', 'b')
     c.ensemble.runs = 'a,b'
     with pytest.raises(UserError, match='are averaged, or one is chosen, not both'):
-        experiment.parts(c, 'w')
+        stages.parts(c, 'w')

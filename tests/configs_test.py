@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from covid_jax import UserError, experiment, papers, start
+from covid_jax import UserError, papers, stages, start
 from covid_jax.methods import cmc
 from covid_jax.methods.method import abstract_batch
 from covid_jax.models import network
@@ -26,7 +26,7 @@ def config_of(file, row):
 
 def trainings(config):
     """{stage: config} of all that is trained."""
-    return {part.stage: part.config for part in experiment.parts(config, '/nowhere') if part.config.kind == 'train'}
+    return {part.stage: part.config for part in stages.parts(config, '/nowhere') if part.config.kind == 'train'}
 
 
 @pytest.mark.parametrize('file, row', ROWS)

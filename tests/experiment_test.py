@@ -9,7 +9,7 @@ import pytest
 from conftest import small_config
 from ml_collections import ConfigDict
 
-from covid_jax import UserError, config, experiment, start
+from covid_jax import UserError, config, experiment, stages, start
 from covid_jax.methods.method import build_network
 from covid_jax.runtime import workdir
 from covid_jax.runtime.mesh import make_mesh
@@ -68,7 +68,7 @@ def test_a_stage_starts_from_an_earlier_one_and_a_third_takes_the_better(tmp_pat
 
 
 def folders(c):
-    return [str(part.folder) for part in experiment.parts(c, 'w')]
+    return [str(part.folder) for part in stages.parts(c, 'w')]
 
 
 def test_a_stage_of_one_fold_and_seed_is_done_once_and_found_by_all():
@@ -80,7 +80,7 @@ def test_a_stage_of_one_fold_and_seed_is_done_once_and_found_by_all():
                               'all': {'init_from': 'folded'}})
     assert folders(c) == ['once', 'folded/fold0', 'folded/fold1', 'all/fold0/seed0', 'all/fold0/seed1', 'all/fold1/seed0',
                           'all/fold1/seed1']
-    sources = {str(part.folder): part.config.init_from for part in experiment.parts(c, 'w')}
+    sources = {str(part.folder): part.config.init_from for part in stages.parts(c, 'w')}
     assert sources['folded/fold1'] == 'w/once' and sources['all/fold1/seed0'] == 'w/folded/fold1'
     c.folds = 1
     assert folders(c) == ['once', 'folded', 'all/fold0/seed0', 'all/fold0/seed1']
@@ -88,7 +88,7 @@ def test_a_stage_of_one_fold_and_seed_is_done_once_and_found_by_all():
     assert folders(c) == ['once', 'folded', 'all']
     c.once.folds = 3
     with pytest.raises(UserError, match='--config.once.folds=3 must be 1 or as --config.folds, 1'):
-        experiment.parts(c, 'w')
+        stages.parts(c, 'w')
 
 
 def test_a_stage_names_what_comes_before_it():
@@ -96,7 +96,7 @@ def test_a_stage_names_what_comes_before_it():
     with c.unlocked():
         config.set_stages(c, {'one': {'init_from': 'two'}, 'two': {}})
     with pytest.raises(UserError, match="stage 'one' names 'two', which does not come before it"):
-        experiment.parts(c, 'w')
+        stages.parts(c, 'w')
 
 
 def test_what_is_made_of_finished_runs_is_of_no_row_but_one_that_is_made_so():
@@ -106,7 +106,7 @@ def test_what_is_made_of_finished_runs_is_of_no_row_but_one_that_is_made_so():
         named = c.row
         assert named == f'cmc:{row},size=small,encoder=paper'
         c.ensemble.runs = 'a,b'
-        assert [part.config.row for part in experiment.parts(c, 'w')] == [named if kept else '']
+        assert [part.config.row for part in stages.parts(c, 'w')] == [named if kept else '']
 
 
 def test_one_cannot_start_from_a_choice():
@@ -114,7 +114,7 @@ def test_one_cannot_start_from_a_choice():
     with c.unlocked():
         config.set_stages(c, {'one': {}, 'two': {}, 'best': {'choose': {'runs': 'one,two'}}, 'after': {'init_from': 'best'}})
     with pytest.raises(UserError, match="'after' starts from 'best', which trains nothing"):
-        experiment.parts(c, 'w')
+        stages.parts(c, 'w')
 
 
 def test_one_cannot_start_from_several():
@@ -123,10 +123,10 @@ def test_one_cannot_start_from_several():
         config.set_stages(c, {'many': {}, 'once': {'folds': 1, 'init_from': 'many'}})
         c.folds = 3
     with pytest.raises(UserError, match="'once' has one of folds and names 'many', which has 3"):
-        experiment.parts(c, 'w')
+        stages.parts(c, 'w')
     c.fold = 2
     with pytest.raises(UserError, match='--config.fold=2 is for a run to set'):
-        experiment.parts(c, 'w')
+        stages.parts(c, 'w')
 
 
 def test_a_source_that_is_none_is_said_before_anything_is_read(tmp_path):
@@ -141,7 +141,7 @@ def test_a_kind_that_is_none():
     c = small_config()
     c.kind = 'rnak'
     with pytest.raises(UserError, match='--config.kind=rnak must be one of train, ensemble, choose'):
-        experiment.parts(c, 'w')
+        stages.parts(c, 'w')
 
 
 def test_a_stage_may_not_be_called_like_a_field():
@@ -149,7 +149,7 @@ def test_a_stage_may_not_be_called_like_a_field():
     with c.unlocked():
         c.stages = ('model',)
     with pytest.raises(UserError, match="'model': a field or a folder of that name"):
-        experiment.parts(c, 'w')
+        stages.parts(c, 'w')
 
 
 def test_a_stage_without_overrides():
@@ -157,7 +157,7 @@ def test_a_stage_without_overrides():
     with c.unlocked():
         c.stages = ('luna',)
     with pytest.raises(UserError, match='luna'):
-        experiment.parts(c, '.')
+        stages.parts(c, '.')
 
 
 def test_the_batch_of_a_run_is_kept_on_other_devices(tmp_path):
@@ -259,7 +259,7 @@ def test_a_stage_that_overrides_what_is_not_there(tmp_path):
         c.stages = ('luna',)
         c.luna = ConfigDict({'train': {'epoch': 3}})
     with pytest.raises(UserError, match='luna.*epoch'):
-        experiment.parts(c, tmp_path)
+        stages.parts(c, tmp_path)
 
 
 @pytest.mark.parametrize('field, value, message', [('model.pretrained', 'nowhere.pth', 'nowhere.pth'),

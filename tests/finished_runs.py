@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from covid_jax import evaluate, experiment, predictions
+from covid_jax import evaluate, experiment, predictions, stages
 from covid_jax.data import lineage
 from covid_jax.predictions import Predictions
 from covid_jax.runtime import workdir
@@ -42,7 +42,7 @@ def finish(folder, stage='', fold=0, seed=0, folds=1, learnt=(), seeds=1, config
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     grid = SimpleNamespace(folds=folds, seeds=seeds)
-    below = experiment.part_folder(grid, grid, stage, fold, seed)
+    below = stages.part_folder(grid, grid, stage, fold, seed)
     todo = [SimpleNamespace(config=SimpleNamespace(kind='train'), stage=stage, fold=fold + i, seed=seed + j, folder=below)
             for i in range(folds) for j in range(seeds)]
     after = [] if last else [SimpleNamespace(stage='after', fold=0, seed=0)]
@@ -58,7 +58,7 @@ def run(folder, quality, folds=1, seeds=(0,), n=60, stage='', change=lambda exam
     for fold in range(folds):
         test = [i for i in range(n) if i // 2 % folds == fold]
         for seed in seeds:
-            path = Path(folder, experiment.part_folder(config, config, stage, fold, seed))
+            path = Path(folder, stages.part_folder(config, config, stage, fold, seed))
             leave(path, [change(exam(i)) for i in test], scores(n, quality, 100 * seed + fold)[test])
             finish(path, stage, fold, seed, folds, seeds=len(seeds), learnt=[exam(i, 'test' if i in test else 'train') for i in range(n)])
     return Path(folder)

@@ -15,10 +15,10 @@ def run(context: typer.Context,
     given = parse(context.args)
     if given.config.ensemble.runs:
         raise UserError('--config.ensemble.runs averages finished runs, which takes no training step')
-    from covid_jax import experiment, plan, start  # jax is imported for this alone
+    from covid_jax import plan, stages, start  # jax is imported for this alone
 
     shown = set()
-    for part in experiment.parts(given.config, given.workdir):
+    for part in stages.parts(given.config, given.workdir):
         if part.config.kind != 'train' or part.stage in shown:  # a stage's folds and seeds take the same
             continue
         shown.add(part.stage)

@@ -18,17 +18,17 @@ def run(config: Annotated[str, typer.Option(help='The config file of the paper: 
     defined = names_of(file)
     if 'TABLES' not in defined:
         raise UserError(f'{file} has no TABLES: configs/cmc.py has those of its paper')
-    from covid_jax import experiment, papers  # jax is imported for this alone
+    from covid_jax import papers, stages  # jax is imported for this alone
     from covid_jax.report import paper
     from covid_jax.runtime import workdir as kept
 
     def fields(stage):
         asked = stage.row.partition(':')[2]
-        return kept.fields(experiment.stage_config(defined['get_config'](asked), stage.name))
+        return kept.fields(stages.stage_config(defined['get_config'](asked), stage.name))
 
-    stages = papers.finished(workdir, lambda line: print(printable(line), flush=True))
+    found = papers.finished(workdir, lambda line: print(printable(line), flush=True))
     name = Path(file).stem
-    if not any(stage.row.startswith(f'{name}:') for stage in stages):
-        print(f'no run below {workdir} is of {file}: of {len(stages)} that are there, none names a row of it', flush=True)
+    if not any(stage.row.startswith(f'{name}:') for stage in found):
+        print(f'no run below {workdir} is of {file}: of {len(found)} that are there, none names a row of it', flush=True)
     for table in defined['TABLES']:
-        paper.show(table, papers.shown(table, name, stages, fields), papers.impossible(table))
+        paper.show(table, papers.shown(table, name, found, fields), papers.impossible(table))
