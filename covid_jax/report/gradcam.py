@@ -54,6 +54,7 @@ class Explanation(NamedTuple):
 
     scan:        as decoded
     heat:        float32 [depth, height, width], 0 to 1 at its maximum; all 0 where nothing speaks for the class
+    cell:        (z, y, x) voxels of the scan that one number of the layer's map is of
     probability: float32 [classes]
     target:      the class that was asked about
     names:       of the classes
@@ -61,6 +62,7 @@ class Explanation(NamedTuple):
 
     scan: Scan
     heat: np.ndarray
+    cell: tuple[float, float, float]
     probability: np.ndarray
     target: int
     names: tuple[str, ...]
@@ -117,8 +119,9 @@ def explain(run: Running, state: TrainState, address: str | Path, target: int | 
     coarse, logits = jax.device_get(look(run.method, state.params, state.state, batch, target, layer))
     heat = to_scan(coarse[0], where)
     heat /= heat.max() or 1
+    cell = tuple(float(n) for n in np.multiply(where.size, where.steps) / coarse[0].shape)
     asked = int(logits[0].argmax()) if target is None else target
-    return Explanation(scan, heat, np.asarray(jax.nn.softmax(logits[0])), asked, run.classes)
+    return Explanation(scan, heat, cell, np.asarray(jax.nn.softmax(logits[0])), asked, run.classes)
 
 
 def overlay_png(path: str | Path, explanation: Explanation) -> None:
