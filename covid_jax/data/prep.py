@@ -56,7 +56,8 @@ class Prep:
     def hash(self) -> str:
         """The same in every process and Python version."""
         floats = [[float(v) for v in values] for values in (self.window, self.spacing, self.margin)]
-        fields = (floats[0], [int(n) for n in self.size], floats[1], self.lungs, floats[2] if self.lungs else [], self.version)
+        fields: tuple = (floats[0], [int(n) for n in self.size], floats[1], self.lungs, floats[2] if self.lungs else [],
+                         self.version)
         if self.blank:
             fields = (*fields, 'blank')
         return hashlib.sha256(repr(fields).encode()).hexdigest()[:16]
@@ -82,7 +83,7 @@ class Place(NamedTuple):
     """
 
     shape: tuple[int, int, int]
-    box: tuple[slice, slice, slice]
+    box: tuple[slice, ...]
     steps: tuple[float, float, float]
     size: tuple[int, int, int]
     lungs: np.ndarray | None
@@ -96,7 +97,7 @@ def place(scan: Scan, prep: Prep) -> Place:
     shape = scan.voxels.shape
     spacing = scan.spacing or guess_spacing(shape)
     lungs = _lungs(scan, prep) if prep.lungs or (prep.blank and shape[0] > 1) else None
-    around = box(lungs, spacing, prep.margin) if prep.lungs else tuple(slice(0, n) for n in shape)
+    around = box(lungs, spacing, prep.margin) if lungs is not None and prep.lungs else tuple(slice(0, n) for n in shape)
     lengths = [side.stop - side.start for side in around]
     steps = np.divide(prep.spacing, spacing) if prep.spacing else np.divide(lengths, prep.size)
     return Place(shape, around, tuple(steps), prep.size, lungs)
@@ -117,7 +118,7 @@ def prepare(scan: Scan, prep: Prep, where: Place | None = None) -> np.ndarray:
             raise UserError(f'values from {least:g} to {most:g} are neither Hounsfield units nor grey values 0..255')
     where = where or place(scan, prep)
     voxels = scan.voxels[where.box]
-    mask = where.lungs[where.box] if prep.lungs == 'mask' else None
+    mask = where.lungs[where.box] if where.lungs is not None and prep.lungs == 'mask' else None
     hidden, filling = _blanked(scan, where, low) if prep.blank else (None, 0)
     z, y, x = (_taps(*axis) for axis in zip(voxels.shape, where.size, where.steps, strict=True))
 

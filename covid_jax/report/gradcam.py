@@ -115,13 +115,14 @@ def explain(run: Running, state: TrainState, address: str | Path, target: int | 
     except UserError as error:
         raise UserError(f'{address}: {error}') from None
     number = run.sites.index(site) if site in run.sites else UNKNOWN
-    batch = {'image': image[None], 'label': np.int32([-1]), 'site': np.int32([number]), 'draw': np.uint32([0])}
+    batch = {'image': jnp.asarray(image[None]), 'label': jnp.array([-1], jnp.int32), 'site': jnp.array([number], jnp.int32),
+             'draw': jnp.zeros(1, jnp.uint32)}
     coarse, logits = jax.device_get(look(run.method, state.params, state.state, batch, target, layer))
     heat = to_scan(coarse[0], where)
     heat /= heat.max() or 1
-    cell = tuple(float(n) for n in np.multiply(where.size, where.steps) / coarse[0].shape)
+    z, y, x = np.multiply(where.size, where.steps) / coarse[0].shape
     asked = int(logits[0].argmax()) if target is None else target
-    return Explanation(scan, heat, cell, np.asarray(jax.nn.softmax(logits[0])), asked, run.classes)
+    return Explanation(scan, heat, (float(z), float(y), float(x)), np.asarray(jax.nn.softmax(logits[0])), asked, run.classes)
 
 
 def overlay_png(path: str | Path, explanation: Explanation) -> None:
