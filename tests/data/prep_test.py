@@ -7,10 +7,11 @@ from scan_files import real
 from scipy import ndimage
 
 from covid_jax import UserError
-from covid_jax.data.prep import Prep, prepare
+from covid_jax.data.prep import Prep, blank_words, place, prepare, to_scan
 from covid_jax.phantom import address
 from covid_jax.phantom.ct import lungs
 from covid_jax.scans.decode import decode
+from covid_jax.scans.lungs import lung_mask
 from covid_jax.scans.scan import Scan
 
 PREP = Prep((-1000.0, 400.0), (8, 24, 20))
@@ -92,8 +93,8 @@ def test_no_lungs_says_what_to_do():
 def test_hash_tells_preps_apart_and_is_stable():
     assert PREP.hash == Prep((-1000, 400), (8, 24, 20)).hash == '6d3c7fdb5c235964'
     others = [{'window': (-1000, 401)}, {'size': (8, 24, 21)}, {'spacing': (5, 1, 1)}, {'lungs': 'crop'}, {'lungs': 'mask'},
-              {'lungs': 'mask', 'margin': (5, 9, 8)}, {'version': 1}]
-    assert len({p.hash for p in [PREP, *(replace(PREP, **other) for other in others)]}) == 8
+              {'lungs': 'mask', 'margin': (5, 9, 8)}, {'version': 1}, {'blank': True}]
+    assert len({p.hash for p in [PREP, *(replace(PREP, **other) for other in others)]}) == 9
 
 
 @pytest.mark.parametrize('window,size', [((400.0, -1000.0), (8, 8, 8)), ((-1000.0, 400.0), (8, 8)), ((0.0,), (8, 8, 8)),
@@ -112,6 +113,72 @@ def test_digest_of_a_prepared_phantom(options, digest):
     """Changes only with Prep.version (or the phantom's own)."""
     out = prepare(decode(address(7, 3, 'covid')), Prep((-1000.0, 400.0), (32, 64, 64), **options))
     assert hashlib.sha256(out.tobytes()).hexdigest()[:16] == digest
+
+
+@pytest.mark.parametrize('cells', [(8, 24, 20), (4, 6, 5), (2, 3, 1)])
+@pytest.mark.parametrize('shape, options', [((11, 37, 29), {}), ((5, 48, 20), {}),
+                                            ((11, 37, 29), {'spacing': (2.0, 1.0, 1.7)}), ((9, 40, 30), {'spacing': (3.0, 2.0, 0.9)})])
+def test_values_on_cells_go_back_to_the_scan(rng, cells, shape, options):
+    """Against scipy, by mm from the middle: cells tile what was prepared, 0 beyond it."""
+    scan = Scan(np.zeros(shape, np.uint8), False, (2.5, 0.8, 0.9))
+    values = rng.uniform(1, 2, cells)
+    at = []
+    within = []
+    for n, length, size, mm, new in zip(cells, shape, PREP.size, scan.spacing, options.get('spacing', (0, 0, 0)), strict=True):
+        extent = size * (new or length * mm / size)
+        from_start = (np.arange(length) - (length - 1) / 2) * mm + extent / 2
+        at.append(np.clip(from_start / extent * n - 0.5, 0, n - 1))
+        within.append((from_start > -1e-6) & (from_start < extent + 1e-6))  # the edge itself is in
+    expected = ndimage.map_coordinates(values, np.meshgrid(*at, indexing='ij'), order=1)
+    expected *= np.einsum('i,j,k', *(w.astype(float) for w in within))
+    out = to_scan(values, place(scan, replace(PREP, **options)))
+    assert out.dtype == np.float32 and bool(options) == (out == 0).any()
+    np.testing.assert_allclose(out, expected, atol=1e-5)
+
+
+def test_a_prepared_scan_as_large_as_the_scan_goes_back_to_itself(rng):
+    grey = rng.integers(0, 256, (8, 24, 20), np.uint8)
+    where = place(Scan(grey, False, None), PREP)
+    np.testing.assert_array_equal(to_scan(prepare(Scan(grey, False, None), PREP, where)[..., 0], where), grey)
+
+
+@pytest.mark.parametrize('lungs_as', ['', 'crop', 'mask'])
+def test_a_volume_without_its_lungs(lungs_as):
+    """The mean of the lungs stands in their place, in the same box; all else is as it was."""
+    scan = decode(address(7, 3, 'covid'))
+    mask = lung_mask(scan)
+    mean = scan.voxels[mask].mean()
+    by_hand = scan._replace(voxels=np.where(mask, np.float32(mean), scan.voxels))
+    prep = Prep((-1000.0, 400.0), (40, 96, 96), lungs=lungs_as, blank=True)
+    seen = prepare(scan, prep)[..., 0]
+    if lungs_as:
+        where = place(scan, prep)
+        assert where.box == place(scan, replace(prep, blank=False)).box
+        by_hand = by_hand._replace(voxels=by_hand.voxels[where.box])
+    grey = np.clip((mean + 1000) * 255 / 1400, 0, 255)
+    inside = prepare(by_hand, Prep((-1000.0, 400.0), (40, 96, 96)))[..., 0]
+    if lungs_as == 'mask':
+        assert seen[20].min() == 0 and abs(int(seen.max()) - grey) < 1 and 0.2 < (seen == seen.max()).mean() < 0.8
+    else:
+        np.testing.assert_array_equal(seen, inside)
+        assert not np.array_equal(seen, prepare(scan, replace(prep, blank=False))[..., 0])
+    assert blank_words(40) == 'lungs filled with their mean'
+
+
+@pytest.mark.parametrize('hounsfield', [False, True])
+def test_an_image_without_its_middle(hounsfield):
+    """Of 20 x 40 pixels the middle 14 x 28 are black, whatever is black in the window."""
+    voxels = np.full((1, 20, 40), 200, np.int16)
+    out = prepare(Scan(voxels, hounsfield, None), Prep((-1000.0, 200.0), (1, 20, 40), blank=True))[0, :, :, 0]
+    expected = np.full((20, 40), 255 if hounsfield else 200)
+    expected[3:17, 6:34] = 0
+    np.testing.assert_array_equal(out, expected)
+    assert blank_words(1) == 'central 70 % blacked'
+
+
+def test_a_volume_without_lungs_cannot_be_blanked():
+    with pytest.raises(UserError, match='config.prep.blank=False takes'):
+        prepare(Scan(np.full((4, 64, 64), -1000, np.int16), True, (2.0, 4.0, 4.0)), Prep((0.0, 1.0), (2, 2, 2), blank=True))
 
 
 def test_a_real_series_and_its_pooled_twin_prepare_alike():
