@@ -88,7 +88,7 @@ def describe(run: start.Run, survey: pipeline.Survey, dataset: pipeline.Dataset,
     workdir.keep(workdir.fields(run.config), run.folder, dataset=survey.digest, sites=list(dataset.sites),
                  versions=start.versions())
     evaluate.write_quarantine(run.folder, dataset.broken)
-    lineage.write(run.folder, [*lineage.own(dataset.exams, dataset.hashes), *before])
+    lineage.write(run.folder, [*lineage.own(dataset.exams, dataset.hashes, dataset.facts), *before])
     overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
     files.write(run.folder / 'network.txt', overview + '\n')
 
