@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 from clu import parameter_overview
 from jax.experimental import multihost_utils
 
-from covid_jax import UserError, evaluate, start, warm
+from covid_jax import UserError, evaluate, shortcuts, start, warm
 from covid_jax.data import lineage, pipeline
 from covid_jax.data import order as orders
 from covid_jax.predictions import write_features
@@ -237,4 +237,5 @@ def report(session: Session, state: TrainState, leaks: Mapping[str, str]) -> dic
     evaluated = answers.at([i for i, e in enumerate(answers.exams) if e.split != 'train'])
     if evaluated.probability is None or not evaluated.exams:
         return {}
+    shortcuts.report(run.folder, session.dataset, run.classes, config.eval.level)
     return evaluate.write_report(run.folder, evaluated, config.eval.level, session.dataset.broken, note)

@@ -60,7 +60,7 @@ def linear(train: ArrayLike, label: ArrayLike, val: ArrayLike, val_label: ArrayL
         return predict
 
     if len(np.unique(truth)) < 2:
-        raise ValueError('a linear probe needs two classes to learn from')
+        raise ValueError('of the exams to learn from fewer than two classes are labelled')
     if len(np.unique(judged)) < 2:
         return predictor(UNCHOSEN)
     tried = [predictor(strength) for strength in STRENGTHS]

@@ -55,7 +55,7 @@ def test_a_class_that_was_not_learnt_has_probability_zero(rng):
 
 
 def test_one_class_is_no_probe():
-    with pytest.raises(ValueError, match='two classes'):
+    with pytest.raises(ValueError, match='fewer than two classes'):
         probes.linear(np.eye(3), [1, 1, 1], np.eye(3), [0, 1, 1], 2)
 
 
