@@ -12,6 +12,7 @@ from sklearn.metrics import log_loss
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C of scikit-learn, the inverse of the penalty, of which validation takes one
 UNCHOSEN = 1e-2  # without a validation split that could choose
 STEPS = 1000  # of a fit: those that need more are separable, and rank alike
+NARROW = 256  # columns for which Newton's steps are faster than many cheaper ones
 NEIGHBOURS = 20
 TEMPERATURE = 0.07  # of the votes (Wu et al. 2018)
 BLOCK = 1000  # rows whose neighbours are sought at once: what bounds memory
@@ -38,39 +39,48 @@ def linear(train: ArrayLike, label: ArrayLike, val: ArrayLike, val_label: ArrayL
     x = np.asarray(train, float)
     truth = np.asarray(label)
     judged = np.asarray(val_label)
-    mean = x.mean(0)
-    deviation = x.std(0)
-    varies = deviation > 1e-9 * np.maximum(1, np.abs(mean))
-
-    def seen(features):
-        return (np.asarray(features, float)[:, varies] - mean[varies]) / deviation[varies]
-
-    def predictor(strength):
-        model = LogisticRegression(C=strength, max_iter=STEPS)
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', ConvergenceWarning)
-            model.fit(_with_zero(seen(x)), truth)
-
-        def predict(features):
-            probability = np.zeros((len(features), classes))
-            if len(features):
-                probability[:, model.classes_] = model.predict_proba(_with_zero(seen(features)))
-            return probability
-
-        return predict
-
     if len(np.unique(truth)) < 2:
         raise ValueError('of the exams to learn from fewer than two classes are labelled')
+    seen = _standardised(x)
+    tried = [_fitted(seen, x, truth, strength, classes) for strength in STRENGTHS]
     if len(np.unique(judged)) < 2:
-        return predictor(UNCHOSEN)
-    tried = [predictor(strength) for strength in STRENGTHS]
+        return tried[STRENGTHS.index(UNCHOSEN)]
     losses = [log_loss(judged, predict(np.asarray(val)), labels=np.arange(classes)) for predict in tried]
     return tried[int(np.argmin(losses))]
 
 
-def _with_zero(features):
-    """The features and a column of zeros, so that there is one even where nothing varies."""
-    return np.concatenate([features, np.zeros((len(features), 1))], 1)
+def _standardised(train):
+    """features [n, dim] -> [n, at most as many as train has rows and columns]: by the mean and deviation of train, those that
+    vary there, and of more columns than rows their parts along the rows of train, in whose span the penalised weights lie."""
+    mean = train.mean(0)
+    deviation = train.std(0)
+    varies = deviation > 1e-9 * np.maximum(1, np.abs(mean))
+
+    def scaled(features):
+        z = (np.asarray(features, float)[:, varies] - mean[varies]) / deviation[varies]
+        return np.concatenate([z, np.zeros((len(z), 1))], 1)  # a column even where nothing varies
+
+    if varies.sum() < len(train):
+        return scaled
+    axes = np.linalg.svd(scaled(train), full_matrices=False)[2].T
+    return lambda features: scaled(features) @ axes
+
+
+def _fitted(seen, train, label, strength, classes):
+    x = seen(train)
+    solver = 'newton-cholesky' if x.shape[1] <= NARROW else 'lbfgs'
+    model = LogisticRegression(C=strength, max_iter=STEPS, solver=solver)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', ConvergenceWarning)
+        model.fit(x, label)
+
+    def predict(features):
+        probability = np.zeros((len(features), classes))
+        if len(features):
+            probability[:, model.classes_] = model.predict_proba(seen(features))
+        return probability
+
+    return predict
 
 
 def knn(train: ArrayLike, label: ArrayLike, classes: int, k: int = NEIGHBOURS) -> Probe:

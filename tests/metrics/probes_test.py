@@ -13,12 +13,13 @@ def clouds(rng, n, dim=6, classes=2, apart=1.0):
     return rng.normal(size=(n, dim)) * np.linspace(0.1, 30, dim) + apart * np.eye(classes, dim)[label], label
 
 
-@pytest.mark.parametrize('classes', [2, 3])
-def test_the_linear_probe_is_scikit_learns_with_the_strength_that_validation_takes(rng, classes):
+@pytest.mark.parametrize('classes, dim', [(2, 6), (3, 6), (2, 200), (3, 400)])
+def test_the_linear_probe_is_scikit_learns_with_the_strength_that_validation_takes(rng, classes, dim):
     """Against a pipeline of its own scaler and regression, of all strengths the best on val."""
-    train, val, test = (clouds(rng, n, classes=classes) for n in (90, 60, 30))
+    train, val, test = (clouds(rng, n, dim, classes, apart=4.0) for n in (90, 60, 30))
     scaler = StandardScaler().fit(train[0])
-    models = [LogisticRegression(C=c, max_iter=5000).fit(scaler.transform(train[0]), train[1]) for c in (1e-4, 1e-3, 1e-2, 1e-1, 1)]
+    models = [LogisticRegression(C=c, max_iter=5000, tol=1e-9).fit(scaler.transform(train[0]), train[1])
+              for c in (1e-4, 1e-3, 1e-2, 1e-1, 1)]
     losses = [log_loss(val[1], model.predict_proba(scaler.transform(val[0]))) for model in models]
     best = models[int(np.argmin(losses))]
     assert 0 < np.argmin(losses)  # the choice matters
