@@ -46,7 +46,7 @@ class Survey(NamedTuple):
     digest: str
     classes: tuple[str, ...]
     labelled: bool
-    facts: list[Facts]
+    facts: Sequence[Facts] = ()
 
 
 class Dataset(NamedTuple):
@@ -103,9 +103,7 @@ def survey(config: ConfigDict, root: Path | str, labelled: bool = True, say: Cal
     hashes = store.content_hashes(exams, root)
     splits.check_duplicates(exams, hashes)
     prep = prep_of(config)
-    with ThreadPoolExecutor(store.READERS) as pool:
-        of_files = list(pool.map(facts, [exam.path for exam in exams]))
-    return Survey(exams, hashes, prep, _digest(exams, hashes, prep), tuple(data.classes), labelled, of_files)
+    return Survey(exams, hashes, prep, _digest(exams, hashes, prep), tuple(data.classes), labelled, _facts_of(exams))
 
 
 def prepare(survey: Survey, root: Path | str, workers: int = 0, say: Callable[[str], None] = print) -> Dataset:
@@ -135,7 +133,7 @@ def prepare(survey: Survey, root: Path | str, workers: int = 0, say: Callable[[s
         digest=survey.digest,
         hashes=[survey.hashes[i] for i in kept],
         sites=sites,
-        facts=[survey.facts[i] for i in kept])
+        facts=[survey.facts[i] for i in kept] if survey.facts else ())
 
 
 def prep_of(config: ConfigDict) -> Prep:
@@ -182,6 +180,11 @@ def _say_counts(survey, broken, say):
         say(f'no {" and no ".join(missing)} scan to train on: what is learned cannot tell the classes apart')
     if broken:
         say(f'{len(broken)} could not be prepared, see quarantine.csv: {counted([e for e in survey.exams if e.id in broken])}')
+
+
+def _facts_of(exams):
+    with ThreadPoolExecutor(store.READERS) as pool:
+        return list(pool.map(facts, [exam.path for exam in exams]))
 
 
 def _digest(exams, hashes, prep):
