@@ -42,6 +42,7 @@ PREP = {
     'spacing': (),  # z, y, x in mm: resample to it, then crop or pad to size; (): resize the whole scan to size
     'lungs': '',  # crop: to the box around both lungs | mask: that, and 0 outside the lungs
     'margin': (5.0, 9.0, 9.0),  # z, y, x in mm by which the box is wider
+    'blank': False,  # without the lungs: what a network reaches that does not see them
 }
 MODEL = {
     'name': 'ResNeSt14Small',

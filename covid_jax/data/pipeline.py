@@ -138,7 +138,7 @@ def prepare(survey: Survey, root: Path | str, workers: int = 0, say: Callable[[s
 
 def prep_of(config: ConfigDict) -> Prep:
     """The preparation that the config asks for. UserError for one that cannot be."""
-    fields: dict[str, Any] = {name: value if isinstance(value, str) else tuple(value) for name, value in config.prep.items()}
+    fields: dict[str, Any] = {name: value if isinstance(value, str | bool) else tuple(value) for name, value in config.prep.items()}
     return Prep(**fields)
 
 

@@ -1,4 +1,5 @@
-"""From a decoded scan to the integers that are stored: one function for training, evaluation and prediction."""
+"""From a decoded scan to the integers that are stored, and back to its grid: one function for training, evaluation and
+prediction."""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from covid_jax.scans.lungs import box, guess_spacing, lung_mask
 from covid_jax.scans.scan import Scan
 
 LUNGS = ('', 'crop', 'mask')
+BLACKED = 0.7  # of the height and of the width of an image, about its middle (Maguolo and Nanni 2020)
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,9 @@ class Prep:
              is resized to size, whatever its spacing
     lungs:   '' | 'crop': what follows sees only the box around both lungs | 'mask': that, and 0 outside the lungs
     margin:  (z, y, x) mm by which that box is wider than the lungs
+    blank:   True: without its lungs, to see what a network reaches that cannot see them (Maguolo and Nanni, "A Critic
+             Evaluation of Methods for COVID-19 Automatic Detection from X-Ray Images", 2020). Of a volume the voxels of
+             the lungs have their mean; of an image the central 70 % of height and of width are 0
     version: raised whenever `prepare` changes what it returns
     """
 
@@ -32,6 +37,7 @@ class Prep:
     spacing: tuple[float, float, float] | tuple[()] = ()
     lungs: str = ''
     margin: tuple[float, float, float] = (5.0, 9.0, 9.0)
+    blank: bool = False
     version: int = 2
 
     def __post_init__(self):
@@ -51,6 +57,8 @@ class Prep:
         """The same in every process and Python version."""
         floats = [[float(v) for v in values] for values in (self.window, self.spacing, self.margin)]
         fields = (floats[0], [int(n) for n in self.size], floats[1], self.lungs, floats[2] if self.lungs else [], self.version)
+        if self.blank:
+            fields = (*fields, 'blank')
         return hashlib.sha256(repr(fields).encode()).hexdigest()[:16]
 
 
@@ -63,38 +71,62 @@ class Taps(NamedTuple):
     inside: np.ndarray  # whether it lies in the scan at all
 
 
-def prepare(scan: Scan, prep: Prep) -> np.ndarray:
+class Place(NamedTuple):
+    """Where a prepared scan lies in the scan.
+
+    shape: (depth, height, width) of the scan
+    box:   what was prepared of it: the box around its lungs, or all
+    steps: (z, y, x) voxels of the scan from one of the prepared scan to the next; the middle of both is that of the box
+    size:  (depth, height, width) of the prepared scan
+    lungs: bool [*shape], where they were asked for
+    """
+
+    shape: tuple[int, int, int]
+    box: tuple[slice, slice, slice]
+    steps: tuple[float, float, float]
+    size: tuple[int, int, int]
+    lungs: np.ndarray | None
+
+
+def place(scan: Scan, prep: Prep) -> Place:
+    """Where `prepare` takes its voxels from. UserError where a spacing is asked for and the scan has none, and where no
+    lungs are found."""
+    if prep.spacing and not scan.spacing:
+        raise UserError(f'--config.prep.spacing={prep.spacing} needs scans that know their spacing, as DICOM or NIfTI does')
+    shape = scan.voxels.shape
+    spacing = scan.spacing or guess_spacing(shape)
+    lungs = _lungs(scan, prep) if prep.lungs or (prep.blank and shape[0] > 1) else None
+    around = box(lungs, spacing, prep.margin) if prep.lungs else tuple(slice(0, n) for n in shape)
+    lengths = [side.stop - side.start for side in around]
+    steps = np.divide(prep.spacing, spacing) if prep.spacing else np.divide(lengths, prep.size)
+    return Place(shape, around, tuple(steps), prep.size, lungs)
+
+
+def prepare(scan: Scan, prep: Prep, where: Place | None = None) -> np.ndarray:
     """A decoded scan [depth, height, width] -> uint8 [*prep.size, 1]: lungs found, windowed, then resampled linearly.
 
     CMC-COV19D section 5.1 (resize to a fixed depth, height and width); Rubik's cube Pro section 4.1 (lungs, crop with
-    margins, spacing). Reads only the slices that it needs. UserError where the values can be neither Hounsfield units nor
-    0..255, where a spacing is asked for and the scan has none, and where no lungs are found.
+    margins, spacing). Reads only the slices that it needs. where: its place, if it is known. UserError where the values can
+    be neither Hounsfield units nor 0..255, and as in `place`.
     """
-    voxels = scan.voxels
     low, high = prep.window if scan.hounsfield else (0.0, 255.0)
     if not scan.hounsfield:
-        least = voxels.min()
-        most = voxels.max()
+        least = scan.voxels.min()
+        most = scan.voxels.max()
         if least < 0 or most > 255:
             raise UserError(f'values from {least:g} to {most:g} are neither Hounsfield units nor grey values 0..255')
-    if prep.spacing and not scan.spacing:
-        raise UserError(f'--config.prep.spacing={prep.spacing} needs scans that know their spacing, as DICOM or NIfTI does')
-    spacing = scan.spacing or guess_spacing(voxels.shape)
-    mask = None
-    if prep.lungs:
-        lungs = _lungs(scan)
-        around = box(lungs, spacing, prep.margin)
-        voxels = voxels[around]
-        if prep.lungs == 'mask':
-            mask = lungs[around]
-    steps = np.divide(prep.spacing, spacing) if prep.spacing else np.divide(voxels.shape, prep.size)
-    z, y, x = (_taps(*axis) for axis in zip(voxels.shape, prep.size, steps, strict=True))
+    where = where or place(scan, prep)
+    voxels = scan.voxels[where.box]
+    mask = where.lungs[where.box] if prep.lungs == 'mask' else None
+    hidden, filling = _blanked(scan, where, low) if prep.blank else (None, 0)
+    z, y, x = (_taps(*axis) for axis in zip(voxels.shape, where.size, where.steps, strict=True))
 
     @lru_cache(maxsize=2)  # neighbours in the result share a slice of the scan
     def plane(k):
-        return _plane(voxels[k], None if mask is None else mask[k], low, high, y, x)
+        seen = voxels[k] if hidden is None else np.where(hidden[k], np.float32(filling), voxels[k])
+        return _across(_windowed(seen, None if mask is None else mask[k], low, high), y, x)
 
-    out = np.zeros((*prep.size, 1), np.uint8)
+    out = np.zeros((*where.size, 1), np.uint8)
     for i in np.flatnonzero(z.inside):
         lower = plane(z.below[i])
         upper = plane(z.above[i])
@@ -102,18 +134,57 @@ def prepare(scan: Scan, prep: Prep) -> np.ndarray:
     return out
 
 
-def _lungs(scan):
+def to_scan(values: np.ndarray, where: Place) -> np.ndarray:
+    """Values [d, h, w] on cells that tile a prepared scan evenly -> float32 [depth, height, width] on the scan's own grid.
+
+    A cell is size / (d, h, w) voxels of the prepared scan; its value stands in its middle. Between the middles it is
+    linear, on the half cell beyond the outermost ones constant, and 0 where the prepared scan does not reach.
+    """
+    out = np.zeros(where.shape, np.float32)
+    inside = out[where.box]
+    steps = np.divide(values.shape, where.size) / where.steps  # cells from one voxel of the scan to the next
+    z, y, x = (_taps(*axis) for axis in zip(values.shape, inside.shape, steps, strict=True))
+    planes = [_across(plane, y, x) for plane in values.astype(np.float32)]
+    for i in np.flatnonzero(z.inside):
+        lower = planes[z.below[i]]
+        inside[i] = lower + z.weight[i] * (planes[z.above[i]] - lower)
+    return out
+
+
+def blank_words(slices: int) -> str:
+    """What Prep.blank does to a scan of so many slices."""
+    return 'lungs filled with their mean' if slices > 1 else f'central {100 * BLACKED:.0f} % blacked'
+
+
+def _blanked(scan, where, low):
+    """What is hidden of the box, bool of its shape, and the value that stands there."""
+    if where.lungs is not None and len(scan.voxels) > 1:
+        return where.lungs[where.box], scan.voxels[where.lungs].mean(dtype=float)
+    hidden = np.zeros(where.shape, bool)
+    edges = [round(n * (1 - BLACKED) / 2) for n in where.shape[1:]]
+    rows, columns = (slice(edge, n - edge) for edge, n in zip(edges, where.shape[1:], strict=True))
+    hidden[:, rows, columns] = True
+    return hidden[where.box], low
+
+
+def _lungs(scan, prep):
     try:
         return lung_mask(scan)
     except ValueError as error:
-        raise UserError(f"{error}; --config.prep.lungs='' takes scans whole") from None
+        field = "--config.prep.lungs=''" if prep.lungs else '--config.prep.blank=False'
+        raise UserError(f'{error}; {field} takes scans whole') from None
 
 
-def _plane(plane, mask, low, high, rows, columns):
-    """One slice [height, width] -> float32 [*size[1:]] in [0, 255]: windowed, 0 outside the mask, resampled in plane."""
+def _windowed(plane, mask, low, high):
+    """One slice [height, width] -> float32 in [0, 255], 0 outside the mask."""
     plane = np.clip((plane.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low)), 0, 255)
     if mask is not None:
         plane *= mask
+    return plane
+
+
+def _across(plane, rows, columns):
+    """float32 [height, width] -> [rows, columns]: resampled in plane, 0 outside."""
     for axis, taps in enumerate((rows, columns)):
         if len(taps.below) == plane.shape[axis] and not taps.weight.any() and taps.inside.all():
             continue  # every sample is a voxel
