@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from covid_jax import UserError, choose, ensemble, start, summary, warm
+from covid_jax import UserError, choose, ensemble, probe, start, summary, warm
 from covid_jax.data import lineage, pipeline
 from covid_jax.predictions import of_run
 from covid_jax.report import evidence, tables
@@ -39,6 +39,7 @@ KINDS = {
     'train': Kind(pipeline.check, _train),
     'ensemble': Kind(ensemble.check, lambda part, folder, ready, say: ensemble.average(part.config, folder)),
     'choose': Kind(choose.check, lambda part, folder, ready, say: choose.best(part.config, folder, say)),
+    'probe': Kind(probe.check, lambda part, folder, ready, say: probe.run(part.config, folder, say)),
 }
 
 
@@ -153,7 +154,7 @@ def beside(parts: Sequence[Part], folder: Path, split: str) -> evidence.Evidence
     if not kinds:
         return None
     config = parts[0].config
-    name = 'linear probe' if config.kind == 'probe' else 'the network'
+    name = evidence.LINEAR if config.kind == 'probe' else 'the network'
     tables_of = {name: {(part.fold, part.seed): of_run(folder / part.folder) for part in parts}}
     tables_of |= {kind: {key: answers[kind] for key, (answers, _) in left.items()} for kind in kinds}
     try:

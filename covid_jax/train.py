@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 from covid_jax import UserError, evaluate, shortcuts, start, warm
 from covid_jax.data import lineage, pipeline
 from covid_jax.data import order as orders
-from covid_jax.predictions import write_features
+from covid_jax.predictions import marked, write_features
 from covid_jax.runtime import checkpoint, files, optim, workdir
 from covid_jax.runtime.interrupt import Interrupted, requests
 from covid_jax.runtime.mesh import put, replicated
@@ -227,11 +227,7 @@ def report(session: Session, state: TrainState, leaks: Mapping[str, str]) -> dic
     answers = evaluate.collect(run, session.predict, state, session.dataset, splits, key)
     if jax.process_index() > 0:
         return None
-    note = ''
-    if leaks:
-        seen = np.array([e.id in leaks for e in answers.exams], np.float32)
-        answers = answers._replace(columns={**answers.columns, 'seen': seen})
-        note = f'{len(leaks)} exams are of patients that {next(iter(leaks.values()))} learnt from'
+    answers, note = marked(answers, leaks)
     if config.eval.features:
         write_features(run.folder / 'features.npz', answers)
     evaluated = answers.at([i for i, e in enumerate(answers.exams) if e.split != 'train'])

@@ -22,6 +22,7 @@ from covid_jax.text import printable
 FOLDER = 'evidence'  # of a run's folder: a table of answers for each kind of evidence, as predictions.csv is one
 NOTES = 'notes.txt'  # in it: what is to be said of these, a line each
 SELF = 'the run itself'
+LINEAR = 'linear probe'
 SIMPLER = ('no lungs', 'thumbnail', 'border', 'file')  # what does not see disease, or hardly: the claim is above these
 KINDS = (SELF, 'nearest neighbours', 'random trunk', *SIMPLER)
 
