@@ -18,7 +18,8 @@ PNG = Facts('PNG', 'RGB', 300, 200, 50_000)
 
 
 def dataset(images, label, facts, split=SPLIT):
-    exams = [Exam(str(i), str(i), 'here', NAMES[k] if k >= 0 else '', s, '') for i, (s, k) in enumerate(zip(split, label))]
+    exams = [Exam(str(i), str(i), 'here', NAMES[k] if k >= 0 else '', s, '')
+             for i, (s, k) in enumerate(zip(split, label, strict=True))]
     n = len(exams)
     return Dataset(exams, np.array(label, np.int32), np.zeros(n, np.int32), np.arange(n), [{'image': x} for x in images], {}, '',
                    [''] * n, ('here',), facts)
@@ -87,7 +88,8 @@ def test_blocks_of_unequal_size_have_their_own_means():
     image = np.arange(100, dtype=np.uint8).reshape(1, 10, 10, 1)
     starts = [0, 1, 2, 3, 5, 6, 7, 8]
     ends = [*starts[1:], 10]
-    by_hand = [[image[0, a:b, c:d].mean() for c, d in zip(starts, ends)] for a, b in zip(starts, ends)]
+    blocks = list(zip(starts, ends, strict=True))
+    by_hand = [[image[0, a:b, c:d].mean() for c, d in blocks] for a, b in blocks]
     np.testing.assert_allclose(shortcuts.thumbnail(image).reshape(8, 8), by_hand)
 
 

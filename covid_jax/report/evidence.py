@@ -136,11 +136,12 @@ def sentence(found: Evidence) -> str:
     side = 'above' if gap.value > 0 else 'below'
     said = (f'AUC {number(found.rows[name]["value"])} of {name} is {far:.3f}{between} {side} the best probe ({found.best}, '
             f'{number(found.rows[found.best]["value"])})')
+    told = said if bounds else f'{said}; {gap.reason}'
     if gap.value <= 0:
-        return f'there is nothing to claim: {said}'
+        return f'there is nothing to claim: {told}'
     if not bounds:
-        return f'the claim is the gap, of which nobody knows how sure it is: {said}; {gap.reason}'
-    return f'the claim is the gap: {said}' if bounds[0] > 0 else f'the gap may be none: {said}'
+        return f'the claim is the gap, and how sure it is nobody knows: {told}'
+    return f'the claim is the gap: {told}' if bounds[0] > 0 else f'the gap may be none: {told}'
 
 
 def lines(found: Evidence) -> list[rich.table.Table | str]:
