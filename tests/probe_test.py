@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, small_config
 from ml_collections import ConfigDict
+from PIL import Image
 
 from covid_jax import UserError, experiment, flags, stages
 from covid_jax.data import lineage
@@ -16,15 +17,30 @@ from covid_jax.report import evidence
 KINDS = {evidence.SELF, 'nearest neighbours', 'random trunk', 'no lungs', 'thumbnail', 'border', 'file'}
 
 
+def images(folder, seed, n=40):
+    """A folder of noise: n images, half of each class."""
+    for i in range(n):
+        path = folder / ('covid' if i % 2 else 'normal') / f'{i}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng([seed, i]).integers(0, 255, (20, 20), np.uint8)).save(path)
+    return str(folder)
+
+
+def of_images(c, root):
+    with c.unlocked():
+        c.prep.size = (1, 16, 16)
+        c.data.update(source='folder', root=root)
+        c.train.epochs = 1.0
+        c.eval.tta = 0
+    return c
+
+
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
-    """A finished run of a tiny network on the phantoms."""
-    folder = tmp_path_factory.mktemp('trained') / 'run'
-    c = small_config()
-    c.train.epochs = 1.0
-    c.eval.tta = 0
-    experiment.run(c, folder)
-    return folder
+    """A finished run of a tiny network on images."""
+    folder = tmp_path_factory.mktemp('trained')
+    experiment.run(of_images(small_config(), images(folder / 'data', 0)), folder / 'run')
+    return folder / 'run'
 
 
 def config_of(run, **data):
@@ -45,7 +61,7 @@ def test_a_run_on_its_own_data(trained, tmp_path, capsys):
     metrics = experiment.run(config_of(trained), tmp_path / 'probed')['.']
     assert contents(trained) == before and any('checkpoints' in path.parts for path in before)
     answers, notes = evidence.read(tmp_path / 'probed')
-    assert {*answers} == KINDS and any('lungs filled with their mean' in note for note in notes)
+    assert {*answers} == KINDS and any('central 70 % blacked' in note for note in notes)
     own = of_run(trained)
     for table in (of_run(tmp_path / 'probed'), *answers.values()):
         assert [(e.id, e.split, e.label) for e in table.exams] == [(e.id, e.split, e.label) for e in own.exams]
@@ -63,37 +79,40 @@ def test_a_run_on_its_own_data(trained, tmp_path, capsys):
 
 
 def test_other_data_must_not_be_what_was_learnt_from(trained, tmp_path):
-    """Other phantoms; and the very same, dealt anew."""
-    phantom = {'seed': 77, 'train': 12, 'val': 0, 'test': 12, 'sites': 2}
-    other = config_of(trained, source='phantom', phantom=phantom)
-    experiment.run(other, tmp_path / 'other')
+    """Other images, of two sites; and the very same, dealt anew."""
+    roots = ','.join(images(tmp_path / name, seed) for seed, name in enumerate(('oslo', 'rome'), 1))
+    experiment.run(config_of(trained, source='folder,folder', root=roots), tmp_path / 'other')
     answers, _ = evidence.read(tmp_path / 'other')
-    assert len(answers['border'].of('test').exams) == 12
+    assert len(answers['border'].of('test').exams) == 16 and evidence.SELF in answers
     site = json.loads((tmp_path / 'other' / 'probes.json').read_text())['site']
-    assert site['chance'] == 0.5 and 0 <= site['value'] <= 1
-    same = config_of(trained, source='phantom', split='drawn', phantom={'train': 16, 'val': 8, 'test': 8})
+    assert site['chance'] == 0.5 and 0 <= site['low'] <= site['value'] <= site['high'] <= 1
+    same = config_of(trained, source='folder', root=str(trained.parent / 'data'), split_seed=1)
     with pytest.raises(UserError, match='learnt from or chose its checkpoint on'):
         experiment.run(same, tmp_path / 'same')
+    same.allow_leak = True
+    metrics = experiment.run(same, tmp_path / 'same')['.']
+    assert metrics['test']['all']['seen_before']['value'] > 0
 
 
 def test_as_a_stage_after_one_that_learns_without_labels(tmp_path, monkeypatch, capsys):
     """Its row of a table is the linear probe's, and the sentence is about it; in folds each has its own."""
     import dummy
+
     from covid_jax import methods
 
     monkeypatch.setitem(methods.METHODS, 'dummy', dummy)
-    c = dummy.two_stages()
+    c = of_images(dummy.two_stages(), images(tmp_path / 'data', 3))
     with c.unlocked():
-        c.finetune = ConfigDict({'method': 'dummy', 'kind': 'probe', 'init_from': 'pretrain',
-                                 'data': {'phantom': {'train': 16, 'val': 0, 'test': 8}}})
-        c.pretrain.train = {'epochs': 1.0}
-    results = experiment.run(c, tmp_path)
+        same = {'source': 'folder', 'root': str(tmp_path / 'data')}
+        c.pretrain = ConfigDict({'data': same, 'train': {'epochs': 1.0}})
+        c.finetune = ConfigDict({'kind': 'probe', 'init_from': 'pretrain', 'data': same})
+    results = experiment.run(c, tmp_path / 'run')
     assert list(results) == ['finetune'] and results['finetune']['test']['all']['accuracy']['n'] == 8
-    answers, _ = evidence.read(tmp_path / 'finetune')
+    answers, _ = evidence.read(tmp_path / 'run' / 'finetune')
     assert {*answers} == KINDS - {evidence.SELF}
     printed = ' '.join(capsys.readouterr().out.split())
     assert 'of linear probe is' in printed
-    assert any(row.run and Path(row.run).name == 'pretrain' for row in lineage.read(tmp_path / 'finetune'))
+    assert any(row.run and Path(row.run).name == 'pretrain' for row in lineage.read(tmp_path / 'run' / 'finetune'))
 
 
 def test_folds_and_seeds_of_a_run_are_found():
