@@ -9,10 +9,10 @@ from typing import NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from covid_jax import UserError, choose, ensemble, start, summary, warm
+from covid_jax import UserError, choose, ensemble, probe, start, summary, warm
 from covid_jax.data import lineage, pipeline
 from covid_jax.predictions import of_run
-from covid_jax.report import tables
+from covid_jax.report import evidence, tables
 from covid_jax.runtime import files, workdir
 from covid_jax.stages import Part, parts
 from covid_jax.text import printable
@@ -39,6 +39,7 @@ KINDS = {
     'train': Kind(pipeline.check, _train),
     'ensemble': Kind(ensemble.check, lambda part, folder, ready, say: ensemble.average(part.config, folder)),
     'choose': Kind(choose.check, lambda part, folder, ready, say: choose.best(part.config, folder, say)),
+    'probe': Kind(probe.check, lambda part, folder, ready, say: probe.run(part.config, folder, say)),
 }
 
 
@@ -139,8 +140,38 @@ def tell(todo: list[Part], results: dict[str, dict[str, dict]], folder: Path) ->
         answers = {(part.fold, part.seed): of_run(folder / part.folder).of(split) for part in parts}
         of_parts = {(part.fold, part.seed): metrics[str(part.folder)] for part in parts}
         summaries[stage] = summary.summarise(answers, of_parts, split, parts[0].config.eval.level)
-    tables.show(results, summaries, folder)
-    tables.write(results, summaries, folder)
+    last = [part for part in todo if part.stage == todo[-1].stage]
+    found = beside(last, folder, split) if todo[-1].stage in answered and split else None
+    tables.show(results, summaries, folder, evidence.lines(found) if found else ())
+    tables.write(results, summaries, folder, evidence.markdown(found) if found else '')
+
+
+def beside(parts: Sequence[Part], folder: Path, split: str) -> evidence.Evidence | None:
+    """What simpler evidence reaches beside a stage: of several folds and seeds all answers pooled, or, where the folds answer the
+    same exams, the mean. None where some part has no such evidence, or none of exams that all others have."""
+    left = {(part.fold, part.seed): evidence.read(folder / part.folder) for part in parts}
+    kinds = [kind for kind in evidence.KINDS if all(kind in answers for answers, _ in left.values())]
+    if not kinds:
+        return None
+    config = parts[0].config
+    name = evidence.LINEAR if config.kind == 'probe' else 'the network'
+    tables_of = {name: {(part.fold, part.seed): of_run(folder / part.folder) for part in parts}}
+    tables_of |= {kind: {key: answers[kind] for key, (answers, _) in left.items()} for kind in kinds}
+    try:
+        pooled = {kind: _pooled({key: table.of(split) for key, table in of_parts.items()}) for kind, of_parts in tables_of.items()}
+    except UserError:  # folds that share some of their exams
+        return None
+    first, *others = [notes for _, notes in left.values()]
+    common = tuple(note for note in first if all(note in notes for notes in others))
+    result = evidence.SELF if evidence.SELF in pooled else name
+    return evidence.gather(result, pooled.pop(result), pooled, config.eval.level, common)
+
+
+def _pooled(tables_of_parts):
+    whole = summary.pool(tables_of_parts)
+    if whole is None:  # the folds answer the same exams, as seeds do
+        whole = summary.pool({(0, i): table for i, table in enumerate(tables_of_parts.values())})
+    return whole
 
 
 def write_results(folder: Path, part: Part, metrics: dict | None, todo: Sequence[Part]) -> None:

@@ -174,6 +174,16 @@ def of_run(folder: str | Path, names: tuple[str, ...] = ()) -> Predictions:
     raise UserError(f'{folder} holds no predictions.csv: give the folder of a finished run{hint}')
 
 
+def marked(answers: Predictions, leaks: Mapping[str, str]) -> tuple[Predictions, str]:
+    """The answers with a column 'seen' of the exams that `leaks` names, {exam id: folder of the run that learnt from the
+    patient}, and the sentence that says so; as they are, and '', where it names none."""
+    if not leaks:
+        return answers, ''
+    seen = np.array([e.id in leaks for e in answers.exams], np.float32)
+    note = f'{len(leaks)} exams are of patients that {next(iter(leaks.values()))} learnt from'
+    return answers._replace(columns={**answers.columns, 'seen': seen}), note
+
+
 def aligned(members: Sequence[Predictions], runs: Sequence[str | Path]) -> list[Predictions]:
     """The members with their rows in the order of the first. runs: what each is called. UserError where one has other exams, or
     other labels, patients or sites for them."""

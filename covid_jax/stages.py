@@ -83,7 +83,7 @@ def part_of(config: ConfigDict, folder: Path, stage: str, fold: int, seed: int) 
         named = [run.strip() for run in configs.get(c, name).split(',')]
         if stage:
             sources = [_earlier(config, folder, c, stage, run, fold, seed, name) if run in config.stages else run for run in named]
-        elif name in AVERAGED_OR_CHOSEN:  # of finished runs, the parts of the same fold and seed
+        elif name in AVERAGED_OR_CHOSEN or c.kind == 'probe':  # of finished runs, the parts of the same fold and seed
             sources = [str(Path(run, here)) if run else '' for run in named]
         else:
             sources = named

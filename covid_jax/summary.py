@@ -64,17 +64,26 @@ def pooled_metrics(tables: Mapping[Key, Predictions], level: float) -> dict[str,
     tables: {(fold, seed): the Predictions of a split}. Nothing where a fold answers what another one does: what is not dealt into
     folds is no out-of-fold answer.
     """
+    whole = pool(tables)
+    if whole is None:
+        return {}
+    grouped, _ = evaluate.groups(whole)
+    return {group: _mean_over_seeds(rows.labelled(), level) for group, rows in grouped.items()}
+
+
+def pool(tables: Mapping[Key, Predictions]) -> Predictions | None:
+    """The answers of all folds together, those of the seeds beside each other: probability [n, seeds * classes]. None where a
+    fold answers what another one does. UserError for seeds of other exams."""
     by_seed: dict[int, list[Predictions]] = {}
     for (_, seed), table in sorted(tables.items(), key=lambda item: item[0]):
         by_seed.setdefault(seed, []).append(table)
     runs = [_concatenated(parts) for parts in by_seed.values()]
     ids = [exam.id for exam in runs[0].exams]
     if len(set(ids)) < len(ids):
-        return {}
+        return None
     first, *others = aligned(runs, [f'seed {seed}' for seed in by_seed])
-    beside = np.concatenate([run.probability for run in (first, *others)], axis=1)  # [n, seeds * classes]
-    grouped, _ = evaluate.groups(first._replace(probability=beside))
-    return {group: _mean_over_seeds(rows.labelled(), len(runs), level) for group, rows in grouped.items()}
+    assert first.probability is not None
+    return first._replace(probability=np.concatenate([run.probability for run in (first, *others)], axis=1))
 
 
 def _concatenated(parts):
@@ -84,7 +93,9 @@ def _concatenated(parts):
                              features=None, columns={})
 
 
-def _mean_over_seeds(rows, seeds, level):
+def _mean_over_seeds(rows, level):
+    seeds = rows.probability.shape[1] // len(rows.names)
+
     def metrics(label, beside):
         runs = [classification_metrics(label, p, rows.names, None, evaluate.POSITIVE) for p in np.split(beside, seeds, axis=1)]
         return {metric: _mean([run[metric] for run in runs]) for metric in runs[0]}

@@ -13,10 +13,10 @@ import orbax.checkpoint as ocp
 from clu import parameter_overview
 from jax.experimental import multihost_utils
 
-from covid_jax import UserError, evaluate, start, warm
+from covid_jax import UserError, evaluate, shortcuts, start, warm
 from covid_jax.data import lineage, pipeline
 from covid_jax.data import order as orders
-from covid_jax.predictions import write_features
+from covid_jax.predictions import marked, write_features
 from covid_jax.runtime import checkpoint, files, optim, workdir
 from covid_jax.runtime.interrupt import Interrupted, requests
 from covid_jax.runtime.mesh import put, replicated
@@ -88,7 +88,7 @@ def describe(run: start.Run, survey: pipeline.Survey, dataset: pipeline.Dataset,
     workdir.keep(workdir.fields(run.config), run.folder, dataset=survey.digest, sites=list(dataset.sites),
                  versions=start.versions())
     evaluate.write_quarantine(run.folder, dataset.broken)
-    lineage.write(run.folder, [*lineage.own(dataset.exams, dataset.hashes), *before])
+    lineage.write(run.folder, [*lineage.own(dataset.exams, dataset.hashes, dataset.facts), *before])
     overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
     files.write(run.folder / 'network.txt', overview + '\n')
 
@@ -227,14 +227,11 @@ def report(session: Session, state: TrainState, leaks: Mapping[str, str]) -> dic
     answers = evaluate.collect(run, session.predict, state, session.dataset, splits, key)
     if jax.process_index() > 0:
         return None
-    note = ''
-    if leaks:
-        seen = np.array([e.id in leaks for e in answers.exams], np.float32)
-        answers = answers._replace(columns={**answers.columns, 'seen': seen})
-        note = f'{len(leaks)} exams are of patients that {next(iter(leaks.values()))} learnt from'
+    answers, note = marked(answers, leaks)
     if config.eval.features:
         write_features(run.folder / 'features.npz', answers)
     evaluated = answers.at([i for i, e in enumerate(answers.exams) if e.split != 'train'])
     if evaluated.probability is None or not evaluated.exams:
         return {}
+    shortcuts.report(run.folder, session.dataset, run.classes, config.eval.level)
     return evaluate.write_report(run.folder, evaluated, config.eval.level, session.dataset.broken, note)

@@ -13,26 +13,31 @@ from covid_jax import UserError
 from covid_jax.runtime.files import write_csv
 from covid_jax.scans.scan import blame
 from covid_jax.sources.exams import Exam
+from covid_jax.sources.files import Facts
 from covid_jax.sources.names import whole
 from covid_jax.text import from_cell
 
 COLUMNS = ('id', 'patient', 'site', 'split', 'label', 'hash', 'run')
+OF_FILE = Facts._fields  # columns after these, which the runs of older versions lack
 NAMELESS = 'default'  # the site of exams whose source names none
 PARTED = 'parted'  # in a key: the name of a group that the earlier run had in parts
 LEARNT = {'train': ('val', 'test'), 'val': ('test',)}  # a split of an earlier run -> ours that must not share its patients
 
 
 class Row(NamedTuple):
-    """One exam of a run. run: '' for its own, else the folder of the run before it that had the exam in `split`."""
+    """One exam of a run. run: '' for its own, else the folder of the run before it that had the exam in `split`; facts: of its
+    file."""
 
     exam: Exam
     hash: str
     run: str
+    facts: Facts = Facts()
 
 
-def own(exams: list[Exam], hashes: list[str]) -> list[Row]:
-    """The rows of a run's own exams."""
-    return [Row(exam, digest, '') for exam, digest in zip(exams, hashes, strict=True)]
+def own(exams: list[Exam], hashes: list[str], facts: Sequence[Facts] = ()) -> list[Row]:
+    """The rows of a run's own exams. facts: of their files, where they are known."""
+    of_files = facts or [Facts()] * len(exams)
+    return [Row(exam, digest, '', known) for exam, digest, known in zip(exams, hashes, of_files, strict=True)]
 
 
 def inherited(table: list[Row], source: str) -> list[Row]:
@@ -97,10 +102,10 @@ def refuse(found: dict[str, str], exams: list[Exam]) -> None:
 
 def write(folder: str | Path, table: list[Row]) -> None:
     """Writes folder/exams.csv, runs relative to the folder."""
-    rows: list[Sequence[str]] = [COLUMNS]
-    for exam, digest, run in table:
+    rows: list[Sequence[str | int]] = [[*COLUMNS, *OF_FILE]]
+    for exam, digest, run, facts in table:
         run = os.path.relpath(run, folder) if run else ''
-        rows.append([exam.id, exam.patient, exam.site, exam.split, exam.label, digest, run])
+        rows.append([exam.id, exam.patient, exam.site, exam.split, exam.label, digest, run, *facts])
     write_csv(Path(folder) / 'exams.csv', rows)
 
 
@@ -111,13 +116,19 @@ def read(folder: str | Path) -> list[Row]:
         raise UserError(f'{folder} holds no exams.csv, which says what it learnt from: give the folder of a finished run')
     with blame(path), path.open(newline='', encoding='utf-8') as f:
         header, *table = [list(map(from_cell, row)) for row in csv.reader(f)] or [[]]
-        if tuple(header) != COLUMNS or any(len(row) != len(COLUMNS) for row in table):
+        if tuple(header) not in (COLUMNS, (*COLUMNS, *OF_FILE)) or any(len(row) != len(header) for row in table):
             raise ValueError(f'expected the columns {", ".join(COLUMNS)}')
+        facts = [_facts(*row[len(COLUMNS):]) for row in table]
     found = []
-    for name, patient, site, split, label, digest, run in table:
+    for row, known in zip(table, facts, strict=True):
+        name, patient, site, split, label, digest, run = row[:len(COLUMNS)]
         run = os.path.normpath(os.path.join(folder, run)) if run else ''
-        found.append(Row(Exam(name, patient, site, label, split, ''), digest, run))
+        found.append(Row(Exam(name, patient, site, label, split, ''), digest, run, known))
     return found
+
+
+def _facts(kind='', mode='', *numbers):
+    return Facts(kind, mode, *map(int, numbers))
 
 
 def _group(exam):

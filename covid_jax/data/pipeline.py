@@ -9,7 +9,8 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
 from itertools import chain
 from pathlib import Path
@@ -24,6 +25,7 @@ from covid_jax.data import duplicates, splits, store
 from covid_jax.data.order import Order
 from covid_jax.data.prep import Prep
 from covid_jax.sources.exams import SPLITS, Exam, check_classes, class_index, class_names
+from covid_jax.sources.files import Facts, facts
 from covid_jax.sources.listing import find_listed
 
 SHORT_EXTENT = 200  # mm: an extent below it cuts into most chests
@@ -36,7 +38,7 @@ Batches = AbstractContextManager[Iterator[dict[str, np.ndarray]]]
 class Survey(NamedTuple):
     """What is known of a config's data before a scan is prepared. exams: splits filled, '' for those of train that are not
     learnt from; hashes: of their contents, beside them; digest: tells this data set (scans, labels, splits, preparation)
-    from another; classes: as declared; labelled: whether labels are learnt from."""
+    from another; classes: as declared; labelled: whether labels are learnt from; facts: of their files, beside them."""
 
     exams: list[Exam]
     hashes: list[str]
@@ -44,12 +46,13 @@ class Survey(NamedTuple):
     digest: str
     classes: tuple[str, ...]
     labelled: bool
+    facts: Sequence[Facts] = ()
 
 
 class Dataset(NamedTuple):
     """exams: those that could be prepared, splits filled; label, site: int32 [n] beside them; row: of each in `images`;
     broken: exam id -> reason; digest: as in Survey; hashes: beside the exams; sites: the names of the sites, those that are
-    learnt from first, each part in the order of the alphabet."""
+    learnt from first, each part in the order of the alphabet; facts: of the exams' files, beside them."""
 
     exams: list[Exam]
     label: np.ndarray
@@ -60,6 +63,7 @@ class Dataset(NamedTuple):
     digest: str
     hashes: list[str]
     sites: tuple[str, ...]
+    facts: Sequence[Facts] = ()
 
     def of_split(self, split: str) -> np.ndarray:
         """Positions of the split's exams, in order."""
@@ -99,7 +103,7 @@ def survey(config: ConfigDict, root: Path | str, labelled: bool = True, say: Cal
     hashes = store.content_hashes(exams, root)
     splits.check_duplicates(exams, hashes)
     prep = prep_of(config)
-    return Survey(exams, hashes, prep, _digest(exams, hashes, prep), tuple(data.classes), labelled)
+    return Survey(exams, hashes, prep, _digest(exams, hashes, prep), tuple(data.classes), labelled, _facts_of(exams))
 
 
 def prepare(survey: Survey, root: Path | str, workers: int = 0, say: Callable[[str], None] = print) -> Dataset:
@@ -118,6 +122,7 @@ def prepare(survey: Survey, root: Path | str, workers: int = 0, say: Callable[[s
     if not learnt_sites:
         raise UserError(f'nothing is left to learn from: {next(iter(made.broken.values()), "no exam is in train")}')
     sites = (*sorted(learnt_sites), *sorted({e.site for e in exams} - learnt_sites))
+    kept = [i for i, e in enumerate(survey.exams) if e.id in made.row]
     return Dataset(
         exams=exams,
         label=np.array([class_index(e.label, survey.classes) for e in exams], np.int32),
@@ -126,8 +131,9 @@ def prepare(survey: Survey, root: Path | str, workers: int = 0, say: Callable[[s
         images=made.images,
         broken=made.broken,
         digest=survey.digest,
-        hashes=[digest for e, digest in zip(survey.exams, survey.hashes, strict=True) if e.id in made.row],
-        sites=sites)
+        hashes=[survey.hashes[i] for i in kept],
+        sites=sites,
+        facts=[survey.facts[i] for i in kept] if survey.facts else ())
 
 
 def prep_of(config: ConfigDict) -> Prep:
@@ -174,6 +180,11 @@ def _say_counts(survey, broken, say):
         say(f'no {" and no ".join(missing)} scan to train on: what is learned cannot tell the classes apart')
     if broken:
         say(f'{len(broken)} could not be prepared, see quarantine.csv: {counted([e for e in survey.exams if e.id in broken])}')
+
+
+def _facts_of(exams):
+    with ThreadPoolExecutor(store.READERS) as pool:
+        return list(pool.map(facts, [exam.path for exam in exams]))
 
 
 def _digest(exams, hashes, prep):

@@ -1,8 +1,9 @@
 """The tables of a run: on the console, and as results.csv and results.md."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import rich.console
 import rich.table
@@ -24,10 +25,10 @@ Results = Mapping[str, Mapping[str, dict]]  # {stage: {part: {split: {group: met
 Summaries = Mapping[str, Mapping[str, Mapping]]  # {stage: {group: {metric: summary.Summary}}}, of stages of several parts
 
 
-def show(results: Results, summaries: Summaries, folder: Path) -> None:
+def show(results: Results, summaries: Summaries, folder: Path, beside: Sequence[rich.table.Table | str] = ()) -> None:
     """Prints the tables: of several stages a line each; of the last, value and interval of a single part; of several the mean,
     the spread over folds and over seeds, the pooled answers, and each part; by image, by site and, where that differs, by
-    patient. A part that answers nothing has no row."""
+    patient. A part that answers nothing has no row. beside: what else stands under them."""
     console = rich.console.Console()
     *_, (stage, last) = results.items()
     answered = _answered(results)
@@ -41,6 +42,8 @@ def show(results: Results, summaries: Summaries, folder: Path) -> None:
             _show_parts(console, last, split)
     elif not answered:
         console.print('nothing was evaluated: there is no val and no test split, or no part classifies')
+    for table in beside:
+        console.print(table, soft_wrap=True, markup=False) if isinstance(table, str) else console.print(table)
     folders = ', '.join(str(folder / part) for part in last)
     console.print(f'predictions, metrics and plots: {folders}', soft_wrap=True, markup=False)
     console.print('Research software, not a medical device.')
@@ -63,8 +66,9 @@ def shown_groups(parts: Mapping[str, dict], split: str) -> list[str]:
     return [group for group in groups if sites != [group]]
 
 
-def write(results: Results, summaries: Summaries, folder: Path) -> None:
-    """Writes folder/results.csv, a number a row, and folder/results.md, the tables that `show` prints with every part in full."""
+def write(results: Results, summaries: Summaries, folder: Path, beside: str = '') -> None:
+    """Writes folder/results.csv, a number a row, and folder/results.md, the tables that `show` prints with every part in full, and
+    what stands beside them."""
     answered = _answered(results)
     split = shown_split(answered)
     if not split:
@@ -79,7 +83,7 @@ def write(results: Results, summaries: Summaries, folder: Path) -> None:
             rows += _rows(stage, parts, summary, split, group)
             text.write(_markdown(stage, parts, summary, split, group))
     files.write_csv(folder / 'results.csv', rows)
-    files.write(folder / 'results.md', text.getvalue())
+    files.write(folder / 'results.md', text.getvalue() + beside)
 
 
 def _answered(results):
@@ -99,13 +103,13 @@ def _show_stages(console, results, summaries, split):
         for metric in BRIEF:
             if stage in summaries:
                 found = summaries[stage]['all'][metric]
-                value = _number(found.spread.mean if found.spread else None)
-                interval = _interval(found.pooled)
+                value = number(found.spread.mean if found.spread else None)
+                between = interval(found.pooled)
             else:
                 (metrics,) = parts.values()
-                value = _number(metrics[split]['all'][metric]['value'])
-                interval = _interval(metrics[split]['all'][metric])
-            cells.append(f'{value} ({interval.replace(" to ", "-")})' if interval else value)
+                value = number(metrics[split]['all'][metric]['value'])
+                between = interval(metrics[split]['all'][metric])
+            cells.append(f'{value} ({between.replace(" to ", "-")})' if between else value)
         table.add_row(stage, *cells)
     console.print(table)
 
@@ -145,18 +149,18 @@ def _grid(found):
 
 def _cells(entries, found):
     if found is None:
-        return _number(entries[0]['value']), _interval(entries[0])
+        return number(entries[0]['value']), interval(entries[0])
     folds, seeds = _grid(found)
     mean, over_folds, over_seeds = found.spread or (None, None, None)
-    spreads = [_number(value) for value, count in ((over_folds, folds), (over_seeds, seeds)) if count > 1]
-    pooled = [_number(found.pooled.get('value'))] if folds > 1 else []
-    return (_number(mean), *spreads, *pooled, _interval(found.pooled))
+    spreads = [number(value) for value, count in ((over_folds, folds), (over_seeds, seeds)) if count > 1]
+    pooled = [number(found.pooled.get('value'))] if folds > 1 else []
+    return (number(mean), *spreads, *pooled, interval(found.pooled))
 
 
 def _show_parts(console, parts, split):
     table = rich.table.Table('part', *BRIEF)
     for part, metrics in parts.items():
-        table.add_row(part, *(_number(metrics[split]['all'][metric]['value']) for metric in BRIEF))
+        table.add_row(part, *(number(metrics[split]['all'][metric]['value']) for metric in BRIEF))
     console.print(table)
 
 
@@ -206,19 +210,20 @@ def _markdown(stage, parts, summary, split, group):
     title = f'{stage}: ' if stage else ''
     lines = [f'## {title}{_title(parts, split, group, summary)}', '']
     columns = _columns(entries, summary)
-    lines += _markdown_table([('metric', *columns)]
+    lines += markdown_table([('metric', *columns)]
                              + [(metric, *_cells(entries[metric], summary and summary[metric])) for metric in entries])
     if summary:
         rows = [('part', *entries)]
         for part, metrics in parts.items():
             of_part = metrics[split].get(group, {})
-            rows.append((part, *(_number(of_part.get(metric, {}).get('value')) for metric in entries)))
-        lines += _markdown_table(rows)
+            rows.append((part, *(number(of_part.get(metric, {}).get('value')) for metric in entries)))
+        lines += markdown_table(rows)
     lines += [f'- {reason}' for reason in _reasons(entries, summary)]
     return '\n'.join(printable(line) for line in lines) + '\n\n'
 
 
-def _markdown_table(rows):
+def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown, the header first."""
     header, *body = [[cell.replace('|', '\\|') for cell in row] for row in rows]
     return ['| ' + ' | '.join(row) + ' |' for row in (header, ['---'] * len(header), *body)] + ['']
 
@@ -236,13 +241,15 @@ def _title(parts, split, group, summary=None):
     return f'{split}{WORDS.get(group, f", {group}")}{alone}{chosen}, positive class {positive}{several}'
 
 
-def _number(value):
+def number(value: float | None) -> str:
+    """Three places; '-' for what is undefined."""
     if value is None:
         return '-'
     return str(value) if isinstance(value, int) else f'{value:.3f}'
 
 
-def _interval(entry):
+def interval(entry: Mapping[str, Any]) -> str:
+    """'LOW to HIGH' of a metric's entry; '' where it has no interval."""
     return '' if entry.get('low') is None else f'{entry["low"]:.3f} to {entry["high"]:.3f}'
 
 

@@ -3,6 +3,7 @@ import pytest
 from covid_jax import UserError
 from covid_jax.data import lineage
 from covid_jax.sources.exams import Exam
+from covid_jax.sources.files import Facts
 
 
 def exam(name, split, patient='', site='here'):
@@ -85,3 +86,13 @@ def test_no_table(tmp_path):
     (tmp_path / 'exams.csv').write_text('id\n')
     with pytest.raises(UserError, match='expected the columns'):
         lineage.read(tmp_path)
+
+
+def test_what_files_tell_is_kept_and_older_tables_lack_it(tmp_path):
+    facts = [Facts('PNG', 'RGBA', 512, 300, 12345)]
+    lineage.write(tmp_path, lineage.own([exam('a', 'train')], ['A'], facts))
+    assert [row.facts for row in lineage.read(tmp_path)] == facts
+    header, row = (tmp_path / 'exams.csv').read_text().splitlines()
+    assert header.endswith('run,format,mode,width,height,bytes') and row.endswith(',PNG,RGBA,512,300,12345')
+    (tmp_path / 'exams.csv').write_text('\n'.join(line.rsplit(',', 5)[0] for line in (header, row)) + '\n')
+    assert lineage.read(tmp_path) == lineage.own([exam('a', 'train')], ['A'])

@@ -1,0 +1,168 @@
+"""A result beside what simpler evidence reaches on the same exams. What a result claims is the gap above the best of it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import rich.table
+from rich.markup import escape
+from scipy.stats import rankdata
+
+from covid_jax import predictions
+from covid_jax.metrics.intervals import with_intervals
+from covid_jax.metrics.significance import Difference, paired_bootstrap
+from covid_jax.metrics.weighted import weighted_metrics
+from covid_jax.predictions import Predictions, aligned
+from covid_jax.report.tables import interval, markdown_table, number
+from covid_jax.runtime import files
+from covid_jax.sources.exams import POSITIVE
+from covid_jax.text import printable
+
+FOLDER = 'evidence'  # of a run's folder: a table of answers for each kind of evidence, as predictions.csv is one
+NOTES = 'notes.txt'  # in it: what is to be said of these, a line each
+SELF = 'the run itself'
+LINEAR = 'linear probe'
+SIMPLER = ('no lungs', 'thumbnail', 'border', 'file')  # what does not see disease, or hardly: the claim is above these
+KINDS = (SELF, 'nearest neighbours', 'random trunk', *SIMPLER)
+
+Entry = dict[str, Any]  # {'value', 'low', 'high', 'level', 'n', ...}, as of a metric
+
+
+class Evidence(NamedTuple):
+    """split, positive: of what the AUCs are. rows: {what answered: its AUC}, the result first, which best and gap are about.
+    best: of the SIMPLER, the one of the highest AUC on these exams (so that the gap is rather too small), '' where there is
+    none. gap: the result less the best, over patients. notes: what else is to be said."""
+
+    split: str
+    positive: str
+    level: float
+    rows: dict[str, Entry]
+    best: str
+    gap: Difference
+    notes: tuple[str, ...]
+
+
+def leave(folder: Path | str, answers: Mapping[str, Predictions], notes: tuple[str, ...] = ()) -> None:
+    """Writes the answers of each kind, and the notes, into FOLDER of a run's folder."""
+    place = Path(folder) / FOLDER
+    place.mkdir(parents=True, exist_ok=True)
+    for kind, of_kind in answers.items():
+        predictions.write(place / f'{kind.replace(" ", "_")}.csv', of_kind)
+    files.write(place / NOTES, ''.join(f'{printable(note)}\n' for note in notes))
+
+
+def read(folder: Path | str) -> tuple[dict[str, Predictions], tuple[str, ...]]:
+    """The answers of each kind that `leave` left, in the order of KINDS, and the notes; of a folder without any nothing."""
+    paths = {kind: Path(folder) / FOLDER / f'{kind.replace(" ", "_")}.csv' for kind in KINDS}
+    notes = Path(folder) / FOLDER / NOTES
+    return ({kind: predictions.read(path) for kind, path in paths.items() if path.is_file()},
+            tuple(notes.read_text(encoding='utf-8').splitlines()) if notes.is_file() else ())
+
+
+def entries(answers: Mapping[str, Predictions], level: float) -> dict[str, dict[str, dict[str, Entry]]]:
+    """{split: {kind: {'auc': its entry with an interval}}}."""
+    splits = dict.fromkeys(split for of_kind in answers.values() for split in of_kind.splits)
+    return {split: {kind: {'auc': auc(of_kind.of(split), level)} for kind, of_kind in answers.items()} for split in splits}
+
+
+def auc(answers: Predictions, level: float) -> Entry:
+    """The AUC of the positive class as a metric's entry with its interval over patients: of several seeds the mean, which the
+    interval takes as they are. answers: probability [n, seeds * classes]."""
+    p = answers.labelled()
+    assert p.probability is not None
+
+    def metrics(label, score):
+        positive = label == POSITIVE
+        pairs = int(positive.sum()) * int((~positive).sum())
+        if not pairs:
+            lacking = 'other than class' if positive.any() else 'of class'
+            reason = f'undefined: no examples {lacking} {p.names[POSITIVE]}'
+            return {'auc': {'value': None, 'n': len(label), 'reason': reason}}
+        ranks = rankdata(score, axis=0)[positive].sum(0)
+        least = positive.sum() * (positive.sum() + 1) / 2
+        return {'auc': {'value': float(np.mean((ranks - least) / pairs)), 'n': len(label)}}
+
+    score = p.probability[:, POSITIVE::len(p.names)]
+    return with_bounds(metrics, p, score, level)['auc']
+
+
+def with_bounds(metrics: Any, answers: Predictions, score: np.ndarray, level: float) -> dict[str, Entry]:
+    """with_intervals of the answers, whose scores are float [n, ...]."""
+    patients = [exam.patient for exam in answers.exams]
+    return with_intervals(metrics, answers.label, score, patients, level, answers.names)
+
+
+def gather(name: str, result: Predictions, others: Mapping[str, Predictions], level: float,
+           notes: tuple[str, ...] = ()) -> Evidence | None:
+    """The Evidence of a result, called `name`, and of others that answered the same exams of one split; None where no exam has
+    a label. UserError for other exams."""
+    if not (result.label >= 0).any():
+        return None
+    tables = dict(zip((name, *others), aligned([result, *others.values()], [name, *others]), strict=True))
+    rows = {kind: auc(table, level) for kind, table in tables.items()}
+    found = [(rows[kind]['value'], kind) for kind in SIMPLER if kind in rows and rows[kind]['value'] is not None]
+    best = max(found)[1] if found else ''
+    gap = _gap(tables[name], tables[best], level) if best else Difference(reason='there is no simpler evidence to compare with')
+    return Evidence(result.splits[0], result.names[POSITIVE], level, rows, best, gap, notes)
+
+
+def _gap(a, b, level):
+    """The AUC of one less that of the other, the means over their seeds."""
+    a = a.labelled()
+    b = b.labelled()
+    shape = len(a.exams), -1, len(a.names)
+
+    def metrics(label, probability, weight):
+        each = [weighted_metrics(label, p, weight, POSITIVE)['auc'] for p in np.moveaxis(probability, 1, 0)]
+        return {'auc': np.mean(each, 0)}
+
+    patients = [exam.patient for exam in a.exams]
+    return paired_bootstrap(metrics, a.label, a.probability.reshape(shape), b.probability.reshape(shape), patients, a.names,
+                            level=level)['auc']
+
+
+def sentence(found: Evidence) -> str:
+    """What the gap says."""
+    gap = found.gap
+    if gap.value is None:
+        return f'no gap: {gap.reason}'
+    name = next(iter(found.rows))
+    far = abs(gap.value)
+    bounds = None if gap.low is None or gap.high is None else sorted((gap.low, gap.high))
+    if gap.value < 0 and bounds:
+        bounds = [-bounds[1], -bounds[0]]
+    between = f' [{bounds[0]:.3f}, {bounds[1]:.3f}]' if bounds else ''
+    side = 'above' if gap.value > 0 else 'below'
+    said = (f'AUC {number(found.rows[name]["value"])} of {name} is {far:.3f}{between} {side} the best probe ({found.best}, '
+            f'{number(found.rows[found.best]["value"])})')
+    told = said if bounds else f'{said}; {gap.reason}'
+    if gap.value <= 0:
+        return f'there is nothing to claim: {told}'
+    if not bounds:
+        return f'the claim is the gap, and how sure it is nobody knows: {told}'
+    return f'the claim is the gap: {told}' if bounds[0] > 0 else f'the gap may be none: {told}'
+
+
+def lines(found: Evidence) -> list[rich.table.Table | str]:
+    """What is printed: a table, the sentence, and the notes."""
+    header, *rows = _cells(found)
+    table = rich.table.Table(*header, pad_edge=False, title=escape(printable(_title(found))))
+    for row in rows:
+        table.add_row(*row)
+    return [table, *(printable(line) for line in (sentence(found), *found.notes))]
+
+
+def markdown(found: Evidence) -> str:
+    """The same for results.md."""
+    said = [f'- {line}' for line in (sentence(found), *found.notes)]
+    return '\n'.join(printable(line) for line in [f'## {_title(found)}', '', *markdown_table(_cells(found)), *said]) + '\n\n'
+
+
+def _title(found):
+    return f'what simpler evidence reaches: {found.split}, AUC of {found.positive}'
+
+
+def _cells(found):
+    rows = [(kind, number(entry['value']), interval(entry)) for kind, entry in found.rows.items()]
+    return [('evidence', 'AUC', f'{100 * found.level:g} % interval'), *rows]

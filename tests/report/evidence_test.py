@@ -1,0 +1,102 @@
+"""The gap between a result and simpler evidence, of answers made up so that it is known."""
+
+import io
+
+import numpy as np
+import pytest
+import rich.console
+from finished_runs import NAMES, exam
+from sklearn.metrics import roc_auc_score
+
+from covid_jax import UserError, evaluate
+from covid_jax.predictions import Predictions
+from covid_jax.report import evidence
+
+
+def answers(score, n=80, **change):
+    score = np.asarray(score)
+    exams = [exam(i)._replace(**change) for i in range(n)]
+    label = np.arange(n) % 2
+    return Predictions(NAMES, exams, label.astype(np.int32), np.stack([1 - score, score], 1))
+
+
+def scores(n, shift, seed):
+    z = np.random.default_rng(seed).normal(size=n) + shift * (np.arange(n) % 2)
+    return 1 / (1 + np.exp(-z))
+
+
+def test_the_auc_is_that_of_the_metrics_with_their_interval():
+    p = answers(np.round(scores(80, 1, 0), 1))  # with ties
+    found = evidence.auc(p, 0.9)
+    assert found == pytest.approx(evaluate.score(p, level=0.9)['auc'])
+    assert found['value'] == pytest.approx(roc_auc_score(p.label, p.probability[:, 1]))
+
+
+def test_of_seeds_the_mean():
+    a, b = (answers(scores(80, 1, seed)) for seed in (0, 1))
+    both = a._replace(probability=np.concatenate([a.probability, b.probability], 1))
+    assert evidence.auc(both, 0.95)['value'] == pytest.approx(np.mean([evidence.auc(p, 0.95)['value'] for p in (a, b)]))
+
+
+def test_one_class_has_no_auc():
+    p = answers(scores(80, 1, 0))
+    entry = evidence.auc(p._replace(label=np.zeros(80, np.int32)), 0.95)
+    assert entry['value'] is None and 'no examples of class covid' in entry['reason']
+
+
+def test_a_clear_gap_is_the_claim():
+    found = evidence.gather('the network', answers(scores(200, 4, 0), 200),
+                            {'border': answers(scores(200, 0.5, 1), 200), 'file': answers(scores(200, 0, 2), 200),
+                             'random trunk': answers(scores(200, 9, 3), 200)}, 0.95)
+    assert found.best == 'border'  # a random trunk is no shortcut, though it is shown
+    a, b = found.rows['the network']['value'], found.rows['border']['value']
+    assert found.gap.value == pytest.approx(a - b) and 0 < found.gap.low < a - b < found.gap.high
+    said = evidence.sentence(found)
+    assert said.startswith(f'the claim is the gap: AUC {a:.3f} of the network is {a - b:.3f} [{found.gap.low:.3f}, ')
+    assert said.endswith(f'above the best probe (border, {b:.3f})')
+
+
+def test_no_gap_and_less_than_none():
+    better = answers(scores(200, 4, 0), 200)
+    worse = answers(scores(200, 0.5, 1), 200)
+    found = evidence.gather('the network', worse, {'file': better}, 0.95)
+    said = evidence.sentence(found)
+    assert said.startswith('there is nothing to claim: ') and 'below the best probe (file' in said
+    assert f'[{-found.gap.high:.3f}, {-found.gap.low:.3f}]' in said  # how far below, the smaller first
+    alike = evidence.gather('the network', answers(scores(200, 1.1, 5), 200), {'file': answers(scores(200, 1.0, 6), 200)}, 0.95)
+    if alike.gap.value > 0:
+        assert evidence.sentence(alike).startswith('the gap may be none: ')
+    same = evidence.gather('the network', worse, {'file': worse}, 0.95)
+    assert same.gap.value == 0 and evidence.sentence(same).startswith('there is nothing to claim: ')
+
+
+def test_few_patients_have_a_gap_without_an_interval():
+    found = evidence.gather('the network', answers(scores(12, 4, 0), 12), {'file': answers(scores(12, 0, 1), 12)}, 0.95)
+    assert found.gap.low is None and '10 needed' in evidence.sentence(found)
+
+
+def test_without_simpler_evidence_and_without_labels():
+    p = answers(scores(80, 1, 0))
+    assert evidence.sentence(evidence.gather('the network', p, {}, 0.95)).startswith('no gap: there is no simpler evidence')
+    assert evidence.gather('the network', p._replace(label=np.full(80, -1, np.int32)), {}, 0.95) is None
+
+
+def test_other_exams_are_refused():
+    with pytest.raises(UserError, match='did not answer the same exams'):
+        evidence.gather('the network', answers(scores(80, 1, 0)), {'file': answers(scores(78, 1, 0), 78)}, 0.95)
+
+
+def test_what_is_left_is_read_and_shown(tmp_path):
+    p = answers(scores(80, 1, 0))
+    evidence.leave(tmp_path, {'no lungs': p, 'file': p}, ('first\x1b[2J', 'second'))
+    found, notes = evidence.read(tmp_path)
+    assert list(found) == ['no lungs', 'file'] and notes[1] == 'second' and '\x1b' not in notes[0]
+    np.testing.assert_allclose(found['file'].probability, p.probability, atol=1e-6)
+    gathered = evidence.gather('the network', answers(scores(80, 1, 3)).labelled(), {'file': p}, 0.9, ('a note',))
+    console = rich.console.Console(file=io.StringIO(), width=100)
+    for line in evidence.lines(gathered):
+        console.print(line)
+    text = ' '.join(console.file.getvalue().split())
+    value = f'{gathered.rows["file"]["value"]:.3f}'
+    for shown in (text, evidence.markdown(gathered)):
+        assert 'test, AUC of covid' in shown and '90 % interval' in shown and value in shown and 'a note' in shown
