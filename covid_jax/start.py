@@ -31,8 +31,8 @@ from covid_jax.weights import pretrained
 class Run(NamedTuple):
     """config: with nothing left to be filled in; folder: where the run lives; prep: how its scans are prepared.
 
-    Of a finished run, as `load` opens it: threshold, the probability of the positive class that was frozen on validation,
-    or None; sites, what each number of batch['site'] means; versions, {package: version} that trained it.
+    Of a finished run, as `load` opens it: thresholds, the probability of the positive class that was frozen on validation, or
+    None, for exams under 'all' and for the means of patients under 'patients'; sites, what each number of batch['site'] means; versions, {package: version} that trained it.
     """
 
     config: ConfigDict
@@ -40,9 +40,14 @@ class Run(NamedTuple):
     mesh: jax.sharding.Mesh
     method: Method
     prep: Prep
-    threshold: float | None = None
+    thresholds: Mapping[str, float | None] = MappingProxyType({})
     sites: tuple[str, ...] = ()
     versions: Mapping[str, str] = MappingProxyType({})
+
+    @property
+    def threshold(self) -> float | None:
+        """That of exams."""
+        return self.thresholds.get('all')
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -85,7 +90,7 @@ def load(folder: str | Path) -> tuple[Run, TrainState]:
     config = methods.resolve(_config_of(kept))
     config.eval.batch = mesh.size * math.ceil(config.eval.batch / mesh.size)
     method = methods.make(config, mesh)
-    run = Run(config, Path(folder), mesh, method, pipeline.prep_of(config), _threshold(folder), tuple(kept['sites'] or ()),
+    run = Run(config, Path(folder), mesh, method, pipeline.prep_of(config), _thresholds(folder), tuple(kept['sites'] or ()),
               kept['versions'] or {})
     step, saved = checkpoint.read(folder)
     if not Path(folder, 'results.json').exists():
@@ -206,8 +211,11 @@ def versions() -> dict[str, str]:
     return {'covid-jax': ours, **found}
 
 
-def _threshold(folder):
+def _thresholds(folder):
+    """The thresholds of metrics.json. Where each patient has one exam, that of exams is that of patients."""
     path = Path(folder) / 'metrics.json'
     metrics = json.loads(path.read_text()) if path.exists() else {}
     groups = next(iter(metrics.values()), {})
-    return groups.get('all', {}).get('threshold_frozen', {}).get('value')
+    of_exams = groups.get('all', {})
+    found = {'all': of_exams, 'patients': groups.get('patients', of_exams)}
+    return {unit: of_unit.get('threshold_frozen', {}).get('value') for unit, of_unit in found.items()}

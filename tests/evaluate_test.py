@@ -9,10 +9,10 @@ import pytest
 from conftest import small_config
 from scipy.stats import binomtest
 
-from covid_jax import evaluate, train
+from covid_jax import UserError, evaluate, experiment, start, train
 from covid_jax.data.pipeline import Dataset
 from covid_jax.methods.method import Method
-from covid_jax.predictions import Predictions
+from covid_jax.predictions import Predictions, of_run
 from covid_jax.runtime.mesh import make_mesh
 from covid_jax.sources.exams import Exam
 
@@ -224,3 +224,57 @@ def test_what_is_reported_is_the_mean_of_three_views(tmp_path):
     train.report(session, STATE, {})
     assert [first for first, _ in seen] == [0, 0, 0, 4, 4, 4]
     assert len({tuple(jax.random.key_data(key).tolist()) for _, key in seen}) == 3
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    """A finished run on 16 phantoms to learn from, 8 of val and 8 of test, with the answers that it gave itself."""
+    c = small_config('baseline,size=small')
+    with c.unlocked():
+        c.model.name = '_ResNetTiny'
+        c.prep.size = (1, 16, 16)
+        c.eval.tta = 0
+        c.train.update(epochs=2.0, lr=1e-2)
+    folder = tmp_path_factory.mktemp('finished')
+    experiment.run(c, folder)
+    return start.load(folder), of_run(folder)
+
+
+def test_a_finished_run_answers_other_data_as_it_answered_its_own(finished, tmp_path):
+    """All its phantoms at once, those that it learnt from too: answers to val and test are the same, the threshold is the run's,
+    and the 24 that it learnt from or chose by are marked."""
+    run, own = finished
+    said = []
+    answers, metrics = evaluate.on(run, 'phantom', '', store=tmp_path, say=said.append)
+    assert [e.split for e in answers.exams] == ['test'] * 32 and any(line.startswith('test: ') for line in said)
+    of_exam = {e.id: p for e, p in zip(answers.exams, answers.probability, strict=True)}
+    np.testing.assert_allclose([of_exam[e.id] for e in own.exams], own.probability, atol=1e-5)
+    untouched = {e.id for e in own.exams if e.split == 'test'}
+    assert {e.id for e, seen in zip(answers.exams, answers.columns['seen'], strict=True) if not seen} == untouched
+    test = metrics['all']
+    assert test['seen_before']['value'] == 24 and test['auc']['n'] == 32
+    assert test['threshold_frozen']['value'] == run[0].threshold is not None
+    decided = np.array([p[1] >= run[0].threshold for p in of_exam.values()])
+    assert test['accuracy_frozen']['value'] == pytest.approx(np.mean(decided == answers.label))
+
+
+def test_splits_of_other_data_do_not_matter_and_a_scan_that_cannot_be_read_is_set_aside(finished, tmp_path):
+    """A folder whose files lie in train and test, of a patient of two images, one of them damaged elsewhere."""
+    rng = np.random.default_rng(0)
+    for split, label in (('train', 'covid'), ('test', 'normal')):
+        (tmp_path / 'data' / split / label).mkdir(parents=True)
+        for i in range(3):
+            np.save(tmp_path / 'data' / split / label / f'{label}{i}.npy', rng.integers(0, 255, (1, 20, 20), np.uint8))
+    (tmp_path / 'data' / 'test' / 'normal' / 'cut.npy').write_bytes(b'\x93NUMPY')
+    said = []
+    answers, metrics = evaluate.on(finished[0], 'folder', tmp_path / 'data', store=tmp_path / 'store', say=said.append)
+    assert {e.split for e in answers.exams} == {'test'} and answers.label.tolist().count(1) == 3 == len(answers.exams) - 3
+    assert metrics['all']['seen_before']['value'] == 0 and metrics['all']['auc']['n'] == 6
+    assert [line for line in said if '1 could not be prepared' in line and 'cut' in line]
+
+
+def test_data_without_labels_are_not_scored(finished, tmp_path):
+    np.save(tmp_path / 'a.npy', np.zeros((1, 20, 20), np.uint8))
+    (tmp_path / 'table.csv').write_text('id,path,patient,label\na,a.npy,p,\n')
+    with pytest.raises(UserError, match='none of 1 exams has a label'):
+        evaluate.on(finished[0], 'manifest', tmp_path / 'table.csv', store=tmp_path / 'store')
