@@ -1,7 +1,5 @@
 """A split -> Predictions -> metrics with intervals, and the files that hold them."""
 
-import csv
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -20,7 +18,7 @@ from covid_jax.methods.method import Method, abstract_batch
 from covid_jax.metrics.classification import classification_metrics, confusion, decide, frozen_threshold
 from covid_jax.metrics.intervals import with_intervals
 from covid_jax.predictions import Predictions
-from covid_jax.report import plots
+from covid_jax.report import calibration, plots, submission
 from covid_jax.runtime.files import write, write_csv
 from covid_jax.runtime.mesh import put, replicated
 from covid_jax.runtime.state import TrainState
@@ -55,6 +53,9 @@ class Finished(Running, Protocol):
 
     @property
     def thresholds(self) -> Mapping[str, float | None]: ...
+
+    @property
+    def temperature(self) -> float | None: ...
 
     @property
     def sites(self) -> tuple[str, ...]: ...
@@ -133,8 +134,9 @@ def on(run: tuple[Finished, TrainState], source: str, root: Path | str, *, store
     """Asks a finished run about all labelled exams of another data set, and scores its answers.
 
     The exams are prepared as the run's own were, and answered with its classes, its batch and its test-time augmentation, whose
-    views are drawn from the run's seed. A site is the one of that name that the run knows, or an unknown one. The threshold is
-    the run's own: nothing is fitted to the new data. Splits of the source, and the run's lists of exams, do not matter.
+    views are drawn from the run's seed. A site is the one of that name that the run knows, or an unknown one. Threshold and
+    temperature are the run's own: nothing is fitted to the new data. Splits of the source, and the run's lists of exams, do not
+    matter.
 
     Args:
         run: of start.load.
@@ -144,7 +146,8 @@ def on(run: tuple[Finished, TrainState], source: str, root: Path | str, *, store
         say: is called with each line that a user should know.
 
     Returns:
-        The answers, all of the split 'test', and {group: {metric: ...}}, as `all_metrics` has them for a split. The column
+        The answers, all of the split 'test', and {group: {metric: ...}}, as `all_metrics` has them for a split; of all exams
+        'ece' and 'brier', too, and where the run has a temperature these of the tempered answers, '<name>_tempered'. The column
         'seen' is 1 for exams of patients that the run, or one before it, learnt from or chose its checkpoint on; 'seen_before'
         counts them. Scans that cannot be prepared are in neither, and are said.
 
@@ -170,7 +173,12 @@ def on(run: tuple[Finished, TrainState], source: str, root: Path | str, *, store
     seen = {exam.patient for exam in dataset.exams if exam.id in leaks}
     column = np.array([exam.patient in seen for exam in predictions.exams], np.float32)
     predictions = predictions._replace(columns={**predictions.columns, 'seen': column})
-    return predictions, all_metrics(predictions, config.eval.level, finished.thresholds)['test']
+    metrics = all_metrics(predictions, config.eval.level, finished.thresholds)['test']
+    metrics['all'] |= calibration.scores(predictions, config.eval.level)
+    if finished.temperature is not None:
+        after = calibration.scores(calibration.at(predictions, finished.temperature), config.eval.level)
+        metrics['all'] |= {f'{name}_tempered': entry for name, entry in after.items()}
+    return predictions, metrics
 
 
 def all_metrics(predictions: Predictions, level: float | None = None,
@@ -227,7 +235,7 @@ def _with_positive(name, entry, names):
 
 def write_report(folder: Path | str, predictions: Predictions, level: float | None = None,
                  broken: Mapping[str, str] = MappingProxyType({}), note: str = '') -> dict[str, dict[str, Metrics]]:
-    """predictions.csv, metrics.json, submission files and plots, in the folder. Returns the metrics.
+    """predictions.csv, metrics.json, calibration.json, submission files and plots, in the folder. Returns the metrics.
 
     Where patients have several exams, predictions_patients.csv holds one row for each. broken: {exam id: reason} of exams
     that could not be prepared; note: a sentence that every plot carries; level: of the intervals, which are left out without.
@@ -243,7 +251,7 @@ def write_report(folder: Path | str, predictions: Predictions, level: float | No
                             f'{some(torn)}'), flush=True)
         answers.write(folder / 'predictions_patients.csv', grouped['patients'], without=('id',))
     write(folder / 'metrics.json', json.dumps(metrics, indent=1))
-    write_submission(folder / 'submission', p, broken)
+    submission.write(folder / 'submission', p, broken)
     curves = {}
     for split in p.splits:
         rows = p.of(split).labelled()
@@ -254,6 +262,7 @@ def write_report(folder: Path | str, predictions: Predictions, level: float | No
         curves[split] = curve(rows)
     if curves:
         plots.roc_png(folder / 'roc.png', curves, note)
+    calibration.write(folder, p, level, note)
     return metrics
 
 
@@ -267,29 +276,3 @@ def write_quarantine(folder: Path | str, broken: Mapping[str, str]) -> None:
     """quarantine.csv, where exams could not be prepared: {exam id: reason}."""
     if broken:
         write_csv(Path(folder) / 'quarantine.csv', [('id', 'reason'), *broken.items()])
-
-
-def write_submission(folder: Path | str, predictions: Predictions, broken: Mapping[str, str] = MappingProxyType({})) -> None:
-    """The two files of the COV19-CT-DB challenge, folder/covid.csv and folder/non-covid.csv: one row with the names of the
-    unlabelled scans that were decided so, with commas between them.
-
-    Nothing is written where all scans have labels. A name is the last part of an id where that is unique, else the whole id.
-    broken: {exam id: reason} of exams that could not be prepared and are in neither file.
-    """
-    unlabelled = predictions.at(np.flatnonzero(predictions.label < 0))
-    if not unlabelled.exams:
-        return
-    names = [exam.id.rpartition('/')[2] for exam in unlabelled.exams]
-    if len(set(names)) < len(names):
-        names = [exam.id for exam in unlabelled.exams]
-    is_covid = decide(unlabelled.probability, positive=POSITIVE) == POSITIVE
-    covid = [name for name, is_positive in zip(names, is_covid, strict=True) if is_positive]
-    other = [name for name, is_positive in zip(names, is_covid, strict=True) if not is_positive]
-    folder = Path(folder)
-    folder.mkdir(exist_ok=True)
-    missing = f'; {len(broken)} scans that could not be prepared are in neither, see quarantine.csv' if broken else ''
-    print(f'{folder}: {len(covid)} unlabelled scans in covid.csv, {len(other)} in non-covid.csv{missing}', flush=True)
-    for name, scans in (('covid', covid), ('non-covid', other)):
-        row = io.StringIO()
-        csv.writer(row).writerow(scans)  # the names as they are: a program reads them
-        write(folder / f'{name}.csv', row.getvalue())

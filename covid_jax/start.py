@@ -20,6 +20,7 @@ from covid_jax.data.prep import Prep
 from covid_jax.methods.method import Method, abstract_batch
 from covid_jax.metrics.classification import classification_metrics
 from covid_jax.models import sites
+from covid_jax.report.calibration import read_temperature
 from covid_jax.runtime import checkpoint, optim, workdir
 from covid_jax.runtime.mesh import default_batch, make_mesh, replicated
 from covid_jax.runtime.state import TrainState
@@ -32,7 +33,7 @@ class Run(NamedTuple):
     """config: with nothing left to be filled in; folder: where the run lives; prep: how its scans are prepared.
 
     Of a finished run, as `load` opens it: thresholds, the probability of the positive class that was frozen on validation, or
-    None, for exams under 'all' and for the means of patients under 'patients'; sites, what each number of batch['site'] means; versions, {package: version} that trained it.
+    None, for exams under 'all' and for the means of patients under 'patients'; temperature, that was fitted there, or None; sites, what each number of batch['site'] means; versions, {package: version} that trained it.
     """
 
     config: ConfigDict
@@ -41,6 +42,7 @@ class Run(NamedTuple):
     method: Method
     prep: Prep
     thresholds: Mapping[str, float | None] = MappingProxyType({})
+    temperature: float | None = None
     sites: tuple[str, ...] = ()
     versions: Mapping[str, str] = MappingProxyType({})
 
@@ -90,8 +92,8 @@ def load(folder: str | Path) -> tuple[Run, TrainState]:
     config = methods.resolve(_config_of(kept))
     config.eval.batch = mesh.size * math.ceil(config.eval.batch / mesh.size)
     method = methods.make(config, mesh)
-    run = Run(config, Path(folder), mesh, method, pipeline.prep_of(config), _thresholds(folder), tuple(kept['sites'] or ()),
-              kept['versions'] or {})
+    run = Run(config, Path(folder), mesh, method, pipeline.prep_of(config), _thresholds(folder), read_temperature(folder),
+              tuple(kept['sites'] or ()), kept['versions'] or {})
     step, saved = checkpoint.read(folder)
     if not Path(folder, 'results.json').exists():
         raise UserError(f'{folder} has not finished: give its command again, which goes on')

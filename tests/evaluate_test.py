@@ -13,6 +13,7 @@ from covid_jax import UserError, evaluate, experiment, start, train
 from covid_jax.data.pipeline import Dataset
 from covid_jax.methods.method import Method
 from covid_jax.predictions import Predictions, of_run
+from covid_jax.report import calibration, submission
 from covid_jax.runtime.mesh import make_mesh
 from covid_jax.sources.exams import Exam
 
@@ -134,7 +135,7 @@ def test_the_two_files_of_the_challenge(tmp_path):
 def test_scans_are_called_by_their_last_name_where_that_is_unique(tmp_path, ids, row):
     p = table([-1, -1], ['test'] * 2, [0.9, 0.8])
     p = p._replace(exams=[e._replace(id=name) for e, name in zip(p.exams, ids, strict=True)])
-    evaluate.write_submission(tmp_path / 'submission', p)
+    submission.write(tmp_path / 'submission', p)
     assert (tmp_path / 'submission' / 'covid.csv').read_text().splitlines() == [row]
     assert (tmp_path / 'submission' / 'non-covid.csv').read_text().split() == []
 
@@ -256,6 +257,9 @@ def test_a_finished_run_answers_other_data_as_it_answered_its_own(finished, tmp_
     assert test['threshold_frozen']['value'] == run[0].threshold is not None
     decided = np.array([p[1] >= run[0].threshold for p in of_exam.values()])
     assert test['accuracy_frozen']['value'] == pytest.approx(np.mean(decided == answers.label))
+    odds = [(p[1] / p[0]) ** (1 / run[0].temperature) for p in of_exam.values()]
+    square = [(x / (1 + x) - y)**2 for x, y in zip(odds, answers.label, strict=True)]
+    assert test['brier_tempered']['value'] == pytest.approx(np.mean(square), rel=1e-4) != test['brier']['value']
 
 
 def test_splits_of_other_data_do_not_matter_and_a_scan_that_cannot_be_read_is_set_aside(finished, tmp_path):
@@ -278,3 +282,32 @@ def test_data_without_labels_are_not_scored(finished, tmp_path):
     (tmp_path / 'table.csv').write_text('id,path,patient,label\na,a.npy,p,\n')
     with pytest.raises(UserError, match='none of 1 exams has a label'):
         evaluate.on(finished[0], 'manifest', tmp_path / 'table.csv', store=tmp_path / 'store')
+
+
+def test_the_temperature_of_val_is_frozen_and_lowers_the_ece_of_test(tmp_path):
+    """Answers three times too sure: the ECE falls, as scikit-learn's curve has it too, the AUC stays, and val says it was fitted
+    there."""
+    rng = np.random.default_rng(5)
+    odds = rng.normal(size=800) * 2
+    label = (rng.random(800) < 1 / (1 + np.exp(-odds))).astype(int)
+    p = table(label, ['val'] * 400 + ['test'] * 400, 1 / (1 + np.exp(-3 * odds)))
+    evaluate.write_report(tmp_path, p, level=0.95)
+    kept = json.loads((tmp_path / 'calibration.json').read_text())
+    t = kept['test']['temperature']['value']
+    assert t == kept['val']['temperature']['value'] == calibration.read_temperature(tmp_path) == pytest.approx(3, rel=0.3)
+    before, after = (kept['test'][name]['ece'] for name in ('before', 'after'))
+    assert after['high'] < before['low'] and after['low'] == 0 and after['positive'] == 'covid'
+    assert kept['test']['after']['brier']['value'] < kept['test']['before']['brier']['value']
+    assert 'fitted on these exams' in kept['val']['after']['ece']['note'] and 'note' not in after
+    for split in ('val', 'test'):
+        assert {'reliability', 'decision'} <= {f.name.split('_')[0] for f in tmp_path.glob(f'*_{split}.png')}
+
+
+def test_without_val_there_is_no_temperature_and_the_reason(tmp_path):
+    report(tmp_path, [0, 1] * 20, ['test'] * 40, np.linspace(0.1, 0.9, 40))
+    kept = json.loads((tmp_path / 'calibration.json').read_text())['test']
+    assert 'after' not in kept and kept['temperature']['value'] is None and 'no validation split' in kept['temperature']['reason']
+    assert kept['before']['ece']['low'] is not None and calibration.read_temperature(tmp_path) is None
+    report(tmp_path, [-1], ['test'], [0.5])
+    assert json.loads((tmp_path / 'calibration.json').read_text()) == {}
+    assert calibration.read_temperature(tmp_path / 'nowhere') is None

@@ -42,6 +42,22 @@ def test_an_undefined_roc_curve_says_so(label, missing):
     assert len(figure.axes[0].lines[1].get_xdata()) == 0
 
 
+def test_reliability_by_bin_and_how_many_exams_each_has():
+    """By hand: 0.5 and 0.52 are of one bin of 15, one of them positive; 0.9 is alone."""
+    figure = reliability_figure({'as answered': (np.array([0, 1, 1]), np.array([0.5, 0.52, 0.9]))})
+    diagram, counts = figure.axes
+    np.testing.assert_allclose(diagram.lines[1].get_xydata(), [[0.51, 0.5], [0.9, 1]])
+    assert [patch.get_height() for patch in counts.patches if patch.get_height()] == [2, 1]
+    assert legend(figure)[1] == 'ECE 0.040  as answered (n = 3)'  # (2 * 0.01 + 0.1) / 3
+
+
+def test_decision_curves_of_all_and_none_stand_beside_the_models():
+    """By hand: at 0.5 the one exam that is treated is positive, a quarter of all; treating all is worth 0.5 - 0.5."""
+    figure = decision_figure({'as answered': (LABEL, SCORE)})
+    at_half = {line.get_label(): line.get_ydata()[50] for line in figure.axes[0].lines}
+    assert at_half == pytest.approx({'as answered': 0.25, 'treat all': 0, 'treat none': 0})
+
+
 def test_files_are_images_with_ink_and_nothing_else_is_left(tmp_path):
     confusion_png(tmp_path / 'confusion.png', MATRIX, ('non', 'covid'))
     roc_png(str(tmp_path / 'roc.png'), {'one class': (np.ones(4, int), SCORE)})
