@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from covid_jax.report.plots import confusion_figure, confusion_png, roc_figure, roc_png
+from covid_jax.report.plots import (
+    confusion_figure,
+    confusion_png,
+    decision_figure,
+    reliability_figure,
+    roc_figure,
+    roc_png,
+)
 
 MATRIX = np.array([[203, 6], [20, 145]])
 LABEL, SCORE = np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8])
