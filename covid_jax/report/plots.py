@@ -117,7 +117,7 @@ def reliability_figure(curves: Curves) -> 'Figure':
     axes.set(ylabel='share of positives', xlim=(0, 1), ylim=(0, 1))
     counts.set(xlabel='probability of the positive class', ylabel='exams')
     axes.grid(alpha=0.3)
-    axes.legend(loc='upper left', fontsize=9)
+    axes.legend(loc='lower left', bbox_to_anchor=(0, 1), fontsize=9)  # above: a curve may lie anywhere
     return figure
 
 

@@ -129,6 +129,25 @@ def test_the_interval_of_scores_that_are_right_holds_0_and_that_of_bad_ones_does
     assert metrics(label, score) == metrics(label, score)
 
 
+def test_the_interval_of_one_bin_by_hand():
+    """1000 answers of 0.5, 700 of them positive: the error is 0.2, that of a mean with a standard error of 0.0145. Above it lies
+    its normal quantile of 0.975, 1.96; below, for noise of either sign, that of 0.9875, 2.24."""
+    found = metrics(np.array([1] * 700 + [0] * 300), np.full(1000, 0.5))['ece']
+    error = np.sqrt(0.7 * 0.3 / 1000)
+    assert found['value'] == pytest.approx(0.2)
+    assert (found['low'], found['high']) == pytest.approx((0.2 - 2.24 * error, 0.2 + 1.96 * error), abs=0.002)
+
+
+def test_the_upper_bound_is_freed_of_the_noise_that_resamples_add():
+    """By resamples of another kind of drawing, and `ece` of each: they lie some 0.02 above the value in the mean."""
+    rng = np.random.default_rng(2)
+    label, score = law(rng, 300)
+    eces = [ece(label[rows], score[rows]) for rows in rng.integers(300, size=(1000, 300))]
+    excess = np.mean(eces) - ece(label, score)
+    assert excess > 0.015
+    assert metrics(label, score)['ece']['high'] == pytest.approx(np.quantile(eces, 0.975) - excess, abs=0.005)
+
+
 def test_brier_interval_is_that_of_a_mean():
     """Of many patients with one exam each: the mean and 1.96 standard errors, near enough."""
     label, score = law(np.random.default_rng(3), 1000)

@@ -59,10 +59,10 @@ def test_reliability_by_bin_and_how_many_exams_each_has():
 
 
 def test_decision_curves_of_all_and_none_stand_beside_the_models():
-    """By hand: at 0.5 the one exam that is treated is positive, a quarter of all; treating all is worth 0.5 - 0.5."""
+    """By hand: at 0.2 both positives and one other are treated, at odds of 1/4; of treating all it is two others."""
     figure = decision_figure({'as answered': (LABEL, SCORE)})
-    at_half = {line.get_label(): line.get_ydata()[50] for line in figure.axes[0].lines}
-    assert at_half == pytest.approx({'as answered': 0.25, 'treat all': 0, 'treat none': 0})
+    found = {line.get_label(): line.get_ydata()[20] for line in figure.axes[0].lines}
+    assert found == pytest.approx({'as answered': 0.5 - 0.25 / 4, 'treat all': 0.5 - 0.5 / 4, 'treat none': 0})
 
 
 def test_files_are_images_with_ink_and_nothing_else_is_left(tmp_path):
