@@ -10,6 +10,7 @@ from conftest import small_config
 from scipy.stats import binomtest
 
 from covid_jax import UserError, evaluate, experiment, start, train
+from covid_jax.data import lineage
 from covid_jax.data.pipeline import Dataset
 from covid_jax.methods.method import Method
 from covid_jax.predictions import Predictions, of_run
@@ -310,3 +311,44 @@ def test_without_val_there_is_no_temperature_and_the_reason(tmp_path):
     report(tmp_path, [-1], ['test'], [0.5])
     assert json.loads((tmp_path / 'calibration.json').read_text()) == {}
     assert calibration.read_temperature(tmp_path / 'nowhere') is None
+
+
+def seeing(folder, predict, sites):
+    """A finished run that learnt from one exam e0 of a patient p0, and answers so."""
+    lineage.write(folder, lineage.own(exams(['train']), ['hash of e0']))
+    config = small_config()
+    config.prep.size = (1, 4, 4)
+    config.eval.batch = 4
+    run = types.SimpleNamespace(config=config, mesh=make_mesh(jax.devices()[:1]), folder=folder, sites=sites, thresholds={},
+                                temperature=None, method=METHOD._replace(predict=predict))
+    return run, STATE
+
+
+def manifest(folder, site):
+    for i in range(2):
+        np.save(folder / f'{i}.npy', np.full((1, 4, 4), 100 * i, np.uint8))
+    (folder / 'table.csv').write_text(f'path,label,site\n0.npy,normal,{site[0]}\n1.npy,covid,{site[1]}\n')
+    return folder / 'table.csv'
+
+
+def test_a_site_is_the_one_of_its_name_or_an_unknown_one(tmp_path):
+    def predict(params, state, batch, key=None):
+        return {**brightness(params, state, batch), 'at': batch['site']}
+
+    answers, metrics = evaluate.on(seeing(tmp_path, predict, ('lima', 'oslo')), 'manifest', manifest(tmp_path, ('oslo', 'rome')))
+    assert answers.columns['at'].tolist() == [1, -1]
+    frozen = metrics['all']['threshold_frozen']
+    assert frozen['value'] is None and 'frozen none' in frozen['reason'] and 'ece_tempered' not in metrics['all']
+
+
+def test_a_group_is_passed_on_and_a_run_that_does_not_classify_is_asked_nothing(tmp_path):
+    table = manifest(tmp_path, ('oslo', 'rome'))
+    said = []
+    evaluate.on(seeing(tmp_path, brightness, ()), 'manifest', table, group='clusters', say=said.append)
+    assert any('by near duplicates 2 exams' in line for line in said)
+
+    def features(params, state, batch, key=None):
+        return {'features': batch['label'][:, None]}
+
+    with pytest.raises(UserError, match='does not classify'):
+        evaluate.on(seeing(tmp_path, features, ()), 'manifest', table)
