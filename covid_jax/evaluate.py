@@ -1,7 +1,5 @@
 """A split -> Predictions -> metrics with intervals, and the files that hold them."""
 
-import csv
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,13 +11,14 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from covid_jax import UserError
 from covid_jax import predictions as answers
-from covid_jax.data import pipeline
-from covid_jax.methods.method import Method
+from covid_jax.data import lineage, pipeline
+from covid_jax.methods.method import Method, abstract_batch
 from covid_jax.metrics.classification import classification_metrics, confusion, decide, frozen_threshold
 from covid_jax.metrics.intervals import with_intervals
 from covid_jax.predictions import Predictions
-from covid_jax.report import plots
+from covid_jax.report import calibration, plots, submission
 from covid_jax.runtime.files import write, write_csv
 from covid_jax.runtime.mesh import put, replicated
 from covid_jax.runtime.state import TrainState
@@ -41,6 +40,25 @@ class Running(Protocol):
 
     @property
     def mesh(self) -> jax.sharding.Mesh: ...
+
+
+class Finished(Running, Protocol):
+    """What `on` needs of one, as start.load opens it."""
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def method(self) -> Method: ...
+
+    @property
+    def thresholds(self) -> Mapping[str, float | None]: ...
+
+    @property
+    def temperature(self) -> float | None: ...
+
+    @property
+    def sites(self) -> tuple[str, ...]: ...
 
 
 def predictor(method: Method, mesh: jax.sharding.Mesh, features: bool = False) -> Predict:
@@ -111,16 +129,69 @@ def groups(predictions: Predictions) -> tuple[dict[str, Predictions], list[str]]
     return grouped, torn
 
 
-def all_metrics(predictions: Predictions, level: float | None = None) -> dict[str, dict[str, Metrics]]:
-    """{split: {group: {metric: ...}}}. The threshold is frozen on the validation split, by exam, and by patient for them."""
+def on(run: tuple[Finished, TrainState], source: str, root: Path | str, *, store: Path | str | None = None,
+       group: str = 'source', say: Callable[[str], None] = print) -> tuple[Predictions, dict[str, Metrics]]:
+    """Asks a finished run about all labelled exams of another data set, and scores its answers.
+
+    The exams are prepared as the run's own were, and answered with its classes, its batch and its test-time augmentation, whose
+    views are drawn from the run's seed. A site is the one of that name that the run knows, or an unknown one. Threshold and
+    temperature are the run's own: nothing is fitted to the new data. Splits of the source, and the run's lists of exams, do not
+    matter.
+
+    Args:
+        run: of start.load.
+        source, root: as config.data.source and config.data.root; several with commas.
+        store: where prepared scans are kept; the run's folder / 'store' by default.
+        group: as config.data.group, whose exams count as one patient's.
+        say: is called with each line that a user should know.
+
+    Returns:
+        The answers, all of the split 'test', and {group: {metric: ...}}, as `all_metrics` has them for a split; of all exams
+        'ece' and 'brier', too, and where the run has a temperature these of the tempered answers, '<name>_tempered'. The column
+        'seen' is 1 for exams of patients that the run, or one before it, learnt from or chose its checkpoint on; 'seen_before'
+        counts them. Scans that cannot be prepared are in neither, and are said.
+
+    Raises:
+        UserError: a run that does not classify or has no exams.csv; data that cannot be read, or have no labels.
+    """
+    finished, state = run
+    config = finished.config.copy_and_resolve_references()
+    config.data.update(source=source, root=str(root), group=group, exclude='', include='')
+    shapes = jax.eval_shape(finished.method.predict, state.params, state.state, abstract_batch(config, config.eval.batch))
+    if 'logits' not in shapes:
+        raise UserError(f'{finished.folder} does not classify: give a run whose method does')
+    before = lineage.inherited(lineage.read(finished.folder), str(finished.folder))
+    store = Path(store or finished.folder / 'store')
+    survey = pipeline.survey_test(config, store, say)
+    dataset = pipeline.prepare(survey, store, config.data.workers, say)
+    known = {site: i for i, site in enumerate(finished.sites)}
+    sites = [known.get(exam.site, -1) for exam in dataset.exams]
+    dataset = dataset._replace(site=np.array(sites, np.int32), sites=finished.sites)
+    predict = predictor(finished.method, finished.mesh)
+    predictions = collect(finished, predict, state, dataset, ('test',), jax.random.key(config.seed))
+    leaks = lineage.leaks(dataset.exams, dataset.hashes, before)
+    seen = {exam.patient for exam in dataset.exams if exam.id in leaks}
+    column = np.array([exam.patient in seen for exam in predictions.exams], np.float32)
+    predictions = predictions._replace(columns={**predictions.columns, 'seen': column})
+    metrics = all_metrics(predictions, config.eval.level, finished.thresholds)['test']
+    metrics['all'] |= calibration.scores(predictions, config.eval.level)
+    if finished.temperature is not None:
+        after = calibration.scores(calibration.at(predictions, finished.temperature), config.eval.level)
+        metrics['all'] |= {f'{name}_tempered': entry for name, entry in after.items()}
+    return predictions, metrics
+
+
+def all_metrics(predictions: Predictions, level: float | None = None,
+                thresholds: Mapping[str, float | None] | None = None) -> dict[str, dict[str, Metrics]]:
+    """{split: {group: {metric: ...}}}. The threshold is frozen on the validation split, by exam, and by patient for them.
+
+    thresholds: of an earlier run, {'all', 'patients': as frozen there}, in place of these."""
     metrics: dict[str, dict[str, Metrics]] = {split: {} for split in predictions.splits}
     grouped, _ = groups(predictions)
     for group, rows in grouped.items():
-        basis = grouped['patients' if group == 'patients' else 'all'].of('val').labelled()
-        threshold = frozen_threshold(basis.label, basis.probability, POSITIVE)
-        frozen: dict[str, Any] = {'value': threshold, 'low': None, 'high': None, 'n': len(basis.exams)}
-        if threshold is None:
-            frozen['reason'] = 'undefined: no validation split with both classes to freeze it on'
+        unit = 'patients' if group == 'patients' else 'all'
+        frozen = _frozen_here(grouped[unit]) if thresholds is None else _frozen_before(thresholds.get(unit))
+        threshold = frozen['value']
         for split in rows.splits:
             entries = score(rows.of(split), threshold, level)
             entries['threshold_frozen'] = frozen
@@ -128,6 +199,23 @@ def all_metrics(predictions: Predictions, level: float | None = None) -> dict[st
                 entries['seen_before'] = seen_before(rows.of(split))
             metrics[split][group] = {name: _with_positive(name, entry, predictions.names) for name, entry in entries.items()}
     return metrics
+
+
+def _frozen_here(rows):
+    """The threshold that the validation split gives, as a metric's entry."""
+    basis = rows.of('val').labelled()
+    entry = {'value': frozen_threshold(basis.label, basis.probability, POSITIVE), 'low': None, 'high': None, 'n': len(basis.exams)}
+    if entry['value'] is None:
+        entry['reason'] = 'undefined: no validation split with both classes to freeze it on'
+    return entry
+
+
+def _frozen_before(threshold):
+    """The threshold of an earlier run, in the same form; n: none of these exams."""
+    entry = {'value': threshold, 'low': None, 'high': None, 'n': 0}
+    if threshold is None:
+        entry['reason'] = 'undefined: the run has frozen none on validation'
+    return entry
 
 
 def seen_before(predictions: Predictions) -> dict[str, Any]:
@@ -147,7 +235,7 @@ def _with_positive(name, entry, names):
 
 def write_report(folder: Path | str, predictions: Predictions, level: float | None = None,
                  broken: Mapping[str, str] = MappingProxyType({}), note: str = '') -> dict[str, dict[str, Metrics]]:
-    """predictions.csv, metrics.json, submission files and plots, in the folder. Returns the metrics.
+    """predictions.csv, metrics.json, calibration.json, submission files and plots, in the folder. Returns the metrics.
 
     Where patients have several exams, predictions_patients.csv holds one row for each. broken: {exam id: reason} of exams
     that could not be prepared; note: a sentence that every plot carries; level: of the intervals, which are left out without.
@@ -163,7 +251,7 @@ def write_report(folder: Path | str, predictions: Predictions, level: float | No
                             f'{some(torn)}'), flush=True)
         answers.write(folder / 'predictions_patients.csv', grouped['patients'], without=('id',))
     write(folder / 'metrics.json', json.dumps(metrics, indent=1))
-    write_submission(folder / 'submission', p, broken)
+    submission.write(folder / 'submission', p, broken)
     curves = {}
     for split in p.splits:
         rows = p.of(split).labelled()
@@ -174,6 +262,7 @@ def write_report(folder: Path | str, predictions: Predictions, level: float | No
         curves[split] = curve(rows)
     if curves:
         plots.roc_png(folder / 'roc.png', curves, note)
+    calibration.write(folder, p, level, note)
     return metrics
 
 
@@ -187,29 +276,3 @@ def write_quarantine(folder: Path | str, broken: Mapping[str, str]) -> None:
     """quarantine.csv, where exams could not be prepared: {exam id: reason}."""
     if broken:
         write_csv(Path(folder) / 'quarantine.csv', [('id', 'reason'), *broken.items()])
-
-
-def write_submission(folder: Path | str, predictions: Predictions, broken: Mapping[str, str] = MappingProxyType({})) -> None:
-    """The two files of the COV19-CT-DB challenge, folder/covid.csv and folder/non-covid.csv: one row with the names of the
-    unlabelled scans that were decided so, with commas between them.
-
-    Nothing is written where all scans have labels. A name is the last part of an id where that is unique, else the whole id.
-    broken: {exam id: reason} of exams that could not be prepared and are in neither file.
-    """
-    unlabelled = predictions.at(np.flatnonzero(predictions.label < 0))
-    if not unlabelled.exams:
-        return
-    names = [exam.id.rpartition('/')[2] for exam in unlabelled.exams]
-    if len(set(names)) < len(names):
-        names = [exam.id for exam in unlabelled.exams]
-    is_covid = decide(unlabelled.probability, positive=POSITIVE) == POSITIVE
-    covid = [name for name, is_positive in zip(names, is_covid, strict=True) if is_positive]
-    other = [name for name, is_positive in zip(names, is_covid, strict=True) if not is_positive]
-    folder = Path(folder)
-    folder.mkdir(exist_ok=True)
-    missing = f'; {len(broken)} scans that could not be prepared are in neither, see quarantine.csv' if broken else ''
-    print(f'{folder}: {len(covid)} unlabelled scans in covid.csv, {len(other)} in non-covid.csv{missing}', flush=True)
-    for name, scans in (('covid', covid), ('non-covid', other)):
-        row = io.StringIO()
-        csv.writer(row).writerow(scans)  # the names as they are: a program reads them
-        write(folder / f'{name}.csv', row.getvalue())

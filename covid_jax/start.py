@@ -20,6 +20,7 @@ from covid_jax.data.prep import Prep
 from covid_jax.methods.method import Method, abstract_batch
 from covid_jax.metrics.classification import classification_metrics
 from covid_jax.models import sites
+from covid_jax.report.calibration import read_temperature
 from covid_jax.runtime import checkpoint, optim, workdir
 from covid_jax.runtime.mesh import default_batch, make_mesh, replicated
 from covid_jax.runtime.state import TrainState
@@ -31,8 +32,8 @@ from covid_jax.weights import pretrained
 class Run(NamedTuple):
     """config: with nothing left to be filled in; folder: where the run lives; prep: how its scans are prepared.
 
-    Of a finished run, as `load` opens it: threshold, the probability of the positive class that was frozen on validation,
-    or None; sites, what each number of batch['site'] means; versions, {package: version} that trained it.
+    Of a finished run, as `load` opens it: thresholds, the probability of the positive class that was frozen on validation, or
+    None, for exams under 'all' and for the means of patients under 'patients'; temperature, that was fitted there, or None; sites, what each number of batch['site'] means; versions, {package: version} that trained it.
     """
 
     config: ConfigDict
@@ -40,9 +41,15 @@ class Run(NamedTuple):
     mesh: jax.sharding.Mesh
     method: Method
     prep: Prep
-    threshold: float | None = None
+    thresholds: Mapping[str, float | None] = MappingProxyType({})
+    temperature: float | None = None
     sites: tuple[str, ...] = ()
     versions: Mapping[str, str] = MappingProxyType({})
+
+    @property
+    def threshold(self) -> float | None:
+        """That of exams."""
+        return self.thresholds.get('all')
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -85,8 +92,8 @@ def load(folder: str | Path) -> tuple[Run, TrainState]:
     config = methods.resolve(_config_of(kept))
     config.eval.batch = mesh.size * math.ceil(config.eval.batch / mesh.size)
     method = methods.make(config, mesh)
-    run = Run(config, Path(folder), mesh, method, pipeline.prep_of(config), _threshold(folder), tuple(kept['sites'] or ()),
-              kept['versions'] or {})
+    run = Run(config, Path(folder), mesh, method, pipeline.prep_of(config), _thresholds(folder), read_temperature(folder),
+              tuple(kept['sites'] or ()), kept['versions'] or {})
     step, saved = checkpoint.read(folder)
     if not Path(folder, 'results.json').exists():
         raise UserError(f'{folder} has not finished: give its command again, which goes on')
@@ -206,8 +213,11 @@ def versions() -> dict[str, str]:
     return {'covid-jax': ours, **found}
 
 
-def _threshold(folder):
+def _thresholds(folder):
+    """The thresholds of metrics.json. Where each patient has one exam, that of exams is that of patients."""
     path = Path(folder) / 'metrics.json'
     metrics = json.loads(path.read_text()) if path.exists() else {}
     groups = next(iter(metrics.values()), {})
-    return groups.get('all', {}).get('threshold_frozen', {}).get('value')
+    of_exams = groups.get('all', {})
+    found = {'all': of_exams, 'patients': groups.get('patients', of_exams)}
+    return {unit: of_unit.get('threshold_frozen', {}).get('value') for unit, of_unit in found.items()}

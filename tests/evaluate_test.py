@@ -9,10 +9,12 @@ import pytest
 from conftest import small_config
 from scipy.stats import binomtest
 
-from covid_jax import evaluate, train
+from covid_jax import UserError, evaluate, experiment, start, train
+from covid_jax.data import lineage
 from covid_jax.data.pipeline import Dataset
 from covid_jax.methods.method import Method
-from covid_jax.predictions import Predictions
+from covid_jax.predictions import Predictions, of_run
+from covid_jax.report import calibration, submission
 from covid_jax.runtime.mesh import make_mesh
 from covid_jax.sources.exams import Exam
 
@@ -134,7 +136,7 @@ def test_the_two_files_of_the_challenge(tmp_path):
 def test_scans_are_called_by_their_last_name_where_that_is_unique(tmp_path, ids, row):
     p = table([-1, -1], ['test'] * 2, [0.9, 0.8])
     p = p._replace(exams=[e._replace(id=name) for e, name in zip(p.exams, ids, strict=True)])
-    evaluate.write_submission(tmp_path / 'submission', p)
+    submission.write(tmp_path / 'submission', p)
     assert (tmp_path / 'submission' / 'covid.csv').read_text().splitlines() == [row]
     assert (tmp_path / 'submission' / 'non-covid.csv').read_text().split() == []
 
@@ -224,3 +226,129 @@ def test_what_is_reported_is_the_mean_of_three_views(tmp_path):
     train.report(session, STATE, {})
     assert [first for first, _ in seen] == [0, 0, 0, 4, 4, 4]
     assert len({tuple(jax.random.key_data(key).tolist()) for _, key in seen}) == 3
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    """A finished run on 16 phantoms to learn from, 8 of val and 8 of test, with the answers that it gave itself."""
+    c = small_config('baseline,size=small')
+    with c.unlocked():
+        c.model.name = '_ResNetTiny'
+        c.prep.size = (1, 16, 16)
+        c.eval.tta = 0
+        c.train.update(epochs=2.0, lr=1e-2)
+    folder = tmp_path_factory.mktemp('finished')
+    experiment.run(c, folder)
+    return start.load(folder), of_run(folder)
+
+
+def test_a_finished_run_answers_other_data_as_it_answered_its_own(finished, tmp_path):
+    """All its phantoms at once, those that it learnt from too: answers to val and test are the same, the threshold is the run's,
+    and the 24 that it learnt from or chose by are marked."""
+    run, own = finished
+    said = []
+    answers, metrics = evaluate.on(run, 'phantom', '', store=tmp_path, say=said.append)
+    assert [e.split for e in answers.exams] == ['test'] * 32 and any(line.startswith('test: ') for line in said)
+    of_exam = {e.id: p for e, p in zip(answers.exams, answers.probability, strict=True)}
+    np.testing.assert_allclose([of_exam[e.id] for e in own.exams], own.probability, atol=1e-5)
+    untouched = {e.id for e in own.exams if e.split == 'test'}
+    assert {e.id for e, seen in zip(answers.exams, answers.columns['seen'], strict=True) if not seen} == untouched
+    test = metrics['all']
+    assert test['seen_before']['value'] == 24 and test['auc']['n'] == 32
+    assert test['threshold_frozen']['value'] == run[0].threshold is not None
+    decided = np.array([p[1] >= run[0].threshold for p in of_exam.values()])
+    assert test['accuracy_frozen']['value'] == pytest.approx(np.mean(decided == answers.label))
+    odds = [(p[1] / p[0]) ** (1 / run[0].temperature) for p in of_exam.values()]
+    square = [(x / (1 + x) - y)**2 for x, y in zip(odds, answers.label, strict=True)]
+    assert test['brier_tempered']['value'] == pytest.approx(np.mean(square), rel=1e-4) != test['brier']['value']
+
+
+def test_splits_of_other_data_do_not_matter_and_a_scan_that_cannot_be_read_is_set_aside(finished, tmp_path):
+    """A folder whose files lie in train and test, of a patient of two images, one of them damaged elsewhere."""
+    rng = np.random.default_rng(0)
+    for split, label in (('train', 'covid'), ('test', 'normal')):
+        (tmp_path / 'data' / split / label).mkdir(parents=True)
+        for i in range(3):
+            np.save(tmp_path / 'data' / split / label / f'{label}{i}.npy', rng.integers(0, 255, (1, 20, 20), np.uint8))
+    (tmp_path / 'data' / 'test' / 'normal' / 'cut.npy').write_bytes(b'\x93NUMPY')
+    said = []
+    answers, metrics = evaluate.on(finished[0], 'folder', tmp_path / 'data', store=tmp_path / 'store', say=said.append)
+    assert {e.split for e in answers.exams} == {'test'} and answers.label.tolist().count(1) == 3 == len(answers.exams) - 3
+    assert metrics['all']['seen_before']['value'] == 0 and metrics['all']['auc']['n'] == 6
+    assert [line for line in said if '1 could not be prepared' in line and 'cut' in line]
+
+
+def test_data_without_labels_are_not_scored(finished, tmp_path):
+    np.save(tmp_path / 'a.npy', np.zeros((1, 20, 20), np.uint8))
+    (tmp_path / 'table.csv').write_text('id,path,patient,label\na,a.npy,p,\n')
+    with pytest.raises(UserError, match='none of 1 exams has a label'):
+        evaluate.on(finished[0], 'manifest', tmp_path / 'table.csv', store=tmp_path / 'store')
+
+
+def test_the_temperature_of_val_is_frozen_and_lowers_the_ece_of_test(tmp_path):
+    """Answers three times too sure: the ECE falls, and val says that the temperature was fitted there."""
+    rng = np.random.default_rng(5)
+    odds = rng.normal(size=800) * 2
+    label = (rng.random(800) < 1 / (1 + np.exp(-odds))).astype(int)
+    p = table(label, ['val'] * 400 + ['test'] * 400, 1 / (1 + np.exp(-3 * odds)))
+    evaluate.write_report(tmp_path, p, level=0.95)
+    kept = json.loads((tmp_path / 'calibration.json').read_text())
+    t = kept['test']['temperature']['value']
+    assert t == kept['val']['temperature']['value'] == calibration.read_temperature(tmp_path) == pytest.approx(3, rel=0.3)
+    before, after = (kept['test'][name]['ece'] for name in ('before', 'after'))
+    assert after['value'] < before['value'] / 2 and after['low'] == 0 < before['low'] and after['positive'] == 'covid'
+    assert kept['test']['after']['brier']['value'] < kept['test']['before']['brier']['value']
+    assert 'fitted on these exams' in kept['val']['after']['ece']['note'] and 'note' not in after
+    for split in ('val', 'test'):
+        assert {'reliability', 'decision'} <= {f.name.split('_')[0] for f in tmp_path.glob(f'*_{split}.png')}
+
+
+def test_without_val_there_is_no_temperature_and_the_reason(tmp_path):
+    report(tmp_path, [0, 1] * 20, ['test'] * 40, np.linspace(0.1, 0.9, 40))
+    kept = json.loads((tmp_path / 'calibration.json').read_text())['test']
+    assert 'after' not in kept and kept['temperature']['value'] is None and 'no validation split' in kept['temperature']['reason']
+    assert kept['before']['ece']['low'] is not None and calibration.read_temperature(tmp_path) is None
+    report(tmp_path, [-1], ['test'], [0.5])
+    assert json.loads((tmp_path / 'calibration.json').read_text()) == {}
+    assert calibration.read_temperature(tmp_path / 'nowhere') is None
+
+
+def seeing(folder, predict, sites):
+    """A finished run that learnt from one exam e0 of a patient p0, and answers so."""
+    lineage.write(folder, lineage.own(exams(['train']), ['hash of e0']))
+    config = small_config()
+    config.prep.size = (1, 4, 4)
+    config.eval.batch = 4
+    run = types.SimpleNamespace(config=config, mesh=make_mesh(jax.devices()[:1]), folder=folder, sites=sites, thresholds={},
+                                temperature=None, method=METHOD._replace(predict=predict))
+    return run, STATE
+
+
+def manifest(folder, site):
+    for i in range(2):
+        np.save(folder / f'{i}.npy', np.full((1, 4, 4), 100 * i, np.uint8))
+    (folder / 'table.csv').write_text(f'path,label,site\n0.npy,normal,{site[0]}\n1.npy,covid,{site[1]}\n')
+    return folder / 'table.csv'
+
+
+def test_a_site_is_the_one_of_its_name_or_an_unknown_one(tmp_path):
+    def predict(params, state, batch, key=None):
+        return {**brightness(params, state, batch), 'at': batch['site']}
+
+    answers, metrics = evaluate.on(seeing(tmp_path, predict, ('lima', 'oslo')), 'manifest', manifest(tmp_path, ('oslo', 'rome')))
+    assert answers.columns['at'].tolist() == [1, -1]
+    frozen = metrics['all']['threshold_frozen']
+    assert frozen['value'] is None and 'frozen none' in frozen['reason'] and 'ece_tempered' not in metrics['all']
+
+
+def test_a_group_is_passed_on_and_a_run_that_does_not_classify_is_asked_nothing(tmp_path):
+    table = manifest(tmp_path, ('oslo', 'rome'))
+    said = []
+    evaluate.on(seeing(tmp_path, brightness, ()), 'manifest', table, group='clusters', say=said.append)
+    assert any('by near duplicates 2 exams' in line for line in said)
+
+    def features(params, state, batch, key=None):
+        return {'features': batch['label'][:, None]}
+
+    with pytest.raises(UserError, match='does not classify'):
+        evaluate.on(seeing(tmp_path, features, ()), 'manifest', table)

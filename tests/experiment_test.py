@@ -209,7 +209,8 @@ def test_model5_is_the_mean_of_three_stages(ensemble):
     assert len({stage[name][2] for stage in stages}) == 3
     assert {p.name for p in (workdir / 'model5').iterdir()} == {
         'config.json', 'metrics.json', 'predictions.csv', 'roc.png', 'confusion_val.png', 'confusion_test.png',
-        'roc_runs_val.png', 'roc_runs_test.png', 'exams.csv', 'results.json',
+        'roc_runs_val.png', 'roc_runs_test.png', 'reliability_val.png', 'reliability_test.png', 'decision_val.png',
+        'decision_test.png', 'calibration.json', 'exams.csv', 'results.json',
         'seconds.json'}
     assert list(results) == ['model5'] and results['model5']['test']['all']['accuracy']['n'] == 8
     assert len(list((workdir / 'store').glob('*/table.json'))) == 1  # prepared once

@@ -141,7 +141,9 @@ def test_a_finished_run_is_opened_again(source, tmp_path):
     assert run.classes == ('noncovid', 'covid') and run.sites == ('phantom',) and run.prep.size == SIZES[size]
     assert run.versions['jax'] == jax.__version__ and run.versions['covid-jax']
     threshold = json.loads((folder / 'metrics.json').read_text())['val']['all']['threshold_frozen']['value']
-    assert run.threshold == threshold
+    assert run.threshold == threshold == run.thresholds['patients']
+    kept = json.loads((folder / 'calibration.json').read_text())['test']['temperature']['value']
+    assert run.temperature == kept and 0.1 <= kept <= 10
     data = pipeline.prepare(pipeline.survey(run.config, run.config.data.store), run.config.data.store, 1)
     answers = evaluate.collect(run, evaluate.predictor(run.method, run.mesh, features=True), state, data, ('val', 'test'))
     np.testing.assert_allclose(answers.probability, probabilities(folder), atol=1e-6)

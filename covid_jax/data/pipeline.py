@@ -25,6 +25,7 @@ from covid_jax.data.order import Order
 from covid_jax.data.prep import Prep
 from covid_jax.sources.exams import SPLITS, Exam, check_classes, class_index, class_names
 from covid_jax.sources.listing import find_listed
+from covid_jax.sources.names import whole
 
 SHORT_EXTENT = 200  # mm: an extent below it cuts into most chests
 THREADS = 2  # that read batches: enough to keep ahead of a step, few enough to leave the cores to it
@@ -83,23 +84,28 @@ def survey(config: ConfigDict, root: Path | str, labelled: bool = True, say: Cal
     """
     check(config)
     data = config.data
-    parts = sources.parts_of(data, say)
-    for exam in chain.from_iterable(parts):
-        try:
-            class_index(exam.label, data.classes)
-        except UserError as e:
-            raise UserError(f'{exam.id}: {e}') from None
-    parts = splits.own_splits(parts, data, config.folds, say)
-    if data.group == 'clusters':
-        parts = [duplicates.join(part, data, root, name, say)
-                 for part, name in zip(parts, splits.source_names(parts, data), strict=True)]
-    exams = splits.assign_sources(parts, data, config.folds, config.get('fold', 0), say)
+    parts = splits.own_splits(_listed(data, say), data, config.folds, say)
+    exams = splits.assign_sources(_grouped(parts, data, root, say), data, config.folds, config.get('fold', 0), say)
     included = _included(exams, data.include, say) if data.include else None
     exams = splits.choose(exams, data, labelled, included)
     hashes = store.content_hashes(exams, root)
     splits.check_duplicates(exams, hashes)
     prep = prep_of(config)
     return Survey(exams, hashes, prep, _digest(exams, hashes, prep), tuple(data.classes), labelled)
+
+
+def survey_test(config: ConfigDict, root: Path | str, say: Callable[[str], None] = print) -> Survey:
+    """The same of data that are all test, whatever splits their source names. UserError, too, where none has a label."""
+    check(config)
+    data = config.data
+    parts = [[whole(exam) for exam in part] for part in _listed(data, say)]
+    exams = [exam._replace(split='test') for exam in chain.from_iterable(_grouped(parts, data, root, say))]
+    if not any(exam.label for exam in exams):
+        raise UserError(f'data source {data.source!r} at {data.root}: none of {len(exams)} exams has a label, so that no answer '
+                        'can be scored: give labelled data')
+    hashes = store.content_hashes(exams, root)
+    prep = prep_of(config)
+    return Survey(exams, hashes, prep, _digest(exams, hashes, prep), tuple(data.classes), labelled=False)
 
 
 def prepare(survey: Survey, root: Path | str, workers: int = 0, say: Callable[[str], None] = print) -> Dataset:
@@ -115,8 +121,9 @@ def prepare(survey: Survey, root: Path | str, workers: int = 0, say: Callable[[s
     splits.check_duplicates(exams, [made.digest[e.id] for e in exams])
     _say_counts(survey, made.broken, say)
     learnt_sites = {e.site for e in exams if e.split == 'train'}
-    if not learnt_sites:
-        raise UserError(f'nothing is left to learn from: {next(iter(made.broken.values()), "no exam is in train")}')
+    needed, purpose = ('train', 'learn from') if _learns(survey) else ('test', 'test on')
+    if needed not in {e.split for e in exams}:
+        raise UserError(f'nothing is left to {purpose}: {next(iter(made.broken.values()), "there are no exams")}')
     sites = (*sorted(learnt_sites), *sorted({e.site for e in exams} - learnt_sites))
     return Dataset(
         exams=exams,
@@ -134,6 +141,30 @@ def prep_of(config: ConfigDict) -> Prep:
     """The preparation that the config asks for. UserError for one that cannot be."""
     fields: dict[str, Any] = {name: value if isinstance(value, str) else tuple(value) for name, value in config.prep.items()}
     return Prep(**fields)
+
+
+def _learns(survey):
+    """Whether any exam is to be learnt from; of `survey_test` none is."""
+    return any(exam.split == 'train' for exam in survey.exams)
+
+
+def _listed(data, say):
+    """A list of exams for each source, whose labels are of the declared classes."""
+    parts = sources.parts_of(data, say)
+    for exam in chain.from_iterable(parts):
+        try:
+            class_index(exam.label, data.classes)
+        except UserError as e:
+            raise UserError(f'{exam.id}: {e}') from None
+    return parts
+
+
+def _grouped(parts, data, root, say):
+    """The same exams, of the patients that data.group asks for."""
+    if data.group != 'clusters':
+        return parts
+    return [duplicates.join(part, data, root, name, say)
+            for part, name in zip(parts, splits.source_names(parts, data), strict=True)]
 
 
 def _included(exams, path, say):
@@ -173,7 +204,8 @@ def _say_counts(survey, broken, say):
     if missing and survey.labelled and learnt:
         say(f'no {" and no ".join(missing)} scan to train on: what is learned cannot tell the classes apart')
     if broken:
-        say(f'{len(broken)} could not be prepared, see quarantine.csv: {counted([e for e in survey.exams if e.id in broken])}')
+        where = 'see quarantine.csv' if _learns(survey) else f'as {next(iter(broken))} ({next(iter(broken.values()))})'
+        say(f'{len(broken)} could not be prepared, {where}: {counted([e for e in survey.exams if e.id in broken])}')
 
 
 def _digest(exams, hashes, prep):

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.metrics import auc, roc_curve
 
+from covid_jax.metrics.calibration import ece, net_benefit, reliability
 from covid_jax.runtime import files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+THRESHOLDS = np.arange(100) / 100  # of a decision curve
 Curves = Mapping[str, tuple[ArrayLike, ArrayLike]]
 
 
@@ -78,6 +80,64 @@ def roc_figure(curves: Curves) -> 'Figure':
     axes.set(xlabel='1 - specificity', ylabel='sensitivity', xlim=(0, 1), ylim=(0, 1), aspect='equal')
     axes.grid(alpha=0.3)
     axes.legend(loc='lower right', fontsize=9)
+    return figure
+
+
+def reliability_png(path: str | Path, curves: Curves, note: str = '') -> None:
+    """Writes a reliability diagram: by bin of the score the share of positives, and below it how many exams each bin has.
+
+    curves: {name: (int or bool [n], 1 for positive; float [n] in [0, 1], score)}, n at least 1. note: a sentence above it.
+    """
+    _save(path, reliability_figure(curves), note)
+
+
+def decision_png(path: str | Path, curves: Curves, note: str = '') -> None:
+    """Writes decision curves: the net benefit by threshold, of each curve, of treating all and of treating none.
+
+    curves: as of reliability_png, all of the same exams. note: a sentence above it.
+    """
+    _save(path, decision_figure(curves), note)
+
+
+def reliability_figure(curves: Curves) -> 'Figure':
+    """What reliability_png writes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 6.2), layout='constrained')
+    axes, counts = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
+    axes.plot([0, 1], [0, 1], color='grey', linestyle=':', label='calibrated')
+    for i, (name, (label, score)) in enumerate(curves.items()):
+        bins = reliability(label, score)
+        full = bins.exams > 0
+        axes.plot(bins.probability[full], bins.share[full], marker='o', markersize=4, clip_on=False,
+                  label=f'ECE {ece(label, score):.3f}  {name} (n = {len(np.asarray(label))})')
+        width = 1 / len(bins.exams) / len(curves)
+        left = np.arange(len(bins.exams)) / len(bins.exams)
+        counts.bar(left + i * width, bins.exams, width, align='edge')
+    axes.set(ylabel='share of positives', xlim=(0, 1), ylim=(0, 1))
+    counts.set(xlabel='probability of the positive class', ylabel='exams')
+    axes.grid(alpha=0.3)
+    axes.legend(loc='lower left', bbox_to_anchor=(0, 1), fontsize=9)  # above: a curve may lie anywhere
+    return figure
+
+
+def decision_figure(curves: Curves) -> 'Figure':
+    """What decision_png writes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 4.5), layout='constrained')
+    axes = figure.subplots()
+    found = {name: net_benefit(label, score, THRESHOLDS) for name, (label, score) in curves.items()}
+    for name, benefit in found.items():
+        axes.plot(THRESHOLDS, benefit['model'], label=name)
+    either = next(iter(found.values()))
+    axes.plot(THRESHOLDS, either['all'], color='grey', label='treat all')
+    axes.plot(THRESHOLDS, either['none'], color='grey', linestyle=':', label='treat none')
+    share = either['all'][0]
+    top = max(share, 0.05)
+    axes.set(xlabel='threshold probability', ylabel='net benefit', xlim=(0, 1), ylim=(-0.2 * top, 1.1 * top))
+    axes.grid(alpha=0.3)
+    axes.legend(loc='upper right', fontsize=9)
     return figure
 
 

@@ -141,3 +141,20 @@ def test_the_cheapest_checks_come_before_anything_is_listed(tmp_path, monkeypatc
         pipeline.survey(c, tmp_path)
     with pytest.raises(UserError, match=words):
         pipeline.check(c)
+
+
+def test_data_that_are_all_test_keep_no_split_of_their_source(tmp_path):
+    """A group that the lists of COVID-CT tear is one patient again, and nothing is learnt from."""
+    found = pipeline.survey_test(of('covid_ct', real('COVID-CT')), tmp_path, say=lambda line: None)
+    assert Counter(e.split for e in found.exams) == {'test': 543}
+    assert len({e.patient for e in found.exams}) == 40 + 39 + 170
+
+
+def test_near_duplicates_of_test_data_are_one_patient_where_they_are_asked_for(tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (1, 64, 64), np.uint8)
+    (tmp_path / 'covid').mkdir()
+    for name, scan in (('a', image), ('b', image // 2), ('c', image[:, ::-1])):
+        np.save(tmp_path / 'covid' / f'{name}.npy', scan)
+    groups = {group: len({e.patient for e in pipeline.survey_test(of('folder', tmp_path, group=group), tmp_path / 'store').exams})
+              for group in ('source', 'clusters')}
+    assert groups == {'source': 3, 'clusters': 2}

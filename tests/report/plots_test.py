@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from covid_jax.report.plots import confusion_figure, confusion_png, roc_figure, roc_png
+from covid_jax.report.plots import (
+    confusion_figure,
+    confusion_png,
+    decision_figure,
+    reliability_figure,
+    roc_figure,
+    roc_png,
+)
 
 MATRIX = np.array([[203, 6], [20, 145]])
 LABEL, SCORE = np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8])
@@ -40,6 +47,22 @@ def test_an_undefined_roc_curve_says_so(label, missing):
     figure = roc_figure({'site B': (np.array(label), SCORE), 'val': (LABEL, SCORE)})
     assert legend(figure)[1:] == [f'undefined  site B: no {missing}', 'AUC 0.750  val (n = 4)']
     assert len(figure.axes[0].lines[1].get_xdata()) == 0
+
+
+def test_reliability_by_bin_and_how_many_exams_each_has():
+    """By hand: 0.5 and 0.52 are of one bin of 15, one of them positive; 0.9 is alone."""
+    figure = reliability_figure({'as answered': (np.array([0, 1, 1]), np.array([0.5, 0.52, 0.9]))})
+    diagram, counts = figure.axes
+    np.testing.assert_allclose(diagram.lines[1].get_xydata(), [[0.51, 0.5], [0.9, 1]])
+    assert [patch.get_height() for patch in counts.patches if patch.get_height()] == [2, 1]
+    assert legend(figure)[1] == 'ECE 0.040  as answered (n = 3)'  # (2 * 0.01 + 0.1) / 3
+
+
+def test_decision_curves_of_all_and_none_stand_beside_the_models():
+    """By hand: at 0.2 both positives and one other are treated, at odds of 1/4; of treating all it is two others."""
+    figure = decision_figure({'as answered': (LABEL, SCORE)})
+    found = {line.get_label(): line.get_ydata()[20] for line in figure.axes[0].lines}
+    assert found == pytest.approx({'as answered': 0.5 - 0.25 / 4, 'treat all': 0.5 - 0.5 / 4, 'treat none': 0})
 
 
 def test_files_are_images_with_ink_and_nothing_else_is_left(tmp_path):
