@@ -45,7 +45,8 @@ def get_config(arg: str = '') -> ConfigDict:
     c.supervised = {'frozen': False}
     c.prep.size = (1, 96, 96) if small else (1, 224, 224)
     c.model.name = 'ResNet14Small' if small else 'ResNet50'
-    c.train.update(epochs=30.0) if small else c.train.update(epochs=60.0, lr=3e-4)
+    c.train.epochs = 30.0 if small else 60.0
+    c.train.lr = 6e-4 if small else 3e-4
     c.data.phantom.kind = 'slice'
     c.folds = 5 if name == 'ct' else 1
     set_stages(c, {stage: {'kind': 'train', **fields} for stage, fields in STAGES[name].items()})

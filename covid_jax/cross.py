@@ -16,8 +16,9 @@ from covid_jax.report import matrix
 from covid_jax.runtime import workdir
 from covid_jax.sources.exams import class_names
 
+PHANTOM = configs.base().data.phantom.to_dict()
 FIELDS = ('row', 'kind', 'seed', 'cross.runs', 'cross.sources', 'data.group', 'data.classes', 'eval.level',
-          *(f'data.phantom.{name}' for name in configs.DATA['phantom']))  # all that a cross has of a config
+          *(f'data.phantom.{name}' for name in PHANTOM))  # all that a cross has of a config
 
 
 class Column(NamedTuple):
@@ -120,6 +121,7 @@ def _ask(row: Row, i: int, columns: list[Column], config: ConfigDict, folder: Pa
         return
     finished, state = start.load(row[1][i].folder)
     for column in todo:
+        say(f'{row[0]} is asked about {column.name}')
         own = finished.config.copy_and_resolve_references()
         own.data.phantom.update(column.phantom)
         found, _ = evaluate.on((finished._replace(config=own), state), column.source, column.root, store=config.data.store,
@@ -134,7 +136,7 @@ def _column_of(row: Row) -> Column:
     kept = workdir.read(parts[0].folder) or {}
     if 'data.source' not in kept:
         raise UserError(f'{parts[0].folder} holds no run that trained a network: give the folder of a finished run')
-    phantom = {field: kept.get(f'data.phantom.{field}', default) for field, default in configs.DATA['phantom'].items()}
+    phantom = {field: kept.get(f'data.phantom.{field}', default) for field, default in PHANTOM.items()}
     return Column(name, kept['data.source'], kept['data.root'], kept.get('data.group', 'source'), phantom)
 
 

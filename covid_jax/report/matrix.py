@@ -14,7 +14,7 @@ from covid_jax.text import printable
 
 METRICS = ('auc', 'accuracy', 'sensitivity', 'specificity')  # the first is shown on the console
 HEADER = ('row', 'column', 'metric', 'value', 'low', 'high', 'level', 'n', 'exams', 'patients', 'networks', 'seen', 'reason', 'note')
-OWN = 'of a run and its own data: answers to its own test split; all others: to every exam of the data'
+OWN = 'rows: learnt from; columns: asked about, of a run and its own data the test split, else every exam'
 SEVERAL = ('of several networks the mean of the metric of each on the same exams; the interval is over patients and takes the '
            'networks as they are')
 
@@ -40,7 +40,7 @@ def show(cells: Sequence[Cell]) -> None:
     """Prints the matrix of the first metric, and what is to be known of it."""
     console = rich.console.Console()
     header, *body = _table(cells, METRICS[0])
-    table = rich.table.Table(*(escape(printable(name)) for name in header), title=_title(cells, METRICS[0]), show_lines=True)
+    table = rich.table.Table(*(escape(printable(name)) for name in header), title=escape(_title(cells, METRICS[0])), show_lines=True)
     for name, *texts in body:
         table.add_row(escape(printable(name)), *(escape(text.replace(' (', '\n(')) for text in texts))
     console.print(table)
@@ -68,7 +68,7 @@ def notes(cells: Sequence[Cell], metrics: Sequence[str]) -> list[str]:
     if any(cell.networks > 1 for cell in cells):
         told[SEVERAL] = None
     if any(cell.folds > 1 for cell in cells):
-        told[f'of a run and its own data, where it has folds, their answers are put together: {POOLED}'] = None
+        told[f'of a run in folds and its own data the answers of all folds together: {POOLED}'] = None
     of_reason: dict[str, dict[str, None]] = {}
     for cell in cells:
         where = f'{cell.row} on {cell.column}'
@@ -87,7 +87,7 @@ def _title(cells, metric):
     words = ' or '.join(f'{100 * level:g} %' for level in levels)
     name = 'AUC' if metric == 'auc' else metric
     interval = f' [{words} interval]' if levels else ''
-    return f'{name}{interval} (exams, patients); rows: learnt from, columns: asked about'
+    return f'{name}{interval} (exams, patients)'
 
 
 def _table(cells, metric):
