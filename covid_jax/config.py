@@ -121,6 +121,8 @@ def base() -> ConfigDict:
     c.kind = 'train'  # what a part does: train | ensemble | choose | probe | cross
     c.ensemble = {'runs': ''}  # finished runs, or earlier stages, with commas: nothing is trained, they are averaged
     c.choose = {'runs': '', 'by': 'macro_f1'}  # the same: of these the one that has the highest such metric on val is taken
+    # the same, one or more: each is asked about the data of the others, and of `sources`, with commas, each with its folder
+    c.cross = {'runs': '', 'sources': '', 'roots': ''}
     c.init_from = ''  # a run's folder, or an earlier stage: start from its parameters and statistics
     c.init_skip = 'auto'  # modules of the network that start afresh, with commas; auto: the classifier of another task
     c.allow_leak = False  # True: start from a run that learnt from this one's validation or test patients; outputs say so

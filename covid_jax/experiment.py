@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from covid_jax import UserError, choose, ensemble, probe, start, summary, warm
+from covid_jax import UserError, choose, cross, ensemble, probe, start, summary, warm
 from covid_jax.data import lineage, pipeline
 from covid_jax.predictions import of_run
 from covid_jax.report import evidence, tables
@@ -40,14 +40,15 @@ KINDS = {
     'ensemble': Kind(ensemble.check, lambda part, folder, ready, say: ensemble.average(part.config, folder)),
     'choose': Kind(choose.check, lambda part, folder, ready, say: choose.best(part.config, folder, say)),
     'probe': Kind(probe.check, lambda part, folder, ready, say: probe.run(part.config, folder, say)),
+    'cross': Kind(cross.check, lambda part, folder, ready, say: cross.run(part.config, folder, say)),
 }
 
 
 def run(config: ConfigDict, folder: str | Path) -> dict[str, dict]:
     """Runs all that the config asks for below `folder`, each part where an earlier call left it; prints the table.
 
-    Where config.ensemble.runs or config.choose.runs names finished runs, nothing is trained: they are averaged, or the best is
-    taken. Returns {part: {split: {group: {metric: ...}}}} of the last stage, the part's folder relative to `folder`.
+    Where config.ensemble.runs, config.choose.runs or config.cross.runs names finished runs, nothing is trained: they are averaged,
+    the best is taken, or each is asked about the data of the others. Returns {part: {split: {group: {metric: ...}}}} of the last stage, the part's folder relative to `folder`.
     """
     folder = Path(folder)
     say = sayer()
@@ -64,8 +65,9 @@ def run(config: ConfigDict, folder: str | Path) -> dict[str, dict]:
         results.setdefault(part.stage, {})[str(part.folder)] = metrics
         if jax.process_index() == 0:
             write_results(folder / part.folder, part, metrics, todo)
-    if jax.process_index() == 0:
-        tell(todo, results, folder)
+    told = [part for part in todo if part.config.kind != 'cross']  # which has shown its matrix
+    if told and jax.process_index() == 0:
+        tell(told, {part.stage: results[part.stage] for part in told}, folder)
     return results[todo[-1].stage]
 
 

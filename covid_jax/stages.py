@@ -8,8 +8,9 @@ from ml_collections import ConfigDict
 from covid_jax import UserError
 from covid_jax import config as configs
 
-AVERAGED_OR_CHOSEN = ('ensemble.runs', 'choose.runs')  # finished runs, of which nothing is trained
-REFERENCES = ('init_from', *AVERAGED_OR_CHOSEN)  # fields that name earlier stages, or folders of runs, with commas
+OF_RUNS = ('ensemble', 'choose', 'cross')  # kinds of what is made of finished runs, which the field `runs` of each names
+RUNS = tuple(f'{kind}.runs' for kind in OF_RUNS)  # finished runs, of which nothing is trained
+REFERENCES = ('init_from', *RUNS)  # fields that name earlier stages, or folders of runs, with commas
 
 
 class Part(NamedTuple):
@@ -31,7 +32,7 @@ def parts(config: ConfigDict, folder: str | Path) -> list[Part]:
     if config.fold:
         raise UserError(f'--config.fold={config.fold} is for a run to set in its parts: set --config.folds')
     folder = Path(folder)
-    of_finished = any(configs.get(config, name) for name in AVERAGED_OR_CHOSEN)
+    of_finished = any(configs.get(config, name) for name in RUNS)
     stages = ('',) if of_finished else config.stages or ('',)
     todo = []
     for stage in stages:
@@ -64,12 +65,14 @@ def stage_config(config: ConfigDict, stage: str) -> ConfigDict:
         c.update(overrides)
     except (AttributeError, KeyError, TypeError) as e:
         raise UserError(f'stage {stage!r}: {" ".join(str(e).split())}') from None
-    if c.ensemble.runs and c.choose.runs:
-        raise UserError('--config.ensemble.runs and --config.choose.runs: finished runs are averaged, or one is chosen, not both')
-    if c.ensemble.runs:
-        c.kind = 'ensemble'
-    if c.choose.runs:
-        c.kind = 'choose'
+    kinds_given = [kind for kind in OF_RUNS if c[kind].runs]
+    if len(kinds_given) > 1:
+        fields = ' and '.join(f'--config.{kind}.runs' for kind in kinds_given)
+        raise UserError(f'{fields}: finished runs are averaged, or one is chosen, or each is asked about the data of the others, not '
+                        'both')
+    c.kind = kinds_given[0] if kinds_given else c.kind
+    if c.kind == 'cross':  # it is of all folds and seeds of its runs
+        c.update({'folds': 1, 'seeds': 1})
     if c.kind not in (kinds := configs.CHOICES['kind']):
         raise UserError(f'--config.kind={c.kind} must be one of {", ".join(kinds)}')
     return c
@@ -83,7 +86,7 @@ def part_of(config: ConfigDict, folder: Path, stage: str, fold: int, seed: int) 
         named = [run.strip() for run in configs.get(c, name).split(',')]
         if stage:
             sources = [_earlier(config, folder, c, stage, run, fold, seed, name) if run in config.stages else run for run in named]
-        elif name in AVERAGED_OR_CHOSEN or c.kind == 'probe':  # of finished runs, the parts of the same fold and seed
+        elif name in RUNS or c.kind == 'probe':  # of finished runs, the parts of the same fold and seed
             sources = [str(Path(run, here)) if run else '' for run in named]
         else:
             sources = named
@@ -122,6 +125,8 @@ def _earlier(config, folder, c, stage, run, fold, seed, field):
     named = stage_config(config, run)
     if field == 'init_from' and named.kind != 'train':
         raise UserError(f'stage {stage!r} starts from {run!r}, which trains nothing: name a stage that trains')
+    if field == 'cross.runs':
+        return str(folder / run)
     for name in ('folds', 'seeds'):
         if named[name] > c[name]:
             raise UserError(f'stage {stage!r} has one of {name} and names {run!r}, which has {named[name]}: which of them is '

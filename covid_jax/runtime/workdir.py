@@ -13,9 +13,10 @@ from covid_jax.runtime.files import write
 # Fields that change nothing of the training: a run may go on with others, and a finished one be evaluated again. Where the
 # data lie is one of them: the digest of the data says whether they are the same.
 FREE = ('data.workers', 'data.store', 'data.root', 'data.exclude', 'data.include', 'train.log_every', 'eval.tta',
-        'eval.level', 'eval.resamples', 'eval.features', 'row')
+        'eval.level', 'eval.resamples', 'eval.features', 'row', 'cross.roots')
 # Fields that hold paths, with commas between several. They are kept relative to the folder, which can then be moved.
-PATHS = ('init_from', 'ensemble.runs', 'choose.runs', 'model.pretrained', 'data.store', 'data.root', 'data.exclude', 'data.include')
+PATHS = ('init_from', 'ensemble.runs', 'choose.runs', 'cross.runs', 'cross.roots', 'model.pretrained', 'data.store', 'data.root',
+         'data.exclude', 'data.include')
 BESIDE = ('dataset', 'sites', 'versions')  # what config.json says beside the fields
 
 

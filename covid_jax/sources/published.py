@@ -17,6 +17,7 @@ from covid_jax.scans import arrays, metaimage
 from covid_jax.scans.scan import blame
 from covid_jax.sources import listing
 from covid_jax.sources.exams import Exam
+from covid_jax.text import some
 
 FEWEST_SLICES = 20  # that a scan of CC-CCII must have
 SPLITS = {'train': ('train', 'train_cov19d'), 'val': ('val', 'validation', 'validation_cov19d'),
@@ -103,6 +104,33 @@ def covid_ct_md(root: Path | str, say: Callable[[str], None]) -> list[Exam]:
     return listing.require_unique_ids(root, exams)
 
 
+def covid_ct_md_slices(root: Path | str, say: Callable[[str], None]) -> list[Exam]:
+    """The axial slices of <subject>.npz with the keys hu, label and slice_label (1: infected, 0: not, -1: unlabelled), in root or
+    root/volumes.
+
+    Labels as of covid_ct_md. Of COVID-19 subjects the slices labelled infected alone, of the others every slice, whatever its own
+    label says. An id is <subject>::slice=N, N from 0; the patient is the subject.
+    """
+    root = Path(root)
+    volumes = listing.glob(root, 'volumes/*.npz') or listing.glob(root, '*.npz')
+    exams = []
+    left_out = 0
+    for path in listing.require_some(root, volumes, '.npz volumes of COVID-CT-MD'):
+        subject = path.name.removesuffix('.npz')
+        label = _stored_label(path)
+        if label not in COVID_CT_MD:
+            raise UserError(f'{path} has the label {label!r}: expected {", ".join(COVID_CT_MD)}')
+        of_slices = _slice_labels(path)
+        taken = [number for number, of_slice in enumerate(of_slices) if label != 'COVID-19' or of_slice == 1]
+        left_out += len(of_slices) - len(taken)
+        exams += [Exam(f'{subject}::slice={number}', subject, 'COVID-CT-MD', label, '', f'{path}::slice={number}')
+                  for number in taken]
+    taken_of_sick = sum(exam.label == 'COVID-19' for exam in exams)
+    say(f'COVID-CT-MD: of {taken_of_sick + left_out} slices of COVID-19 subjects {taken_of_sick} are labelled infected, the other '
+        f'{left_out} are left out; of the other subjects every slice is taken, also those above and below the lungs')
+    return listing.require_unique_ids(root, listing.require_some(root, exams, 'slices of these'))
+
+
 def _subjects(place, say):
     """(label, folder) of every subject that has files."""
     folders = listing.subfolders(place)
@@ -125,6 +153,15 @@ def _subjects(place, say):
 def _stored_label(path):
     with blame(path), zipfile.ZipFile(path) as archive:
         return str(arrays.member(archive, 'label', kinds='U', ndims=(0,), limit=1))
+
+
+def _slice_labels(path):
+    """One number for each slice of the volume, from the first."""
+    with blame(path), zipfile.ZipFile(path) as archive:
+        found = arrays.member(archive, 'slice_label', kinds='i', ndims=(1,)).tolist()
+        if not {*found} <= {-1, 0, 1}:
+            raise ValueError(f'slice_label holds {some(sorted({*found} - {-1, 0, 1}), 3)}, it may be 1, 0 or -1 (unlabelled)')
+        return found
 
 
 def luna16(root: Path | str, say: Callable[[str], None]) -> list[Exam]:

@@ -6,6 +6,7 @@ import pytest
 from layouts import listed, refused, touch, write
 from scan_files import real
 
+from covid_jax.scans.decode import decode
 from covid_jax.sources import published
 from covid_jax.sources.exams import class_index
 
@@ -145,6 +146,38 @@ class TestCovidCtMd:
         assert 'the DICOM files of 1 subjects' in notes[0]
         exams, _ = listed(published.covid_ct_md, real('COVID-CT-MD/dicom'))
         assert [exam[:5] for exam in exams] == [('cap002', 'cap002', 'COVID-CT-MD', 'CAP', '')]
+
+    def test_slices(self, tmp_path):
+        """Of the sick the slices labelled so, of the others all; each is the one of its number, of one patient."""
+        hu = np.stack([np.full((4, 4), 10 * z, np.int16) for z in range(4)])
+        for name, label, of_slices in (('P1', 'COVID-19', [0, 1, -1, 1]), ('cap1', 'CAP', [1, 0, 0, 1]),
+                                       ('normal1', 'Normal', [-1, -1, -1, -1])):
+            np.savez(tmp_path / f'{name}.npz', hu=hu, label=label, slice_label=np.array(of_slices, np.int8))
+        exams, (note,) = listed(published.covid_ct_md_slices, tmp_path)
+        assert [exam.id for exam in exams if exam.label == 'COVID-19'] == ['P1::slice=1', 'P1::slice=3']
+        assert {(exam.patient, exam.label) for exam in exams} == {('P1', 'COVID-19'), ('cap1', 'CAP'), ('normal1', 'Normal')}
+        assert len(exams) == 10 and 'of 4 slices of COVID-19 subjects 2 are labelled infected, the other 2 are left out' in note
+        for exam in exams:
+            voxels = decode(exam.path).voxels
+            assert voxels.shape == (1, 4, 4) and (voxels == 10 * int(exam.id[-1])).all()
+        assert [class_index(exam.label, BINARY) for exam in exams] == 2 * [1] + 8 * [0]
+
+    def test_slices_without_labels_are_refused(self, tmp_path):
+        line = refused(listed, published.covid_ct_md_slices, tmp_path)
+        assert 'holds no .npz volumes of COVID-CT-MD' in line
+        volume = {'hu': np.zeros((2, 2, 2), np.int16), 'label': 'COVID-19'}
+        for more, said in (({}, 'slice_label'), ({'slice_label': np.array([1, 7], np.int8)}, '7'),
+                           ({'slice_label': np.array([0, 0], np.int8)}, 'holds no slices of these'),
+                           ({'slice_label': np.array([1, 0], np.int8), 'label': 'covid'}, "the label 'covid'")):
+            np.savez(tmp_path / 'P1.npz', **{**volume, **more})
+            assert said in refused(listed, published.covid_ct_md_slices, tmp_path)
+
+    def test_real_slices(self):
+        """80 slices of P001 are labelled infected; the others have 168, 131 and 154."""
+        exams, (note,) = listed(published.covid_ct_md_slices, real('COVID-CT-MD'))
+        assert Counter(exam.patient for exam in exams) == {'P001': 80, 'cap001': 168, 'cap002': 131, 'normal001': 154}
+        assert 'the other 68 are left out' in note
+        assert decode(exams[-1].path).voxels.shape == (1, 128, 128)
 
 
 def mhd(path, matrix='1 0 0 0 1 0 0 0 1', offset='Offset = -198.1 -195 -335.5', spacing='0.76 0.76 2.5', depth='121'):
