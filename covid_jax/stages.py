@@ -8,7 +8,8 @@ from ml_collections import ConfigDict
 from covid_jax import UserError
 from covid_jax import config as configs
 
-OF_RUNS = ('ensemble', 'choose', 'cross')  # kinds of what is made of finished runs, which the field `runs` of each names
+# By kind, what is done with the finished runs that the field `runs` of its section names.
+OF_RUNS = {'ensemble': 'are averaged', 'choose': 'one is chosen', 'cross': 'each is asked about the data of the others'}
 RUNS = tuple(f'{kind}.runs' for kind in OF_RUNS)  # finished runs, of which nothing is trained
 REFERENCES = ('init_from', *RUNS)  # fields that name earlier stages, or folders of runs, with commas
 
@@ -68,8 +69,7 @@ def stage_config(config: ConfigDict, stage: str) -> ConfigDict:
     kinds_given = [kind for kind in OF_RUNS if c[kind].runs]
     if len(kinds_given) > 1:
         fields = ' and '.join(f'--config.{kind}.runs' for kind in kinds_given)
-        raise UserError(f'{fields}: finished runs are averaged, or one is chosen, or each is asked about the data of the others, not '
-                        'both')
+        raise UserError(f'{fields}: finished runs {", or ".join(OF_RUNS[kind] for kind in kinds_given)}, not both')
     c.kind = kinds_given[0] if kinds_given else c.kind
     if c.kind == 'cross':  # it is of all folds and seeds of its runs
         c.update({'folds': 1, 'seeds': 1})

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import small_config
-from finished_runs import BINARY, exam, leave, run, scores
+from finished_runs import BINARY, exam, finished, leave, run, scores
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from covid_jax import UserError, config, cross, evaluate, experiment, stages
+from covid_jax import UserError, config, cross, evaluate, experiment, stages, start
 from covid_jax.predictions import of_run, read
 
 
@@ -87,6 +87,32 @@ def test_finished_runs_are_asked_without_training(done, tmp_path, capsys):
     for key in (('one', 'one'), ('one', 'two'), ('two', 'one'), ('two', 'two')):
         assert found[*key, 'auc'] == matrix_of(done / 'matrix')[*key, 'auc']
     assert 'nothing was evaluated' not in capsys.readouterr().out
+
+
+def test_each_column_is_asked_about_as_its_run_has_it(tmp_path, monkeypatch):
+    """Where the data lie, and whose exams count as one patient's; of a set that no run is of, as the matrix says."""
+    rows = [(f'{i}', 'test', BINARY[i % 2], i / 9) for i in range(8)]
+    for name, group in (('a', 'source'), ('b', 'clusters')):
+        data = {'data.source': 'folder', 'data.root': str(tmp_path / f'of {name}'), 'data.group': group}
+        finished(tmp_path / 'runs' / name, rows, config=data)
+    asked = []
+
+    def on(loaded, source, root, *, store, group, say):
+        asked.append((loaded[0].folder.name, source, root, group, loaded[0].config.data.phantom.kind))
+        return of_run(tmp_path / 'runs/a'), {}
+
+    def opened(folder):
+        return start.Run(small_config(), folder, None, None, None), None
+
+    monkeypatch.setattr(start, 'load', opened)
+    monkeypatch.setattr(evaluate, 'on', on)
+    c = small_config()
+    c.cross.update({'runs': f'{tmp_path}/runs/a,{tmp_path}/runs/b', 'sources': 'manifest,phantom', 'roots': f'{tmp_path},'})
+    c.data.phantom.kind = 'xray'
+    cross.run(c, tmp_path / 'w')
+    of_columns = [('folder', str(tmp_path / 'of b'), 'clusters', 'ct'), ('folder', str(tmp_path / 'of a'), 'source', 'ct')]
+    test_only = [('manifest', str(tmp_path), 'source', 'xray'), ('phantom', '', 'source', 'xray')]
+    assert asked == [(row, *column) for row, other in zip('ab', of_columns, strict=True) for column in (other, *test_only)]
 
 
 def cell_of(tmp_path, tables, quality=2.0, change=lambda exam: exam):
