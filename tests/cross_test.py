@@ -56,6 +56,7 @@ def test_a_cell_is_of_own_test_answers_or_of_all_exams_of_the_others(done):
     asked = [read(done / f'matrix/one_fold{fold}_seed0_on_two.csv') for fold in (0, 1)]
     assert [len(table.exams) for table in asked] == [16, 16]
     assert {e.id for e in asked[0].exams} >= {e.id for e in of_run(done / 'two').exams}  # which has val and test
+    assert np.abs(asked[0].probability - asked[1].probability).max() > 1e-5  # of two networks
     aucs = [roc_auc_score(table.label, table.probability[:, 1]) for table in asked]
     hits = [accuracy_score(table.label, table.probability[:, 1] > 0.5) for table in asked]
     assert float(found['one', 'two', 'auc']['value']) == pytest.approx(np.mean(aucs), abs=1e-5)
