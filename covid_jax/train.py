@@ -233,5 +233,5 @@ def report(session: Session, state: TrainState, leaks: Mapping[str, str]) -> dic
     evaluated = answers.at([i for i, e in enumerate(answers.exams) if e.split != 'train'])
     if evaluated.probability is None or not evaluated.exams:
         return {}
-    shortcuts.report(run.folder, session.dataset, run.classes, config.eval.level)
+    shortcuts.report(run.folder, session.dataset, evaluated.names, config.eval.level)
     return evaluate.write_report(run.folder, evaluated, config.eval.level, session.dataset.broken, note)
