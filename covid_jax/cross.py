@@ -67,7 +67,7 @@ def run(config: ConfigDict, folder: str | Path, say: Callable[[str], None] = pri
     _check_classes(rows, class_names(config.data.classes))
     columns = [*(_column_of(row) for row in rows), *_test_only(config, say)]
     mine = workdir.fields(config, FIELDS)
-    digest = _digest(rows)
+    digest = _digest(rows, columns)
     workdir.check(mine, folder, {}, digest)
     if jax.process_index() == 0:
         workdir.keep(mine, folder, dataset=digest)
@@ -171,8 +171,10 @@ def _check_classes(rows: list[Row], names: tuple[str, ...]) -> None:
                                 'the same classes, which --config.data.classes names')
 
 
-def _digest(rows: list[Row]) -> str:
-    """Tells the runs, and what they learnt from, from others."""
-    of_parts = [(name, part.fold, part.seed, (workdir.read(part.folder) or {}).get('dataset')) for name, parts in rows
-                for part in parts]
-    return hashlib.sha256(json.dumps(of_parts).encode()).hexdigest()[:16]
+def _digest(rows: list[Row], columns: list[Column]) -> str:
+    """Tells the runs, by what they answered, and the data that are asked about from others."""
+    of_parts = [(name, part.fold, part.seed, hashlib.sha256((part.folder / 'predictions.csv').read_bytes()).hexdigest())
+                for name, parts in rows for part in parts]
+    of_columns = [(column.name, column.source, os.path.realpath(column.root), column.group, dict(column.phantom))
+                  for column in columns]
+    return hashlib.sha256(json.dumps([of_parts, of_columns]).encode()).hexdigest()[:16]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from covid_jax import UserError, choose, cross, ensemble, probe, start, summary, warm
@@ -48,7 +49,8 @@ def run(config: ConfigDict, folder: str | Path) -> dict[str, dict]:
     """Runs all that the config asks for below `folder`, each part where an earlier call left it; prints the table.
 
     Where config.ensemble.runs, config.choose.runs or config.cross.runs names finished runs, nothing is trained: they are averaged,
-    the best is taken, or each is asked about the data of the others. Returns {part: {split: {group: {metric: ...}}}} of the last stage, the part's folder relative to `folder`.
+    the best is taken, or each is asked about the data of the others. Returns {part: {split: {group: {metric: ...}}}} of the last
+    stage, the part's folder relative to `folder`.
     """
     folder = Path(folder)
     say = sayer()
@@ -65,6 +67,8 @@ def run(config: ConfigDict, folder: str | Path) -> dict[str, dict]:
         results.setdefault(part.stage, {})[str(part.folder)] = metrics
         if jax.process_index() == 0:
             write_results(folder / part.folder, part, metrics, todo)
+        if jax.process_count() > 1:  # a part may read, on every host, what the first host has left of an earlier one
+            multihost_utils.sync_global_devices(str(part.folder))
     told = [part for part in todo if part.config.kind != 'cross']  # which has shown its matrix
     if told and jax.process_index() == 0:
         tell(told, {part.stage: results[part.stage] for part in told}, folder)

@@ -303,6 +303,12 @@ def test_the_temperature_of_val_is_frozen_and_lowers_the_ece_of_test(tmp_path):
         assert {'reliability', 'decision'} <= {f.name.split('_')[0] for f in tmp_path.glob(f'*_{split}.png')}
 
 
+def test_a_val_that_is_told_apart_without_a_fault_does_not_tell_the_temperature(tmp_path):
+    report(tmp_path, [0, 1] * 8, ['val'] * 8 + ['test'] * 8, [0.3, 0.8] * 8)
+    kept = json.loads((tmp_path / 'calibration.json').read_text())['test']['temperature']
+    assert kept['value'] == pytest.approx(0.5, rel=1e-2) and 'at a bound' in kept['note']
+
+
 def test_without_val_there_is_no_temperature_and_the_reason(tmp_path):
     report(tmp_path, [0, 1] * 20, ['test'] * 40, np.linspace(0.1, 0.9, 40))
     kept = json.loads((tmp_path / 'calibration.json').read_text())['test']

@@ -16,7 +16,9 @@ from covid_jax.metrics.intervals import patient_strata, patients_of_classes, too
 BINS = 15  # of equal width, as Guo et al. have them
 NEEDED = 10  # patients of each class: a bootstrap of fewer says too little
 RESAMPLES = 1000
-COLDEST = 0.1  # the bounds of a temperature: a validation split that is perfectly separated, or reversed, ends at one
+# The bounds of a temperature: a validation split that is perfectly separated, or reversed, ends at one. Colder answers would be
+# rounded to 1 and lose their order.
+COLDEST = 0.5
 HOTTEST = 10.0
 FLOOR = 1e-7  # of a probability, before its logarithm: below what predictions.csv tells from 0
 Entry = dict[str, Any]
@@ -41,7 +43,7 @@ def temperature(label: ArrayLike, probability: ArrayLike, positive: int = 1) -> 
         positive: the index of the positive class.
 
     Returns:
-        float in [0.1, 10], to four digits or so. At a bound, to the same digits, where the loss has no minimum between: at 0.1
+        float in [0.5, 10], to four digits or so. At a bound, to the same digits, where the loss has no minimum between: at 0.5
         where each label is the most probable class of its exam, at 10 where the answers are no better than none. None where
         the positives or the others are absent: one class alone would want its own probability to be 1, whatever the scans.
     """

@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from covid_jax.metrics.calibration import calibration_metrics, temperature, tempered
+from covid_jax.metrics.calibration import COLDEST, HOTTEST, calibration_metrics, temperature, tempered
 from covid_jax.predictions import Predictions
 from covid_jax.report import plots
 from covid_jax.runtime import files
 from covid_jax.sources.exams import POSITIVE
+
+AT_BOUND = 0.01  # of a temperature, from its bound
 
 Metrics = dict[str, dict[str, Any]]
 
@@ -32,7 +34,7 @@ def write(folder: Path | str, predictions: Predictions, level: float | None = No
 
     The temperature is fitted on the labelled exams of the validation split, and frozen. level: of the intervals; note: a
     sentence that every plot carries. Returns what the JSON holds: {split: {'temperature': {'value', 'n', optionally
-    'reason'}, 'before': {metric: entry}, and, where there is a temperature, 'after': {metric: entry}}}.
+    'reason' or 'note'}, 'before': {metric: entry}, and, where there is a temperature, 'after': {metric: entry}}}.
     """
     folder = Path(folder)
     fitted = predictions.of('val').labelled()
@@ -40,6 +42,8 @@ def write(folder: Path | str, predictions: Predictions, level: float | None = No
     entry: dict[str, Any] = {'value': value, 'n': len(fitted.exams)}
     if value is None:
         entry['reason'] = 'undefined: no validation split with both classes to fit it on'
+    elif not COLDEST + AT_BOUND < value < HOTTEST - AT_BOUND:
+        entry['note'] = 'at a bound of what is looked at: these validation exams do not tell it'
     table: dict[str, dict] = {}
     for split in predictions.splits:
         rows = predictions.of(split).labelled()

@@ -23,7 +23,7 @@ FOLDER = 'evidence'  # of a run's folder: a table of answers for each kind of ev
 NOTES = 'notes.txt'  # in it: what is to be said of these, a line each
 SELF = 'the run itself'
 LINEAR = 'linear probe'
-SIMPLER = ('no lungs', 'thumbnail', 'border', 'file')  # what does not see disease, or hardly: the claim is above these
+SIMPLER = ('no lungs', 'thumbnail', 'border', 'file')  # what sees little of the disease: the claim is above these
 KINDS = (SELF, 'nearest neighbours', 'random trunk', *SIMPLER)
 
 Entry = dict[str, Any]  # {'value', 'low', 'high', 'level', 'n', ...}, as of a metric

@@ -5,6 +5,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
 from covid_jax.metrics.calibration import (
+    COLDEST,
     brier,
     calibration_metrics,
     ece,
@@ -62,7 +63,7 @@ def test_brier_is_that_of_scikit_learn(rng):
     assert brier(label, score) == pytest.approx(brier_score_loss(label, score))
 
 
-@pytest.mark.parametrize('sure', [3.0, 0.4])
+@pytest.mark.parametrize('sure', [3.0, 0.6])
 def test_temperature_is_how_much_too_sure_the_answers_are(rng, sure):
     """Log odds that are 3 times the right ones want a temperature of 3: found to the noise of 20,000 exams."""
     label, score = law(rng, 20000, sure)
@@ -93,14 +94,20 @@ def test_tempering_by_hand_leaves_order_and_auc():
     rng = np.random.default_rng(1)
     label, score = law(rng, 80)
     np.testing.assert_allclose(tempered(two(score), 1), two(score), atol=1e-7)
-    for t in (0.3, 5.0):
+    for t in (0.5, 5.0):
         assert roc_auc_score(label, tempered(two(score), t)[:, 1]) == roc_auc_score(label, score)
     assert np.isfinite(tempered(two([0.0, 1.0]), 0.1)).all()
 
 
+def test_the_coldest_temperature_keeps_apart_what_predictions_csv_does():
+    """Six digits: 0.999998 and 0.999999 are two answers at any temperature that validation can give."""
+    score = np.concatenate([np.arange(1, 100) * 1e-6, np.linspace(0.01, 0.99, 99), 1 - np.arange(99, 0, -1) * 1e-6])
+    assert (np.diff(tempered(two(score), COLDEST)[:, 1]) > 0).all()
+
+
 def test_a_temperature_that_has_no_minimum_is_at_its_bound():
     label = np.array([0, 0, 1, 1])
-    assert temperature(label, two([0.1, 0.4, 0.6, 0.9])) == pytest.approx(0.1, rel=1e-3)
+    assert temperature(label, two([0.1, 0.4, 0.6, 0.9])) == pytest.approx(COLDEST, rel=1e-3)
     assert temperature(label, two([0.9, 0.6, 0.4, 0.1])) == pytest.approx(10, rel=1e-3)
     assert temperature([1, 1], two([0.6, 0.9])) is None and temperature([0, 0], two([0.6, 0.9])) is None
 
