@@ -131,7 +131,7 @@ def groups(predictions: Predictions) -> tuple[dict[str, Predictions], list[str]]
 
 def on(run: tuple[Finished, TrainState], source: str, root: Path | str, *, store: Path | str | None = None,
        group: str = 'source', say: Callable[[str], None] = print) -> tuple[Predictions, dict[str, Metrics]]:
-    """Asks a finished run about all labelled exams of another data set, and scores its answers.
+    """Asks a finished run about all exams of another data set, and scores its answers to those with a label.
 
     The exams are prepared as the run's own were, and answered with its classes, its batch and its test-time augmentation, whose
     views are drawn from the run's seed. A site is the one of that name that the run knows, or an unknown one. Threshold and
