@@ -82,11 +82,13 @@ def main(folder, layer, path):
         lesion = ct.phantom(SEED, index, 'covid')[2]
         trained = explain(run, state, address, POSITIVE, layer)
         near = dilated(lesion, trained.cell)
+        fresh = explain(run, random, address, POSITIVE, layer)
         hits.append(bool(near[top(trained)] and trained.heat.any()))
-        by_chance.append(bool(near[top(explain(run, random, address, POSITIVE, layer))]))
+        by_chance.append(bool(near[top(fresh)] and fresh.heat.any()))
         of_scan.append(near.mean())
         of_lungs.append(near[ct.lungs(SEED, index)].mean())
-        shown += [(trained, lesion)] if index < SHOWN else []
+        if index < SHOWN:
+            shown.append((trained, lesion))
     cell = ' x '.join(f'{n:.1f}' for n in trained.cell)
     print(f'{layer} of {run.config.model.name}; a cell of the last scan is {cell} voxels')
     print(told('maximum in a dilated lesion', hits))

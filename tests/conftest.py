@@ -54,3 +54,13 @@ def small_config(arg=''):
         c.train.update(epochs=4.0, batch=8)
         c.eval.tta = 2
     return c
+
+
+def single_image_config(epochs):
+    """The baseline of small_config on images of 16 x 16, answered without augmentation: what learns the fastest."""
+    c = small_config('baseline,size=small')
+    with c.unlocked():
+        c.prep.size = (1, 16, 16)
+        c.eval.tta = 0
+        c.train.update(epochs=epochs, lr=1e-2)
+    return c

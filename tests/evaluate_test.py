@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import small_config
+from conftest import single_image_config, small_config
 from scipy.stats import binomtest
 
 from covid_jax import UserError, evaluate, experiment, start, train
@@ -231,14 +231,8 @@ def test_what_is_reported_is_the_mean_of_three_views(tmp_path):
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
     """A finished run on 16 phantoms to learn from, 8 of val and 8 of test, with the answers that it gave itself."""
-    c = small_config('baseline,size=small')
-    with c.unlocked():
-        c.model.name = '_ResNetTiny'
-        c.prep.size = (1, 16, 16)
-        c.eval.tta = 0
-        c.train.update(epochs=2.0, lr=1e-2)
     folder = tmp_path_factory.mktemp('finished')
-    experiment.run(c, folder)
+    experiment.run(single_image_config(epochs=2.0), folder)
     return start.load(folder), of_run(folder)
 
 
