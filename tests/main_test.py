@@ -345,13 +345,12 @@ if __name__ == '__main__':
 
 
 def matrix_and_probe():
-    """A training of a few images, a matrix of it and a set that no run is of, and a probe of it."""
+    """A training on a few images, what it answers about all of them, and a probe of it."""
     c = single_image_config(epochs=1.0)
     with c.unlocked():
+        c.data.phantom.update(train=8, val=4, test=4)
         set_stages(c, {
-            'one': {'kind': 'train', 'data': {'phantom': {'train': 8, 'val': 4, 'test': 4}}},
-            'matrix': {'kind': 'cross', 'cross': {'runs': 'one', 'sources': 'phantom'},
-                       'data': {'phantom': {'seed': 20, 'train': 0, 'val': 0, 'test': 6}}},
+            'one': {'kind': 'train'}, 'matrix': {'kind': 'cross', 'cross': {'runs': 'one', 'sources': 'phantom'}},
             'probed': {'kind': 'probe', 'init_from': 'one', 'data': {'source': ''}}})
     return c
 
@@ -374,7 +373,8 @@ def parts_of_a_host(folder):
 
 
 def test_a_matrix_and_a_probe_of_two_real_hosts(root, tmp_path):
-    """The answers are those of one host, the matrix is printed once, and what one host finds out stops both."""
+    """The network answers both as it answered its own exams, the matrix is printed once, and what one host finds out stops
+    both."""
     script = tmp_path / 'parts.py'
     script.write_text(PARTS_OF_A_HOST)
     env = environment() | {'PYTHONPATH': f'{root}:{root / "tests"}'}
@@ -391,15 +391,11 @@ def test_a_matrix_and_a_probe_of_two_real_hosts(root, tmp_path):
     assert first.count('rows: learnt from') == 1 and 'nowhere holds no predictions.csv' in first
     assert second.splitlines()[-1] == 'refused: another host has stopped: its line says why' and 'rows:' not in second
 
-    together = read(tmp_path / 'run/matrix/one_on_phantom.csv')
-    answers, _ = evidence.read(tmp_path / 'run/probed')
     own = of_run(tmp_path / 'run/one')
+    asked = read(tmp_path / 'run/matrix/one_on_phantom.csv')
+    of_exam = {exam.id: p for exam, p in zip(asked.exams, asked.probability, strict=True)}
+    assert len(of_exam) == 16 and asked.columns['seen'].sum() == 12
+    np.testing.assert_allclose([of_exam[exam.id] for exam in own.exams], own.probability, atol=1e-5)
+    answers, _ = evidence.read(tmp_path / 'run/probed')
     np.testing.assert_allclose(answers[evidence.SELF].probability, own.probability, atol=1e-5)
     assert of_run(tmp_path / 'run/probed').splits == ('val', 'test')
-    c = matrix_and_probe()
-    alone = c.matrix.copy_and_resolve_references()
-    with alone.unlocked():
-        alone.update({'stages': (), 'folds': 1, 'seeds': 1})
-        alone.cross.runs = str(tmp_path / 'run/one')
-    experiment.run(alone, tmp_path / 'alone')
-    np.testing.assert_allclose(read(tmp_path / 'alone/one_on_phantom.csv').probability, together.probability, atol=1e-5)
