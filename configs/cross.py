@@ -12,6 +12,9 @@ folder:
 Patients of COVID-CT are articles and figures, those of SARS-CoV-2-CT clusters of near duplicates; splits are drawn. Finished runs
 of your own, with data that no run is of: --config.cross.runs=RUN,RUN --config.cross.sources=manifest --config.cross.roots=scans.csv.
 
+Which label counts as which class is read of all data sets alike, from --config.data.classes (of the matrix alone:
+--config.matrix.data.classes). Its names must be those of the runs.
+
 ROW,size=small is a 96 x 96 ResNet14Small, the default; ROW,size=full a 224 x 224 ResNet50. Nothing here is of a paper: Adam, cross
 entropy, crops and contrast as CMC-COV19D draws them.
 """

@@ -129,56 +129,69 @@ def groups(predictions: Predictions) -> tuple[dict[str, Predictions], list[str]]
     return grouped, torn
 
 
-def on(run: tuple[Finished, TrainState], source: str, root: Path | str, *, store: Path | str | None = None,
-       group: str = 'source', say: Callable[[str], None] = print) -> tuple[Predictions, dict[str, Metrics]]:
-    """Asks a finished run about all exams of another data set, and scores its answers to those with a label.
+def on(run: tuple[Finished, TrainState], source: str, root: Path | str, *, store: Path | str | None = None, group: str = 'source',
+       classes: Sequence[str] = (), say: Callable[[str], None] = print) -> tuple[Predictions, dict[str, Metrics]]:
+    """Asks a finished run about all exams of another data set, and scores its answers to those with a label, as `ask` does.
 
-    The exams are prepared as the run's own were, and answered with its classes, its batch and its test-time augmentation, whose
-    views are drawn from the run's seed. A site is the one of that name that the run knows, or an unknown one. Threshold and
-    temperature are the run's own: nothing is fitted to the new data. Splits of the source, and the run's lists of exams, do not
-    matter.
+    Splits of the source, and the run's lists of exams, do not matter.
 
     Args:
         run: of start.load.
         source, root: as config.data.source and config.data.root; several with commas.
         store: where prepared scans are kept; the run's folder / 'store' by default.
         group: as config.data.group, whose exams count as one patient's.
+        classes: as config.data.classes, of the run's names: which labels of these data count as which; the run's own by default.
         say: is called with each line that a user should know.
 
-    Returns:
-        The answers, all of the split 'test', and {group: {metric: ...}}, as `all_metrics` has them for a split; of all exams
-        'ece' and 'brier', too, and where the run has a temperature these of the tempered answers, '<name>_tempered'. The column
-        'seen' is 1 for exams of patients that the run, or one before it, learnt from or chose its checkpoint on; 'seen_before'
-        counts them. Scans that cannot be prepared are in neither, and are said.
-
     Raises:
-        UserError: a run that does not classify or has no exams.csv; data that cannot be read, or have no labels.
+        UserError: as `ask`; classes of other names than the run's; data that cannot be read, or have no labels.
+    """
+    finished, _ = run
+    config = finished.config.copy_and_resolve_references()
+    own = class_names(config.data.classes)
+    config.data.update(source=source, root=str(root), group=group, exclude='', include='',
+                       classes=tuple(classes) or config.data.classes)
+    if class_names(config.data.classes) != own:
+        raise UserError(f'{finished.folder} has the classes {", ".join(own)}, not {", ".join(class_names(classes))}: give each of '
+                        'these names the labels that count as it, as name|label|label')
+    kept = Path(store or finished.folder / 'store')
+    return ask(run, pipeline.survey_test(config, kept, say), kept, say)
+
+
+def ask(run: tuple[Finished, TrainState], survey: pipeline.Survey, store: Path | str,
+        say: Callable[[str], None] = print) -> tuple[Predictions, dict[str, Metrics]]:
+    """Asks a finished run about all exams of a survey, of pipeline.survey_test, and scores its answers to those with a label.
+
+    The exams are prepared as the run's own were, and answered with its classes, its batch and its test-time augmentation, whose
+    views are drawn from the run's seed. A site is the one of that name that the run knows, or an unknown one. Threshold and
+    temperature are the run's own: nothing is fitted to the new data.
+
+    Returns the answers, all of the split 'test', and {group: {metric: ...}}, as `all_metrics` has them for a split; of all exams
+    'ece' and 'brier', too, and where the run has a temperature these of the tempered answers, '<name>_tempered'. Where the run,
+    or one before it, learnt from patients of these exams, or chose its checkpoint on them, they are marked, as
+    `predictions.marked` does, and 'seen_before' counts them. Scans that cannot be prepared are in neither, and are said. UserError
+    for a run that does not classify or has no exams.csv.
     """
     finished, state = run
-    config = finished.config.copy_and_resolve_references()
-    config.data.update(source=source, root=str(root), group=group, exclude='', include='')
+    config = finished.config
     shapes = jax.eval_shape(finished.method.predict, state.params, state.state, abstract_batch(config, config.eval.batch))
     if 'logits' not in shapes:
         raise UserError(f'{finished.folder} does not classify: give a run whose method does')
     before = lineage.inherited(lineage.read(finished.folder), str(finished.folder))
-    store = Path(store or finished.folder / 'store')
-    survey = pipeline.survey_test(config, store, say)
-    dataset = pipeline.prepare(survey, store, config.data.workers, say)
+    own_prep = survey._replace(prep=pipeline.prep_of(config))
+    dataset = pipeline.prepare(own_prep, store, config.data.workers, say)
     known = {site: i for i, site in enumerate(finished.sites)}
     sites = [known.get(exam.site, -1) for exam in dataset.exams]
     dataset = dataset._replace(site=np.array(sites, np.int32), sites=finished.sites)
     predict = predictor(finished.method, finished.mesh)
-    predictions = collect(finished, predict, state, dataset, ('test',), jax.random.key(config.seed))
-    leaks = lineage.leaks(dataset.exams, dataset.hashes, before)
-    seen = {exam.patient for exam in dataset.exams if exam.id in leaks}
-    column = np.array([exam.patient in seen for exam in predictions.exams], np.float32)
-    predictions = predictions._replace(columns={**predictions.columns, 'seen': column})
-    metrics = all_metrics(predictions, config.eval.level, finished.thresholds)['test']
-    metrics['all'] |= calibration.scores(predictions, config.eval.level)
+    found = collect(finished, predict, state, dataset, ('test',), jax.random.key(config.seed))
+    found, _ = answers.marked(found, lineage.leaks(dataset.exams, dataset.hashes, before))
+    metrics = all_metrics(found, config.eval.level, finished.thresholds)['test']
+    metrics['all'] |= calibration.scores(found, config.eval.level)
     if finished.temperature is not None:
-        after = calibration.scores(calibration.at(predictions, finished.temperature), config.eval.level)
+        after = calibration.scores(calibration.at(found, finished.temperature), config.eval.level)
         metrics['all'] |= {f'{name}_tempered': entry for name, entry in after.items()}
-    return predictions, metrics
+    return found, metrics
 
 
 def all_metrics(predictions: Predictions, level: float | None = None,

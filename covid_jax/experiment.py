@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from covid_jax import UserError, choose, cross, ensemble, probe, start, summary, warm
 from covid_jax.data import lineage, pipeline
 from covid_jax.predictions import of_run
-from covid_jax.report import evidence, tables
+from covid_jax.report import evidence, matrix, tables
 from covid_jax.runtime import files, workdir
 from covid_jax.stages import Part, parts
 from covid_jax.text import printable
@@ -24,8 +25,8 @@ Ready = tuple[start.Run, pipeline.Survey]  # a training, and what is known of it
 
 
 class Kind(NamedTuple):
-    """check(config): UserError for what can be known before anything is done. run(part, folder, ready, say) -> metrics; ready:
-    of a training alone."""
+    """check(config): UserError for what can be known before anything is done. run(part, folder, ready, say) -> metrics, of a
+    cross the cells of its matrix; ready: of a training alone."""
 
     check: Callable[[ConfigDict], None]
     run: Callable
@@ -50,7 +51,7 @@ def run(config: ConfigDict, folder: str | Path) -> dict[str, dict]:
 
     Where config.ensemble.runs, config.choose.runs or config.cross.runs names finished runs, nothing is trained: they are averaged,
     the best is taken, or each is asked about the data of the others. Returns {part: {split: {group: {metric: ...}}}} of the last
-    stage, the part's folder relative to `folder`.
+    stage, the part's folder relative to `folder`; a matrix, which is printed last, has no metrics of its own.
     """
     folder = Path(folder)
     say = sayer()
@@ -60,19 +61,40 @@ def run(config: ConfigDict, folder: str | Path) -> dict[str, dict]:
         KINDS[part.config.kind].check(part.config)
     ready = prepare_trainings(todo, folder, say)
     results: dict[str, dict[str, dict]] = {}
+    matrices = []
     for part in todo:
         if jax.process_index() == 0 and part.folder.parts:
             print(f'== {part.folder}', flush=True)
-        metrics = KINDS[part.config.kind].run(part, folder / part.folder, ready.get(part.folder), say)
+        metrics = _run_part(part, folder, ready.get(part.folder), todo, say)
+        if part.config.kind == 'cross':
+            matrices.append(metrics)
+            metrics = {}
         results.setdefault(part.stage, {})[str(part.folder)] = metrics
-        if jax.process_index() == 0:
-            write_results(folder / part.folder, part, metrics, todo)
-        if jax.process_count() > 1:  # a part may read, on every host, what the first host has left of an earlier one
-            multihost_utils.sync_global_devices(str(part.folder))
-    told = [part for part in todo if part.config.kind != 'cross']  # which has shown its matrix
-    if told and jax.process_index() == 0:
-        tell(told, {part.stage: results[part.stage] for part in told}, folder)
+    told = [part for part in todo if part.config.kind != 'cross']
+    if jax.process_index() == 0:
+        if told:
+            tell(told, {part.stage: results[part.stage] for part in told}, folder)
+        for cells in matrices:
+            matrix.show(cells)
     return results[todo[-1].stage]
+
+
+def _run_part(part, folder, ready, todo, say):
+    """What the part's kind gives, once all hosts have done it; its results.json. UserError on every host where one has met one:
+    what the first host does alone, the others wait for."""
+    error = None
+    found = None
+    try:
+        found = KINDS[part.config.kind].run(part, folder / part.folder, ready, say)
+        if jax.process_index() == 0:
+            write_results(folder / part.folder, part, {} if part.config.kind == 'cross' else found, todo)
+    except UserError as e:
+        error = e
+    if jax.process_count() > 1 and multihost_utils.process_allgather(np.bool_(error is not None)).any():
+        error = error or UserError('another host has stopped: its line says why')
+    if error:
+        raise error
+    return found
 
 
 def prepare_trainings(todo: list[Part], folder: Path, say: Say) -> dict[Path, Ready]:

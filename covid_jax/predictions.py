@@ -175,12 +175,14 @@ def of_run(folder: str | Path, names: tuple[str, ...] = ()) -> Predictions:
 
 
 def marked(answers: Predictions, leaks: Mapping[str, str]) -> tuple[Predictions, str]:
-    """The answers with a column 'seen' of the exams that `leaks` names, {exam id: folder of the run that learnt from the
-    patient}, and the sentence that says so; as they are, and '', where it names none."""
-    if not leaks:
+    """The answers with a column 'seen', 1 for all exams of a patient of whom `leaks` names one, {exam id: folder of the run that
+    learnt from the patient}, and the sentence that says so; as they are, and '', where it names none of them."""
+    patients = {exam.patient for exam in answers.exams if exam.id in leaks}
+    if not patients:
         return answers, ''
-    seen = np.array([e.id in leaks for e in answers.exams], np.float32)
-    note = f'{len(leaks)} exams are of patients that {next(iter(leaks.values()))} learnt from'
+    seen = np.array([exam.patient in patients for exam in answers.exams], np.float32)
+    run = next(leaks[exam.id] for exam in answers.exams if exam.id in leaks)
+    note = f'{np.count_nonzero(seen)} exams are of patients that {run} learnt from'
     return answers._replace(columns={**answers.columns, 'seen': seen}), note
 
 

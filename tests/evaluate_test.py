@@ -268,7 +268,7 @@ def test_splits_of_other_data_do_not_matter_and_a_scan_that_cannot_be_read_is_se
     said = []
     answers, metrics = evaluate.on(finished[0], 'folder', tmp_path / 'data', store=tmp_path / 'store', say=said.append)
     assert {e.split for e in answers.exams} == {'test'} and answers.label.tolist().count(1) == 3 == len(answers.exams) - 3
-    assert metrics['all']['seen_before']['value'] == 0 and metrics['all']['auc']['n'] == 6
+    assert 'seen_before' not in metrics['all'] and not answers.columns and metrics['all']['auc']['n'] == 6
     assert [line for line in said if '1 could not be prepared' in line and 'cut' in line]
 
 
@@ -339,6 +339,34 @@ def test_a_site_is_the_one_of_its_name_or_an_unknown_one(tmp_path):
     assert answers.columns['at'].tolist() == [1, -1]
     frozen = metrics['all']['threshold_frozen']
     assert frozen['value'] is None and 'frozen none' in frozen['reason'] and 'ece_tempered' not in metrics['all']
+
+
+def test_other_data_are_answered_with_the_views_of_the_run(tmp_path):
+    """By hand: of logits that are 5 and -10 in the two views that the run asks for the probabilities are averaged."""
+    def predict(params, state, batch, key=None):
+        key = jax.random.key(0) if key is None else key
+        second = jnp.all(jax.random.key_data(key) == jax.random.key_data(jax.random.fold_in(jax.random.key(7), 1)))
+        x = jnp.full(4, jnp.where(second, -10.0, 5.0))
+        return {'features': x[:, None], 'logits': jnp.stack([jnp.zeros(4), x], 1)}
+
+    run, state = seeing(tmp_path, predict, ())
+    run.config.seed = 7
+    run.config.eval.tta = 2
+    answers, _ = evaluate.on((run, state), 'manifest', manifest(tmp_path, ('oslo', 'rome')))
+    np.testing.assert_allclose(answers.probability[:, 1], (1 / (1 + np.exp(-5)) + 1 / (1 + np.exp(10))) / 2, atol=1e-6)
+
+
+def test_which_labels_of_other_data_count_as_which_can_be_said(tmp_path):
+    """And nothing else: the names of the classes are the run's."""
+    table = manifest(tmp_path, ('oslo', 'rome'))
+    table.write_text(table.read_text().replace('covid', 'flu').replace('normal', 'noncovid'))
+    run = seeing(tmp_path, brightness, ())
+    with pytest.raises(UserError, match="label 'flu' is not declared"):
+        evaluate.on(run, 'manifest', table)
+    answers, _ = evaluate.on(run, 'manifest', table, classes=('noncovid', 'covid|flu'))
+    assert answers.label.tolist() == [0, 1] and answers.names == ('noncovid', 'covid')
+    with pytest.raises(UserError, match='has the classes noncovid, covid, not flu, noncovid'):
+        evaluate.on(run, 'manifest', table, classes=('flu', 'noncovid'))
 
 
 def test_a_group_is_passed_on_and_a_run_that_does_not_classify_is_asked_nothing(tmp_path):

@@ -17,12 +17,14 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from conftest import QUICK
+from conftest import QUICK, single_image_config
 
-from covid_jax import UserError, main
-from covid_jax.config import base
+from covid_jax import UserError, experiment, main
+from covid_jax.config import base, set_stages
 from covid_jax.data import order as orders
 from covid_jax.data import pipeline
+from covid_jax.predictions import of_run, read
+from covid_jax.report import evidence
 
 SMALL = ['--config.data.phantom.train=16', '--config.data.phantom.val=8', '--config.data.phantom.test=8',
          '--config.data.workers=1', '--config.prep.size=(8,16,16)', '--config.views.depth=6',
@@ -327,3 +329,73 @@ def test_rows_of_two_real_hosts_equal_those_of_one(root, tmp_path):
         for name in one:
             np.testing.assert_array_equal(np.concatenate([p[name] for p in parts], 1), one[name][start:])
     assert len({hashlib.sha256(x.tobytes()).hexdigest() for x in one['image'].reshape(80, -1)}) == 11
+
+
+PARTS_OF_A_HOST = """
+import os
+import sys
+import jax
+from main_test import parts_of_a_host
+if __name__ == '__main__':
+    port, host, folder = sys.argv[1:]
+    os.environ['XLA_FLAGS'] = '--xla_backend_optimization_level=0'  # one device
+    jax.distributed.initialize(f'127.0.0.1:{port}', 2, int(host))
+    parts_of_a_host(folder)
+"""
+
+
+def matrix_and_probe():
+    """A training on a few images, what it answers about all of them, and a probe of it."""
+    c = single_image_config(epochs=1.0)
+    with c.unlocked():
+        c.data.phantom.update(train=8, val=4, test=4)
+        set_stages(c, {
+            'one': {'kind': 'train'}, 'matrix': {'kind': 'cross', 'cross': {'runs': 'one', 'sources': 'phantom'}},
+            'probed': {'kind': 'probe', 'init_from': 'one', 'data': {'source': ''}}})
+    return c
+
+
+def parts_of_a_host(folder):
+    """All parts, the first host slow to leave its results; then what it finds out alone."""
+    leave = experiment.write_results
+
+    def late(*args):
+        time.sleep(2)
+        leave(*args)
+
+    experiment.write_results = late
+    experiment.run(matrix_and_probe(), Path(folder, 'run'))
+    c = single_image_config(epochs=1.0)
+    c.ensemble.runs = f'{folder}/run/one,{folder}/run/nowhere'
+    with pytest.raises(UserError) as error:
+        experiment.run(c, Path(folder, 'mean'))
+    print('refused:', error.value)
+
+
+def test_a_matrix_and_a_probe_of_two_real_hosts(root, tmp_path):
+    """The network answers both as it answered its own exams, the matrix is printed once, and what one host finds out stops
+    both."""
+    script = tmp_path / 'parts.py'
+    script.write_text(PARTS_OF_A_HOST)
+    env = environment() | {'PYTHONPATH': f'{root}:{root / "tests"}'}
+    port = free_port()
+    hosts = [subprocess.Popen([sys.executable, script, str(port), str(host), tmp_path], env=env, cwd=root, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE) for host in range(2)]
+    try:
+        outputs = [p.communicate(timeout=200) for p in hosts]
+    finally:  # of a host that waits in vain
+        for process in hosts:
+            process.kill()
+    assert [p.returncode for p in hosts] == [0, 0], outputs
+    (first, _), (second, _) = outputs
+    assert first.count('rows: learnt from') == 1 and 'nowhere holds no predictions.csv' in first
+    assert second.splitlines()[-1] == 'refused: another host has stopped: its line says why' and 'rows:' not in second
+
+    own = of_run(tmp_path / 'run/one')
+    asked = read(tmp_path / 'run/matrix/one_on_phantom.csv')
+    of_exam = {exam.id: p for exam, p in zip(asked.exams, asked.probability, strict=True)}
+    assert len(of_exam) == 16 and asked.columns['seen'].sum() == 12
+    np.testing.assert_allclose([of_exam[exam.id] for exam in own.exams], own.probability, atol=1e-5)
+    answers, _ = evidence.read(tmp_path / 'run/probed')
+    np.testing.assert_allclose(answers[evidence.SELF].probability, own.probability, atol=1e-5)
+    assert of_run(tmp_path / 'run/probed').splits == ('val', 'test')

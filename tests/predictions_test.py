@@ -58,6 +58,15 @@ def test_what_is_written_is_read(tmp_path):
         predictions.read(tmp_path / 'predictions.csv', (*NAMES, 'pneumonia'))
 
 
+def test_all_exams_of_a_patient_that_was_learnt_from_are_marked():
+    """a2 is of the patient of a1; of what was not answered nothing is said."""
+    marked, note = predictions.marked(table(), {'x1': 'runs/other', 'a1': 'runs/before'})
+    assert marked.columns['seen'].tolist() == [1, 1, 0, 0, 0] and marked.columns['sites'].tolist() == [1, 2, 1, 1, 1]
+    assert note == '2 exams are of patients that runs/before learnt from'
+    unmarked, note = predictions.marked(table(), {'x1': 'runs/other'})
+    assert 'seen' not in unmarked.columns and note == ''
+
+
 def test_names_that_a_spreadsheet_would_run_are_read_as_they_were(tmp_path):
     names = ('-', '=covid')
     p = table()

@@ -184,3 +184,19 @@ def test_the_same_bytes_in_two_splits(tmp_path):
     (tmp_path / 'c.npz').write_bytes((tmp_path / 'a.npz').read_bytes())
     with pytest.raises(UserError, match='a.npz.*c.npz'):
         load(c, tmp_path / 'store')
+
+
+def test_images_that_are_the_same_without_their_middle_are_two(tmp_path):
+    """Two scans may well be the same without their lungs; with them they are one scan in two splits."""
+    for i in range(2):
+        image = np.full((1, 10, 10), 50, np.uint8)
+        image[0, 5, 2] = i
+        np.save(tmp_path / f'{i}.npy', image)
+    (tmp_path / 'table.csv').write_text('path,label,split\n0.npy,covid,train\n1.npy,covid,test\n')
+    c = base()
+    c.data.update(source='manifest', root=str(tmp_path / 'table.csv'), workers=1)
+    c.prep.update(size=(1, 10, 10), blank=True)
+    assert len(load(c, tmp_path / 'store').exams) == 2
+    c.prep.update(size=(1, 1, 1), blank=False)
+    with pytest.raises(UserError, match='equal scans'):
+        load(c, tmp_path / 'store')
