@@ -166,7 +166,8 @@ def _itself(probed, predict, trunk):
     drawn from its seed, as in evaluate.on."""
     plain = trunk.at([i for i, exam in enumerate(trunk.exams) if exam.split != 'train'])
     if probed.own:
-        named = plain._replace(exams=[exam._replace(path='') for exam in plain.exams])
+        labels = [plain.names[k] if k >= 0 else '' for k in plain.label]  # as a table has them
+        named = plain._replace(exams=[exam._replace(label=label, path='') for exam, label in zip(plain.exams, labels, strict=True)])
         try:
             return plain._replace(probability=aligned([named, of_run(probed.run.folder)], ['now', 'then'])[1].probability)
         except UserError:  # its table is gone, or has other exams or labels: it is asked again

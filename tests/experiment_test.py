@@ -286,8 +286,8 @@ def test_a_reason_stands_beside_folds_that_have_no_evidence(tmp_path):
 def test_each_seed_has_its_ensemble(tmp_path, capsys):
     """0.1 and 0.3 make 0.2, 0.5 and 0.9 make 0.7: by hand."""
     header = 'id,patient,site,split,label,p_noncovid,p_covid'
-    for run, scores in (('a', (0.1, 0.5)), ('b', (0.3, 0.9))):
-        for seed, p in enumerate(scores):
+    for run, answers in (('a', (0.1, 0.5)), ('b', (0.3, 0.9))):
+        for seed, p in enumerate(answers):
             folder = tmp_path / run / 'fold0' / f'seed{seed}'
             folder.mkdir(parents=True)
             (folder / 'predictions.csv').write_text(f'{header}\nx,x,here,test,covid,{1 - p},{p}\n')
