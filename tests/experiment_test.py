@@ -277,9 +277,10 @@ def test_evidence_of_which_all_folds_have_the_same_is_said_once(tmp_path):
 
 
 def test_a_reason_stands_beside_folds_that_have_no_evidence(tmp_path):
-    found = folds_with(tmp_path / 'reason', ({}, ('one class',)), ({'border': True}, ()))
+    found = folds_with(tmp_path / 'reason', ({}, ('one class',)), ({'border': True}, ()), ({}, ()))
     assert list(found.rows) == ['the network'] and found.best == ''
-    assert found.notes == ('one class (1 of 2 parts)', 'border is not shown, for it is lacking in fold0')
+    assert found.notes == ('one class (1 of 3 parts)', 'border is not shown, for it is lacking in fold0, fold2')
+    assert folds_with(tmp_path / 'alone', ({}, ('one class',))).notes == ('one class',)
     assert folds_with(tmp_path / 'nothing', ({}, ()), ({}, ())) is None
 
 
