@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from ml_collections import ConfigDict
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from covid_jax import UserError, evaluate, experiment, flags, stages, start
+from covid_jax import UserError, evaluate, experiment, flags, probe, stages, start
 from covid_jax.data import lineage
 from covid_jax.predictions import of_run
 from covid_jax.report import evidence
+from covid_jax.sources.exams import Exam
 
 KINDS = {evidence.SELF, 'nearest neighbours', 'random trunk', 'no lungs', 'thumbnail', 'border', 'file'}
 
@@ -86,6 +88,7 @@ def test_a_run_on_its_own_data(trained, tmp_path, capsys):
     for table in (of_run(tmp_path / 'probed'), *answers.values()):
         assert [(e.id, e.split, e.label) for e in table.exams] == [(e.id, e.split, e.label) for e in own.exams]
     np.testing.assert_array_equal(answers[evidence.SELF].probability, own.probability)
+    assert np.abs(answers['no lungs'].probability - of_run(tmp_path / 'probed').probability).max() > 0.01  # of other features
     table = json.loads((tmp_path / 'probed' / 'probes.json').read_text())
     assert {*table['test']} == {'linear probe', *KINDS} and table['site']['value'] is None
     assert table['test']['linear probe']['auc']['value'] == pytest.approx(metrics['test']['all']['auc']['value'])
@@ -171,6 +174,19 @@ def test_as_a_stage_after_one_that_learns_without_labels(tmp_path, monkeypatch, 
     assert 'of linear probe is' in ' '.join(capsys.readouterr().out.split())
     assert '- no lungs: central 70 % blacked in 40 scans, and a linear probe of the same trunk' in lines
     assert [Path(row.run).parts[-3:] for row in lineage.read(folds[1]) if row.run][0] == ('pretrain', 'fold1', 'seed0')
+
+
+def test_the_run_s_own_scans_are_known_by_their_content():
+    """Not by their names alone; what is in train does not matter."""
+    exams = [Exam(str(i), str(i), 'here', 'covid', split, '') for i, split in enumerate(('train', 'val', 'test'))]
+    table = lineage.own(exams, ['a', 'b', 'c'])
+
+    def known(*hashes, exams=exams, table=table):
+        return probe._are_own(SimpleNamespace(exams=exams, hashes=hashes), table)
+
+    assert known('a', 'b', 'c') and known('x', 'b', 'c')
+    assert not known('a', 'b', 'x') and not known('a', 'b', 'c', exams=[e._replace(split='test') for e in exams])
+    assert not known('a', 'b', 'c', table=lineage.inherited(table, 'before'))
 
 
 def test_folds_and_seeds_of_a_run_are_found():
