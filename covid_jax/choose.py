@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from covid_jax import UserError, evaluate, start
 from covid_jax.data import lineage
 from covid_jax.predictions import aligned, of_run
+from covid_jax.report import evidence
 from covid_jax.runtime import files, workdir
 from covid_jax.sources.exams import class_names
 
@@ -33,9 +34,9 @@ def check(config: ConfigDict) -> None:
 def best(config: ConfigDict, folder: str | Path, say: Callable[[str], None] = print) -> dict | None:
     """Takes the run of config.choose.runs whose metric config.choose.by is highest on val, among equals the first.
 
-    The folder gets all that a run leaves of its answers, and chosen.json: the run and the score of each. Returns the metrics,
-    as train_and_evaluate does; None on all hosts but the first. UserError for a folder without predictions, for runs of other
-    exams, and for a run whose val split does not give the metric.
+    The folder gets all that a run leaves of its answers, the shortcut probes beside the run, and chosen.json: the run and the
+    score of each. Returns the metrics, as train_and_evaluate does; None on all hosts but the first. UserError for a folder
+    without predictions, for runs of other exams, and for a run whose val split does not give the metric.
     """
     check(config)
     if jax.process_index() > 0:
@@ -56,6 +57,7 @@ def best(config: ConfigDict, folder: str | Path, say: Callable[[str], None] = pr
                             '--config.data.val')
         scores.append(entry['value'])
     taken = int(np.argmax(scores))
+    beside = evidence.of_member(runs[taken], members[taken])
     workdir.keep(mine, folder, dataset=digest)
     lineage.write(folder, lineage.inherited_from(runs))
     record = {'chosen': os.path.relpath(runs[taken], folder), 'by': by,
@@ -64,4 +66,5 @@ def best(config: ConfigDict, folder: str | Path, say: Callable[[str], None] = pr
     listed = ', '.join(f'{run} {score:.3f}' for run, score in zip(runs, scores, strict=True))
     say(f'{folder}: {runs[taken]} is taken, by {by} on val ({listed})')
     note = 'some exams are of patients that the run learnt from' if np.any(members[taken].columns.get('seen', 0)) else ''
+    evidence.leave(folder, *beside)
     return evaluate.write_report(folder, members[taken], config.eval.level, note=note)

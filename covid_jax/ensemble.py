@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from covid_jax import UserError, evaluate
 from covid_jax.data import lineage
 from covid_jax.predictions import Predictions, aligned, of_run
-from covid_jax.report import plots
+from covid_jax.report import evidence, plots
 from covid_jax.runtime import workdir
 from covid_jax.sources.exams import class_names
 
@@ -31,8 +31,8 @@ def average(config: ConfigDict, folder: str | Path) -> dict | None:
     """The unweighted mean of the probabilities that the runs in config.ensemble.runs left, and all that a run leaves of it.
 
     Each run had its own preparation and test-time augmentation; what they share are the exams, splits and labels.
-    roc_runs_<split>.png has the runs and the ensemble on one axis (Fig 4). Returns the metrics, as train_and_evaluate
-    does. UserError for a folder without predictions, and for runs of other exams.
+    roc_runs_<split>.png has the runs and the ensemble on one axis (Fig 4). The shortcut probes beside it are the first run's.
+    Returns the metrics, as train_and_evaluate does. UserError for a folder without predictions, and for runs of other exams.
     """
     check(config)
     if jax.process_index() > 0:
@@ -46,9 +46,11 @@ def average(config: ConfigDict, folder: str | Path) -> dict | None:
     mean = mean_of(members, runs)
     digest = hashlib.sha256(repr(mean.exams).encode()).hexdigest()[:16]
     workdir.check(mine, folder, older, digest)
+    beside = evidence.of_member(runs[0], mean)
     workdir.keep(mine, folder, dataset=digest)
     lineage.write(folder, lineage.inherited_from(runs))
     note = 'some exams are of patients that a member learnt from' if mean.columns.get('seen', np.zeros(1)).any() else ''
+    evidence.leave(folder, *beside)
     metrics = evaluate.write_report(folder, mean, config.eval.level, note=note)
     for split in mean.splits:
         if not mean.of(split).labelled().exams:

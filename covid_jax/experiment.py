@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from covid_jax.predictions import of_run
 from covid_jax.report import evidence, matrix, tables
 from covid_jax.runtime import files, workdir
 from covid_jax.stages import Part, parts
-from covid_jax.text import printable
+from covid_jax.text import printable, some
 from covid_jax.train import train_and_evaluate
 
 Say = Callable[[str], None]
@@ -44,6 +45,7 @@ KINDS = {
     'probe': Kind(probe.check, lambda part, folder, ready, say: probe.run(part.config, folder, say)),
     'cross': Kind(cross.check, lambda part, folder, ready, say: cross.run(part.config, folder, say)),
 }
+RESULTS = {'probe': evidence.LINEAR, 'ensemble': 'the mean of the runs'}  # what answers in predictions.csv, where no network does
 
 
 def run(config: ConfigDict, folder: str | Path) -> dict[str, dict]:
@@ -176,23 +178,34 @@ def tell(todo: list[Part], results: dict[str, dict[str, dict]], folder: Path) ->
 
 def beside(parts: Sequence[Part], folder: Path, split: str) -> evidence.Evidence | None:
     """What simpler evidence reaches beside a stage: of several folds and seeds all answers pooled, or, where the folds answer the
-    same exams, the mean. None where some part has no such evidence, or none of exams that all others have."""
+    same exams, the mean. A kind that some part lacks is not shown, and a note says so. None where no part left anything."""
     left = {(part.fold, part.seed): evidence.read(folder / part.folder) for part in parts}
-    kinds = [kind for kind in evidence.KINDS if all(kind in answers for answers, _ in left.values())]
-    if not kinds:
+    if not any(answers or notes for answers, notes in left.values()):
         return None
+    lacking = {kind: [part.folder for part in parts if kind not in left[part.fold, part.seed][0]] for kind in evidence.KINDS}
     config = parts[0].config
-    name = evidence.LINEAR if config.kind == 'probe' else 'the network'
+    name = RESULTS.get(config.kind, 'the network')
     tables_of = {name: {(part.fold, part.seed): of_run(folder / part.folder) for part in parts}}
-    tables_of |= {kind: {key: answers[kind] for key, (answers, _) in left.items()} for kind in kinds}
+    tables_of |= {kind: {key: answers[kind] for key, (answers, _) in left.items()} for kind in evidence.KINDS if not lacking[kind]}
     try:
         pooled = {kind: _pooled({key: table.of(split) for key, table in of_parts.items()}) for kind, of_parts in tables_of.items()}
     except UserError:  # folds that share some of their exams
         return None
-    first, *others = [notes for _, notes in left.values()]
-    common = tuple(note for note in first if all(note in notes for notes in others))
     result = evidence.SELF if evidence.SELF in pooled else name
-    return evidence.gather(result, pooled.pop(result), pooled, config.eval.level, common)
+    notes = (*_notes_of_all([notes for _, notes in left.values()]), *_notes_of_lacking(lacking, len(parts)))
+    return evidence.gather(result, pooled.pop(result), pooled, config.eval.level, notes)
+
+
+def _notes_of_all(notes_of_parts):
+    """Each note once, with how many parts have it where not all do."""
+    count = Counter(note for notes in notes_of_parts for note in notes)
+    of = len(notes_of_parts)
+    return [note if n == of else f'{note} ({n} of {of} parts)' for note, n in count.items()]
+
+
+def _notes_of_lacking(lacking, of):
+    """Why a kind of evidence that only some of so many parts have is not shown."""
+    return [f'{kind} is not shown, for it is lacking in {some(folders)}' for kind, folders in lacking.items() if 0 < len(folders) < of]
 
 
 def _pooled(tables_of_parts):

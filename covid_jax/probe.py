@@ -15,11 +15,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from covid_jax import UserError, evaluate, shortcuts, start
+from covid_jax import config as configs
 from covid_jax.data import lineage, pipeline
 from covid_jax.data.prep import blank_words
 from covid_jax.methods.method import abstract_batch
 from covid_jax.metrics import probes
-from covid_jax.predictions import marked
+from covid_jax.metrics.probes import ONE_CLASS
+from covid_jax.predictions import Predictions, aligned, marked, of_run
 from covid_jax.report import evidence
 from covid_jax.report.tables import interval, number
 from covid_jax.runtime import files, workdir
@@ -29,13 +31,14 @@ from covid_jax.sources.exams import class_names
 
 # All that a probe has of a config: the data, where they are not the run's own, too.
 FIELDS = ('row', 'kind', 'seed', 'folds', 'fold', 'init_from', 'allow_leak', 'eval.level')
+OF_ANY = ('data.source', 'data.store', 'data.workers')  # fields that say nothing of other data
 SPLITS = ('train', 'val', 'test')
 Say = Callable[[str], None]
 
 
 class Probed(NamedTuple):
     """What is probed. config: the run's, with the data that are asked about; run, state: its trunk; survey, dataset: of these
-    data; root: where prepared scans are kept."""
+    data; root: where prepared scans are kept; own: whether their val and test are scans that the run had there, too."""
 
     config: ConfigDict
     run: start.Run
@@ -43,6 +46,19 @@ class Probed(NamedTuple):
     survey: pipeline.Survey
     dataset: pipeline.Dataset
     root: str
+    own: bool
+
+
+class Seen(NamedTuple):
+    """What all hosts work out together. trunk: features of train, val and test; fresh: those by random weights; blank: those of
+    the scans without lungs, None where there are none; done: what was done to these, or why there are none; itself: what the run
+    answers of val and test, None where it answers no such classes."""
+
+    trunk: Predictions
+    fresh: Predictions
+    blank: Predictions | None
+    done: str
+    itself: Predictions | None
 
 
 def check(config: ConfigDict) -> None:
@@ -51,6 +67,11 @@ def check(config: ConfigDict) -> None:
         raise UserError('which run is to be probed? set --config.init_from to the folder of a finished run')
     if config.data.source:
         pipeline.check(config)
+        return
+    plain = _of_data(configs.base())
+    idle = [name for name, value in _of_data(config).items() if name not in OF_ANY and value != plain[name]]
+    if idle:
+        raise UserError(f'--config.{idle[0]} is of other data than the run\'s own: name them with --config.data.source, or leave it out')
 
 
 def run(config: ConfigDict, folder: str | Path, say: Say = print) -> dict | None:
@@ -58,7 +79,7 @@ def run(config: ConfigDict, folder: str | Path, say: Say = print) -> dict | None
 
     The answers that the folder is left (predictions.csv, metrics.json, ...) are the linear probe's. evidence/ has those of all
     else: the run itself where it classifies, nearest neighbours, the linear probe of a trunk with random weights, of scans
-    without lungs, and the shortcut probes; probes.json and probes.md the AUC of each, and how well the features tell sites.
+    without lungs, and the shortcut probes; probes.json the AUC of each, and how well the features tell sites.
     Returns the metrics, as train_and_evaluate does; None on all hosts but the first. UserError for a run that is not finished,
     and for data of which nothing can be learnt, or that the run learnt from.
     """
@@ -72,30 +93,34 @@ def run(config: ConfigDict, folder: str | Path, say: Say = print) -> dict | None
     root = asked.data.store or str(folder / 'store')
     survey = pipeline.survey(asked, root, True, say)
     workdir.check(mine, folder, {}, survey.digest)
-    before = lineage.inherited(lineage.read(source), source)
+    table = lineage.read(source)
+    before = lineage.inherited(table, source)
     if not config.allow_leak:
         lineage.refuse(lineage.leaks(survey.exams, survey.hashes, before), survey.exams)
     dataset = _known_sites(pipeline.prepare(survey, root, asked.data.workers, say), opened)
     if not {exam.split for exam in dataset.exams} - {'train', ''}:
         raise UserError(f'{source} cannot be probed: its data have no val and no test split')
-    probed = Probed(asked, opened._replace(config=asked), state, survey, dataset, root)
+    if not shortcuts.teaches(np.array([exam.split for exam in dataset.exams]), dataset.label):
+        raise UserError(f'{source} cannot be probed: {ONE_CLASS}')
+    probed = Probed(asked, opened._replace(config=asked), state, survey, dataset, root, _are_own(dataset, table))
     names = class_names(asked.data.classes)
-    try:
-        linear, answers, site, notes = _answers(probed, names, names == opened.classes)
-    except ValueError as error:
-        raise UserError(f'{source} cannot be probed: {error}') from None
-    if jax.process_index() > 0:
+    seen = _see(probed, names == opened.classes)
+    if jax.process_index() > 0:  # what follows is numpy alone
         return None
+    linear, answers, site, notes = _answers(probed, seen, names)
     workdir.keep(mine, folder, dataset=survey.digest)
     lineage.write(folder, [*lineage.own(dataset.exams, dataset.hashes, dataset.facts), *before])
     evaluate.write_quarantine(folder, dataset.broken)
-    _write(folder, linear, answers, site, notes, config.eval.level)
+    evidence.leave(folder, answers, notes)
+    found = {'site': site, **evidence.entries({evidence.LINEAR: linear, **answers}, config.eval.level)}
+    files.write(folder / 'probes.json', json.dumps(found, indent=1))
     linear, note = marked(linear, lineage.leaks(dataset.exams, dataset.hashes, before))
     return evaluate.write_report(folder, linear, config.eval.level, dataset.broken, note)
 
 
 def _asked(config, theirs):
-    """The run's config with the data that are asked about, all labels of whose train split are learnt from."""
+    """The run's config, its data those of `config` where these name a source, else its own, of whose train split all labels are
+    learnt from, though the run may have learnt without them."""
     asked = theirs.copy_and_resolve_references()
     with asked.unlocked():
         if config.data.source:
@@ -112,21 +137,50 @@ def _of_data(config):
     return {name: value for name, value in workdir.fields(config).items() if name.startswith('data.')}
 
 
+def _are_own(dataset, table):
+    """Whether all exams of val and test are in the run's table, in the same split and of the same content."""
+    theirs = {(row.exam.id, row.exam.split, row.hash) for row in table if not row.run}
+    return all((exam.id, exam.split, digest) in theirs for exam, digest in zip(dataset.exams, dataset.hashes, strict=True)
+               if exam.split in ('val', 'test'))
+
+
 def _known_sites(dataset, opened):
     """The data set with the run's numbers of its sites; -1 for one that the run does not know."""
     number = {site: i for i, site in enumerate(opened.sites)}
     return dataset._replace(site=np.array([number.get(exam.site, -1) for exam in dataset.exams], np.int32))
 
 
-def _answers(probed, names, itself):
-    """(the linear probe's answers of val and test, {kind: those of all other evidence}, how well the site is told, notes).
-
-    names: of the classes; itself: whether the run answers with these, too. ValueError where train has labels of one class.
-    """
+def _see(probed, classifies):
+    """The Seen of what is probed. classifies: whether the run knows the classes that are asked about."""
     opened = probed.run
     predict = evaluate.predictor(opened.method, opened.mesh, features=True)
     trunk = evaluate.collect(opened, predict, probed.state, probed.dataset, SPLITS)
     fresh = evaluate.collect(opened, predict, _random(opened), probed.dataset, SPLITS)
+    blank, done = _see_blank(probed, predict)
+    itself = _itself(probed, predict, trunk) if classifies and trunk.probability is not None else None
+    return Seen(trunk, fresh, blank, done, itself)
+
+
+def _itself(probed, predict, trunk):
+    """What the run answers of val and test: of its own what it has left, of others with its test-time augmentation, the views
+    drawn from its seed, as in evaluate.on."""
+    plain = trunk.at([i for i, exam in enumerate(trunk.exams) if exam.split != 'train'])
+    if probed.own:
+        labels = [plain.names[k] if k >= 0 else '' for k in plain.label]  # as a table has them
+        named = plain._replace(exams=[exam._replace(label=label, path='') for exam, label in zip(plain.exams, labels, strict=True)])
+        try:
+            return plain._replace(probability=aligned([named, of_run(probed.run.folder)], ['now', 'then'])[1].probability)
+        except UserError:  # its table is gone, or has other exams or labels: it is asked again
+            pass
+    if not probed.config.eval.tta:
+        return plain
+    return evaluate.collect(probed.run, predict, probed.state, probed.dataset, plain.splits, jax.random.key(probed.config.seed))
+
+
+def _answers(probed, seen, names):
+    """(the linear probe's answers of val and test, {kind: those of all other evidence}, how well the site is told, notes), for
+    classes of these names."""
+    trunk = seen.trunk
     split = np.array([exam.split for exam in trunk.exams])
     learnt = (split == 'train') & (trunk.label >= 0)
 
@@ -137,16 +191,15 @@ def _answers(probed, names, itself):
     def linear(features):
         return answered(shortcuts.linear(split, trunk.label, features, len(names)))
 
-    result = linear(trunk.features)
-    found = {evidence.SELF: answered(trunk.probability)} if itself and trunk.probability is not None else {}
+    found = {evidence.SELF: seen.itself._replace(features=None, columns={})} if seen.itself else {}
     neighbours = probes.knn(trunk.features[learnt], trunk.label[learnt], len(names))
-    found |= {'nearest neighbours': answered(neighbours(trunk.features)), 'random trunk': linear(fresh.features)}
-    blank, note = _without_lungs(probed, predict, trunk, split, len(names))
+    found |= {'nearest neighbours': answered(neighbours(trunk.features)), 'random trunk': linear(seen.fresh.features)}
+    blank, note = _without_lungs(seen, split, len(names))
     if blank is not None:
         found['no lungs'] = answered(blank)
     found |= shortcuts.answer(probed.dataset, names)
     site = _site(trunk, split, probed.config.eval.level)
-    return result, found, site, (note, _said_of_sites(site))
+    return linear(trunk.features), found, site, (note, _said_of_sites(site))
 
 
 def _random(opened):
@@ -157,27 +210,35 @@ def _random(opened):
     return TrainState(jnp.int32(0), params, (), state, jnp.int32(-1))
 
 
-def _without_lungs(probed, predict, trunk, split, classes):
-    """(probability of each row of trunk by a linear probe on its features of the scans without lungs, what was done), or None
-    and why. Of a scan whose lungs were not found the probability is the share of each class in train."""
-    prep = replace(probed.survey.prep, blank=True)
-    done = blank_words(prep.size[0])
+def _see_blank(probed, predict):
+    """The features of the scans without lungs and what was done to them, or None and why there are none."""
+    survey = probed.survey._replace(prep=replace(probed.survey.prep, blank=True))
     try:
-        dataset = pipeline.prepare(probed.survey._replace(prep=prep), probed.root, probed.config.data.workers, lambda line: None)
+        dataset = pipeline.prepare(survey, probed.root, probed.config.data.workers, lambda line: None)
     except UserError as error:
-        return None, f'no lungs: -, for {error}'
-    seen = evaluate.collect(probed.run, predict, probed.state, _known_sites(dataset, probed.run), SPLITS)
-    place = {exam.id: i for i, exam in enumerate(seen.exams)}
-    has = np.array([exam.id in place for exam in trunk.exams])
-    features = seen.features[[place[exam.id] for exam in trunk.exams if exam.id in place]]
-    known = trunk.label[(split == 'train') & (trunk.label >= 0)]
+        return None, str(error)
+    rows = [dataset.row[i] for split in SPLITS for i in dataset.of_split(split)]
+    done = blank_words(dataset.images[int(row)]['image'] for row in rows)
+    return evaluate.collect(probed.run, predict, probed.state, _known_sites(dataset, probed.run), SPLITS), done
+
+
+def _without_lungs(seen, split, classes):
+    """(probability of each row of the trunk by a linear probe on its features of the scans without lungs, what was done), or None
+    and why. Of a scan whose lungs were not found the probability is the share of each class in train."""
+    if seen.blank is None:
+        return None, f'no lungs: -, for {seen.done}'
+    place = {exam.id: i for i, exam in enumerate(seen.blank.exams)}
+    ids = [exam.id for exam in seen.trunk.exams]
+    has = np.array([name in place for name in ids])
+    label = seen.trunk.label
+    if not shortcuts.teaches(split[has], label[has]):
+        return None, f'no lungs: -, for {ONE_CLASS} and have lungs that were found'
+    known = label[(split == 'train') & (label >= 0)]
     probability = np.tile(np.bincount(known, minlength=classes) / len(known), (len(has), 1))
-    try:
-        probability[has] = shortcuts.linear(split[has], trunk.label[has], features, classes)
-    except ValueError as error:
-        return None, f'no lungs: -, for {error} and have lungs that were found'
+    features = seen.blank.features[[place[name] for name in ids if name in place]]
+    probability[has] = shortcuts.linear(split[has], label[has], features, classes)
     without = f'; in {(~has).sum()} of {len(has)} scans none were found' if not has.all() else ''
-    return probability, f'no lungs: {done}, and a linear probe of the same trunk{without}'
+    return probability, f'no lungs: {seen.done}, and a linear probe of the same trunk{without}'
 
 
 def _site(trunk, split, level):
@@ -207,15 +268,3 @@ def _said_of_sites(site):
     between = f' ({interval(site)})' if interval(site) else ''
     return f'the site from the features: balanced accuracy {number(site["value"])}{between}, chance {number(site["chance"])}'
 
-
-def _write(folder, linear, answers, site, notes, level):
-    """The evidence, probes.json and probes.md."""
-    evidence.leave(folder, answers, notes)
-    table = {'site': site, **evidence.entries({evidence.LINEAR: linear, **answers}, level)}
-    files.write(folder / 'probes.json', json.dumps(table, indent=1))
-    split = 'test' if 'test' in linear.splits else 'val'
-    of_split = {kind: of_kind.of(split) for kind, of_kind in ((evidence.LINEAR, linear), *answers.items())}
-    name = evidence.SELF if evidence.SELF in of_split else evidence.LINEAR
-    found = evidence.gather(name, of_split.pop(name), of_split, level, notes)
-    if found:
-        files.write(folder / 'probes.md', evidence.markdown(found))

@@ -72,10 +72,16 @@ def features(dataset: Dataset) -> tuple[np.ndarray, Features]:
     return rows, found
 
 
+def teaches(split: np.ndarray, label: np.ndarray) -> bool:
+    """Whether the labelled rows of train are of two classes or more, without which there is no probe. split: str [n]; label: int
+    [n], -1: unlabelled."""
+    return len(np.unique(label[(split == 'train') & (label >= 0)])) > 1
+
+
 def linear(split: np.ndarray, label: np.ndarray, seen: np.ndarray, classes: int) -> np.ndarray:
     """The probability of each row, float64 [n, classes], by the linear probe on what is seen of the rows, float [n, dim].
 
-    split: str [n]; label: int [n], -1: unlabelled. ValueError where the labelled rows of train are of one class.
+    split: str [n]; label: int [n], -1: unlabelled, of which train `teaches`.
     """
     train = (split == 'train') & (label >= 0)
     val = (split == 'val') & (label >= 0)
@@ -83,7 +89,7 @@ def linear(split: np.ndarray, label: np.ndarray, seen: np.ndarray, classes: int)
 
 
 def answer(dataset: Dataset, names: tuple[str, ...]) -> dict[str, Predictions]:
-    """{probe: what it answers of val and test}, for classes of these names. ValueError as `linear`."""
+    """{probe: what it answers of val and test}, for classes of these names, of which train `teaches`."""
     rows, seen = features(dataset)
     split = np.array([dataset.exams[i].split for i in rows])
     label = dataset.label[rows]
@@ -95,14 +101,16 @@ def answer(dataset: Dataset, names: tuple[str, ...]) -> dict[str, Predictions]:
 
 def report(folder: str | Path, dataset: Dataset, names: tuple[str, ...], level: float) -> None:
     """What the probes answer, beside a training: each as a table of evidence.FOLDER, and folder/shortcuts.json, {split: {probe:
-    {'auc': {value, low, high, n, ...}}}}; of a train split of one class the reason alone, {'reason': ...}."""
-    try:
-        answers = answer(dataset, names)
-    except ValueError as error:
-        files.write(Path(folder) / 'shortcuts.json', json.dumps({'reason': f'no probe: {error}'}, indent=1))
+    {'auc': {value, low, high, n, ...}}}}; of a train split of one class the reason alone, {'reason': ...}, a note there, too."""
+    place = Path(folder) / 'shortcuts.json'
+    if not teaches(np.array([exam.split for exam in dataset.exams]), dataset.label):
+        reason = f'no probe: {probes.ONE_CLASS}'
+        evidence.leave(folder, {}, (reason,))
+        files.write(place, json.dumps({'reason': reason}, indent=1))
         return
+    answers = answer(dataset, names)
     evidence.leave(folder, answers)
-    files.write(Path(folder) / 'shortcuts.json', json.dumps(evidence.entries(answers, level), indent=1))
+    files.write(place, json.dumps(evidence.entries(answers, level), indent=1))
 
 
 def _block_means(voxels, blocks):

@@ -2,11 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 from conftest import small_config
 from finished_runs import finished
 
 from covid_jax import UserError, config, experiment, stages
+from covid_jax.predictions import of_run
+from covid_jax.report import evidence
 
 A = [('a', 'val', 'covid', 0.9), ('b', 'val', 'noncovid', 0.1), ('c', 'test', 'covid', 0.2), ('d', 'test', 'noncovid', 0.8)]
 B = [('a', 'val', 'covid', 0.4), ('b', 'val', 'noncovid', 0.1), ('c', 'test', 'covid', 0.9), ('d', 'test', 'noncovid', 0.1)]
@@ -28,6 +31,40 @@ def test_validation_decides_and_the_test_split_does_not(tmp_path, capsys):
     record = json.loads((tmp_path / 'chosen' / 'chosen.json').read_text())
     assert record == {'chosen': '../a', 'by': 'macro_f1', 'val': {'../b': pytest.approx(1 / 3), '../a': 1.0}}
     assert f'{tmp_path}/a is taken, by macro_f1 on val' in capsys.readouterr().out
+
+
+def left_beside(run, *kinds):
+    """Evidence of a finished run, of these kinds, that answers as the run itself."""
+    evidence.leave(run, {kind: of_run(run) for kind in kinds}, ('of the lungs',))
+
+
+def test_the_shortcut_probes_of_the_chosen_run_stand_beside_it(tmp_path, capsys):
+    """Not what its trunk was asked: a probe of it is another part."""
+    for run, rows in (('a', A), ('b', B)):
+        finished(tmp_path / run, rows)
+        left_beside(tmp_path / run, 'no lungs', 'border')
+    experiment.run(choice(tmp_path / 'b', tmp_path / 'a'), tmp_path / 'chosen')
+    left, notes = evidence.read(tmp_path / 'chosen')
+    np.testing.assert_array_equal(left['border'].probability, of_run(tmp_path / 'a').probability)
+    assert list(left) == ['border'] and not notes
+    assert 'what simpler evidence reaches' in ' '.join(capsys.readouterr().out.split())
+
+
+def test_a_run_without_probes_says_so(tmp_path):
+    """And one whose probes are of other exams is refused, before anything is written."""
+    finished(tmp_path / 'a', A)
+    finished(tmp_path / 'b', B)
+    experiment.run(choice(tmp_path / 'a', tmp_path / 'b'), tmp_path / 'chosen')
+    assert 'no shortcut probes stand beside' in (tmp_path / 'chosen' / 'results.md').read_text()
+    evidence.leave(tmp_path / 'a', {}, ('for a reason',))
+    experiment.run(choice(tmp_path / 'a', tmp_path / 'b'), tmp_path / 'again')
+    assert evidence.read(tmp_path / 'again') == ({}, ('for a reason',))
+    left_beside(tmp_path / 'a', 'file')
+    finished(tmp_path / 'a', A[:3])
+    finished(tmp_path / 'b', B[:3])
+    with pytest.raises(UserError, match='did not answer the same exams'):
+        experiment.run(choice(tmp_path / 'a', tmp_path / 'b'), tmp_path / 'other')
+    assert not (tmp_path / 'other').exists()
 
 
 def test_among_equals_the_first(tmp_path):

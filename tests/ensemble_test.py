@@ -7,6 +7,8 @@ import pytest
 from conftest import small_config
 
 from covid_jax import UserError, ensemble
+from covid_jax.predictions import of_run
+from covid_jax.report import evidence
 
 HEADER = ['id', 'patient', 'site', 'split', 'label', 'p_noncovid', 'p_covid']
 
@@ -49,6 +51,20 @@ def test_probabilities_are_averaged_by_exam(tmp_path, folders):
     assert (tmp_path / 'mean' / 'submission' / 'covid.csv').read_text().strip() == 'e'
     assert (tmp_path / 'mean' / 'roc_runs_test.png').exists()
     assert average(folders, tmp_path / 'mean') == metrics
+
+
+def test_the_first_run_s_shortcut_probes_stand_beside_the_mean(tmp_path, folders):
+    """Whichever order its rows are in: by exam. Of other exams nothing is written."""
+    for folder in folders:
+        evidence.leave(folder, {'thumbnail': of_run(folder), 'nearest neighbours': of_run(folder)})
+    average(folders[::-1], tmp_path / 'mean')
+    left, notes = evidence.read(tmp_path / 'mean')
+    np.testing.assert_array_equal(left['thumbnail'].probability, of_run(folders[1]).probability)
+    assert list(left) == ['thumbnail'] and not notes
+    evidence.leave(folders[0], {'thumbnail': of_run(write(tmp_path / 'fewer', A[1:]))})
+    with pytest.raises(UserError, match='did not answer the same exams'):
+        average(folders, tmp_path / 'refused')
+    assert not (tmp_path / 'refused').exists()
 
 
 def test_a_folder_keeps_to_its_exams(tmp_path, folders):

@@ -2,15 +2,19 @@ import contextlib
 import csv
 import io
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from conftest import small_config
+from finished_runs import NAMES, exam, leave, scores
 from ml_collections import ConfigDict
 
 from covid_jax import UserError, config, experiment, stages, start
 from covid_jax.methods.method import build_network
+from covid_jax.predictions import Predictions
+from covid_jax.report import evidence
 from covid_jax.runtime import workdir
 from covid_jax.runtime.mesh import make_mesh
 
@@ -210,8 +214,12 @@ def test_model5_is_the_mean_of_three_stages(ensemble):
     assert {p.name for p in (workdir / 'model5').iterdir()} == {
         'config.json', 'metrics.json', 'predictions.csv', 'roc.png', 'confusion_val.png', 'confusion_test.png',
         'roc_runs_val.png', 'roc_runs_test.png', 'reliability_val.png', 'reliability_test.png', 'decision_val.png',
-        'decision_test.png', 'calibration.json', 'exams.csv', 'results.json',
-        'seconds.json'}
+        'decision_test.png', 'calibration.json', 'exams.csv', 'results.json', 'seconds.json', 'evidence'}
+    left, notes = evidence.read(workdir / 'model5')
+    assert list(left) == list(evidence.SHORTCUTS) and not notes
+    for kind, of_kind in evidence.read(workdir / 'model1')[0].items():
+        np.testing.assert_array_equal(left[kind].probability, of_kind.probability)
+    assert 'AUC' in printed and 'of the mean of the runs is' in ' '.join(printed.split())
     assert list(results) == ['model5'] and results['model5']['test']['all']['accuracy']['n'] == 8
     assert len(list((workdir / 'store').glob('*/table.json'))) == 1  # prepared once
     lines = [line.split()[1] for line in printed.splitlines() if line.startswith('\u2502')]
@@ -225,6 +233,7 @@ def test_finished_runs_are_averaged_and_nothing_is_trained(ensemble, tmp_path):
     assert experiment.run(c, tmp_path)['.'] == results['model5']
     assert (tmp_path / 'predictions.csv').read_bytes() == (workdir / 'model5' / 'predictions.csv').read_bytes()
     assert not (tmp_path / 'checkpoints').exists() and not (tmp_path / 'store').exists()
+    assert '## what simpler evidence reaches: test' in (tmp_path / 'results.md').read_text()
     c.ensemble.runs = ','.join(str(workdir / stage) for stage in ('model1', 'model4'))
     with pytest.raises(UserError, match='another run'):
         experiment.run(c, tmp_path)
@@ -238,11 +247,48 @@ def test_an_ensemble_is_of_two_or_more(tmp_path, runs):
         experiment.run(c, tmp_path)
 
 
+def folds_with(folder, *left):
+    """Made-up parts of a run in as many folds as are given, each with {kind: its AUC is 1 or 0} and notes: what is pooled."""
+    parts = []
+    for fold, (right, notes) in enumerate(left):
+        exams = [exam(i) for i in range(40) if i // 2 % len(left) == fold]
+        label = np.array([NAMES.index(e.label) for e in exams], np.int32)
+        parts.append(stages.Part('', fold, 0, Path(f'fold{fold}'), small_config()))
+        leave(folder / f'fold{fold}', exams, scores(40, 1, 0)[:len(exams)])
+        answers = {kind: Predictions(NAMES, exams, label, np.eye(2)[label if told else 1 - label]) for kind, told in right.items()}
+        evidence.leave(folder / f'fold{fold}', answers, notes)
+    return experiment.beside(parts, folder, 'test')
+
+
+def test_evidence_of_folds_is_pooled_and_what_one_lacks_is_said(tmp_path):
+    """The site is told alike in two folds of three."""
+    whole = {'no lungs': True, 'file': True}
+    found = folds_with(tmp_path, (whole, ('lungs filled', 'site 0.7')), ({'file': False}, ('no lungs were found', 'site 0.7')),
+                       (whole, ('lungs filled', 'site 0.6')))
+    assert list(found.rows) == ['the network', 'file'] and found.rows['file']['n'] == 40
+    assert found.rows['file']['value'] < 1  # of the fold in which it is wrong, too
+    assert found.notes == ('lungs filled (2 of 3 parts)', 'site 0.7 (2 of 3 parts)', 'no lungs were found (1 of 3 parts)',
+                           'site 0.6 (1 of 3 parts)', 'no lungs is not shown, for it is lacking in fold1')
+
+
+def test_evidence_of_which_all_folds_have_the_same_is_said_once(tmp_path):
+    found = folds_with(tmp_path, ({'file': True}, ('as it is',)), ({'file': True}, ('as it is',)))
+    assert found.notes == ('as it is',) and found.rows['file']['value'] == 1
+
+
+def test_a_reason_stands_beside_folds_that_have_no_evidence(tmp_path):
+    found = folds_with(tmp_path / 'reason', ({}, ('one class',)), ({'border': True}, ()), ({}, ()))
+    assert list(found.rows) == ['the network'] and found.best == ''
+    assert found.notes == ('one class (1 of 3 parts)', 'border is not shown, for it is lacking in fold0, fold2')
+    assert folds_with(tmp_path / 'alone', ({}, ('one class',))).notes == ('one class',)
+    assert folds_with(tmp_path / 'nothing', ({}, ()), ({}, ())) is None
+
+
 def test_each_seed_has_its_ensemble(tmp_path, capsys):
     """0.1 and 0.3 make 0.2, 0.5 and 0.9 make 0.7: by hand."""
     header = 'id,patient,site,split,label,p_noncovid,p_covid'
-    for run, scores in (('a', (0.1, 0.5)), ('b', (0.3, 0.9))):
-        for seed, p in enumerate(scores):
+    for run, answers in (('a', (0.1, 0.5)), ('b', (0.3, 0.9))):
+        for seed, p in enumerate(answers):
             folder = tmp_path / run / 'fold0' / f'seed{seed}'
             folder.mkdir(parents=True)
             (folder / 'predictions.csv').write_text(f'{header}\nx,x,here,test,covid,{1 - p},{p}\n')

@@ -108,24 +108,38 @@ def test_a_run_is_left_the_answers_and_their_auc(tmp_path, rng, label):
     assert {p.name: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()} == before
 
 
-def test_the_labels_of_val_and_test_are_not_learnt_from(rng, label):
-    """Nor is an exam of train without a label: all of test may have another one."""
+def test_the_labels_of_test_are_not_learnt_from(rng, label):
+    """All of test may have another one."""
     images = noise(rng, len(label))
     images[label == 1] += 30
-    label = np.array(label)
-    label[:4] = -1
-    images[:4] = 0
     data = dataset(images, label, [PNG] * len(label))
     turned = data._replace(label=np.where(np.array(SPLIT) == 'test', 1 - data.label, data.label))
     one, other = (shortcuts.answer(d, NAMES)['thumbnail'].probability for d in (data, turned))
     np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize('unlabelled', [slice(0, 4), slice(60, 64)])
+def test_an_exam_without_a_label_is_not_learnt_from(rng, label, unlabelled):
+    """Of train, or of val: whatever it looks like, the answers of test are the same."""
+    label[unlabelled] = -1
+    images = noise(rng, len(label))
+    images[label == 1] += 30
+    found = []
+    for grey in (0, 255):
+        images[unlabelled] = grey
+        answers = shortcuts.answer(dataset(images, label, [PNG] * len(label)), NAMES)
+        found.append([answers[name].of('test').probability for name in ('thumbnail', 'border')])
+    np.testing.assert_array_equal(*found)
+
+
 def test_one_class_has_no_probe_and_says_why(tmp_path, rng):
-    label = [1] * 60 + [0, 1] * 45
+    """In shortcuts.json, and as a note for the table; an exam without a label is of no class. All else is an error of its own."""
+    label = [1] * 59 + [-1] + [0, 1] * 45
     shortcuts.report(tmp_path, dataset(noise(rng, 150), label, [PNG] * 150), NAMES, 0.95)
-    assert 'fewer than two classes' in json.loads((tmp_path / 'shortcuts.json').read_text())['reason']
-    assert evidence.read(tmp_path) == ({}, ())
+    reason = json.loads((tmp_path / 'shortcuts.json').read_text())['reason']
+    assert 'fewer than two classes' in reason and evidence.read(tmp_path) == ({}, (reason,))
+    with pytest.raises(ValueError, match='shape'):
+        shortcuts.report(tmp_path, dataset([*noise(rng, 149), noise(rng, 1, (1, 3, 3))[0]], [0, 1] * 75, [PNG] * 150), NAMES, 0.95)
 
 
 def test_without_val_and_test_the_rest_answers(tmp_path, rng, label):

@@ -2,6 +2,7 @@
 prediction."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -152,9 +153,15 @@ def to_scan(values: np.ndarray, where: Place) -> np.ndarray:
     return out
 
 
-def blank_words(slices: int) -> str:
-    """What Prep.blank does to a scan of so many slices."""
-    return 'lungs filled with their mean' if slices > 1 else f'central {100 * BLACKED:.0f} % blacked'
+def blank_words(images: Iterable[np.ndarray]) -> str:
+    """What Prep.blank did, and to how many, told from scans that were prepared so, uint8 [depth, height, width, 1].
+
+    The depth that they have now says nothing of it. A single image is black in the middle half of height and of width, which
+    lies well within what was blacked; no chest whose lungs were filled is black there in all slices.
+    """
+    blacked = [not image[:, *_middle(image.shape[1:3], 0.5)].any() for image in images]
+    counts = {'lungs filled with their mean': len(blacked) - sum(blacked), f'central {100 * BLACKED:.0f} % blacked': sum(blacked)}
+    return ', '.join(f'{what} in {count} scan{"s" * (count != 1)}' for what, count in counts.items() if count)
 
 
 def _blanked(scan, where, low):
@@ -162,10 +169,14 @@ def _blanked(scan, where, low):
     if where.lungs is not None and len(scan.voxels) > 1:
         return where.lungs[where.box], scan.voxels[where.lungs].mean(dtype=float)
     hidden = np.zeros(where.shape, bool)
-    edges = [round(n * (1 - BLACKED) / 2) for n in where.shape[1:]]
-    rows, columns = (slice(edge, n - edge) for edge, n in zip(edges, where.shape[1:], strict=True))
-    hidden[:, rows, columns] = True
+    hidden[:, *_middle(where.shape[1:], BLACKED)] = True
     return hidden[where.box], low
+
+
+def _middle(shape, share):
+    """The slices that cut such a share of each axis out of its middle."""
+    edges = [round(n * (1 - share) / 2) for n in shape]
+    return tuple(slice(edge, n - edge) for edge, n in zip(edges, shape, strict=True))
 
 
 def _lungs(scan, prep):

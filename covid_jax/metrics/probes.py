@@ -15,6 +15,7 @@ STEPS = 1000  # of a fit: those that need more are separable, and rank alike
 NARROW = 256  # columns for which Newton's steps are faster than many cheaper ones
 NEIGHBOURS = 20
 TEMPERATURE = 0.07  # of the votes (Wu et al. 2018)
+ONE_CLASS = 'of the exams to learn from fewer than two classes are labelled'  # so that there is no probe
 BLOCK = 1000  # rows whose neighbours are sought at once: what bounds memory
 
 Probe = Callable[[np.ndarray], np.ndarray]  # features [n, dim] -> probability float64 [n, classes]
@@ -40,7 +41,7 @@ def linear(train: ArrayLike, label: ArrayLike, val: ArrayLike, val_label: ArrayL
     truth = np.asarray(label)
     judged = np.asarray(val_label)
     if len(np.unique(truth)) < 2:
-        raise ValueError('of the exams to learn from fewer than two classes are labelled')
+        raise ValueError(ONE_CLASS)
     seen = _standardised(x)
     tried = [_fitted(seen, x, truth, strength, classes) for strength in STRENGTHS]
     if len(np.unique(judged)) < 2:

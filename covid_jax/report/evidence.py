@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import rich.table
 from rich.markup import escape
-from scipy.stats import rankdata
 
 from covid_jax import predictions
 from covid_jax.metrics.intervals import with_intervals
@@ -23,7 +22,8 @@ FOLDER = 'evidence'  # of a run's folder: a table of answers for each kind of ev
 NOTES = 'notes.txt'  # in it: what is to be said of these, a line each
 SELF = 'the run itself'
 LINEAR = 'linear probe'
-SIMPLER = ('no lungs', 'thumbnail', 'border', 'file')  # what sees little of the disease: the claim is above these
+SHORTCUTS = ('thumbnail', 'border', 'file')  # of the data alone, whatever the network
+SIMPLER = ('no lungs', *SHORTCUTS)  # what sees little of the disease: the claim is above these
 KINDS = (SELF, 'nearest neighbours', 'random trunk', *SIMPLER)
 
 Entry = dict[str, Any]  # {'value', 'low', 'high', 'level', 'n', ...}, as of a metric
@@ -60,6 +60,15 @@ def read(folder: Path | str) -> tuple[dict[str, Predictions], tuple[str, ...]]:
             tuple(notes.read_text(encoding='utf-8').splitlines()) if notes.is_file() else ())
 
 
+def of_member(run: Path | str, result: Predictions) -> tuple[dict[str, Predictions], tuple[str, ...]]:
+    """What stands beside a result that was made of finished runs, for `leave`: the SHORTCUTS of one of them, or why it has
+    none. UserError where these answered other exams than the result."""
+    left, notes = read(run)
+    found = {kind: left[kind] for kind in SHORTCUTS if kind in left}
+    aligned([result, *found.values()], [run, *(Path(run) / FOLDER / kind for kind in found)])
+    return found, () if found else notes or ('no shortcut probes stand beside the run that they are to be taken from',)
+
+
 def entries(answers: Mapping[str, Predictions], level: float) -> dict[str, dict[str, dict[str, Entry]]]:
     """{split: {kind: {'auc': its entry with an interval}}}."""
     splits = dict.fromkeys(split for of_kind in answers.values() for split in of_kind.splits)
@@ -70,21 +79,15 @@ def auc(answers: Predictions, level: float) -> Entry:
     """The AUC of the positive class as a metric's entry with its interval over patients: of several seeds the mean, which the
     interval takes as they are. answers: probability [n, seeds * classes]."""
     p = answers.labelled()
-    assert p.probability is not None
 
-    def metrics(label, score):
+    def metrics(label, probability):
         positive = label == POSITIVE
-        pairs = int(positive.sum()) * int((~positive).sum())
-        if not pairs:
+        if positive.all() or not positive.any():
             lacking = 'other than class' if positive.any() else 'of class'
-            reason = f'undefined: no examples {lacking} {p.names[POSITIVE]}'
-            return {'auc': {'value': None, 'n': len(label), 'reason': reason}}
-        ranks = rankdata(score, axis=0)[positive].sum(0)
-        least = positive.sum() * (positive.sum() + 1) / 2
-        return {'auc': {'value': float(np.mean((ranks - least) / pairs)), 'n': len(label)}}
+            return {'auc': {'value': None, 'n': len(label), 'reason': f'undefined: no examples {lacking} {p.names[POSITIVE]}'}}
+        return {'auc': {'value': float(_mean_auc(label, probability, np.ones((1, len(label))))[0]), 'n': len(label)}}
 
-    score = p.probability[:, POSITIVE::len(p.names)]
-    return with_bounds(metrics, p, score, level)['auc']
+    return with_bounds(metrics, p, _by_seed(p), level)['auc']
 
 
 def with_bounds(metrics: Any, answers: Predictions, score: np.ndarray, level: float) -> dict[str, Entry]:
@@ -111,15 +114,22 @@ def _gap(a, b, level):
     """The AUC of one less that of the other, the means over their seeds."""
     a = a.labelled()
     b = b.labelled()
-    shape = len(a.exams), -1, len(a.names)
 
     def metrics(label, probability, weight):
-        each = [weighted_metrics(label, p, weight, POSITIVE)['auc'] for p in np.moveaxis(probability, 1, 0)]
-        return {'auc': np.mean(each, 0)}
+        return {'auc': _mean_auc(label, probability, weight)}
 
     patients = [exam.patient for exam in a.exams]
-    return paired_bootstrap(metrics, a.label, a.probability.reshape(shape), b.probability.reshape(shape), patients, a.names,
-                            level=level)['auc']
+    return paired_bootstrap(metrics, a.label, _by_seed(a), _by_seed(b), patients, a.names, level=level)['auc']
+
+
+def _by_seed(answers):
+    """The probability of each seed: float [n, seeds, classes]."""
+    return answers.probability.reshape(len(answers.exams), -1, len(answers.names))
+
+
+def _mean_auc(label, probability, weight):
+    """The mean AUC of the seeds, float [weightings], of probability [n, seeds, classes] and weight [weightings, n]."""
+    return np.mean([weighted_metrics(label, p, weight, POSITIVE)['auc'] for p in np.moveaxis(probability, 1, 0)], 0)
 
 
 def sentence(found: Evidence) -> str:
