@@ -9,6 +9,9 @@ from ml_collections import ConfigDict, FieldReference
 
 from covid_jax import UserError
 
+# Of three classes; those of two are below, in DATA. COVID is the second of both.
+TERNARY = ('normal|healthy|no finding|no findings|noncovid|non-covid|non_covid', 'covid|covid-19|covid19|ncp', 'pneumonia|cap|cp')
+
 # The sections that every config has, with what each field means.
 DATA = {
     'source': 'phantom',  # see docs/data.md; several, with commas between them, are sites of one data set
@@ -37,7 +40,7 @@ DATA = {
     },
 }
 PREP = {
-    'window': (-1000.0, 400.0),  # Hounsfield units that become 0 and 255
+    'window': (-1000.0, 400.0),  # Hounsfield units that become 0 and 255; (): each scan's least and greatest value
     'size': (24, 48, 48),  # depth, height, width
     'spacing': (),  # z, y, x in mm: resample to it, then crop or pad to size; (): resize the whole scan to size
     'lungs': '',  # crop: to the box around both lungs | mask: that, and 0 outside the lungs
