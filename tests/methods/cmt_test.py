@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import small_config
+from conftest import cmt_config
 
 from covid_jax import UserError, methods
 from covid_jax.methods import cmt
@@ -18,21 +18,8 @@ BATCH = {'image': np.random.default_rng(0).integers(0, 256, (4, 1, 32, 32, 1), n
          'site': np.zeros(4, np.int32), 'draw': np.arange(40, 44, dtype=np.uint32)}
 
 
-def config_of(network='_ResNetTiny', **options):
-    config = small_config('baseline,size=small')
-    with config.unlocked():
-        del config['supervised']
-        config.method = 'cmt'
-        config.cmt = {**cmt.DEFAULTS, 'latent': 8, **options}
-        config.prep.size = (1, 32, 32)
-        config.views.update(name='none', depth=0)
-        config.model.name = network
-        config.train.batch = 4
-    return config
-
-
 def made(network='_ResNetTiny', **options):
-    return methods.make(config_of(network, **options), make_mesh(jax.devices()[:1]))
+    return methods.make(cmt_config(network, **options), make_mesh(jax.devices()[:1]))
 
 
 @functools.cache
@@ -79,7 +66,7 @@ def test_the_contrastive_loss_moves_the_features_alone():
     ({}, {'latent', 'classifier'}), ({'latent': 0}, set()), ({'classification': False}, {'latent'}),
     ({'attention': True, 'latent': 0}, {'attention'})])
 def test_what_is_unused_is_frozen_and_all_else_has_a_gradient(options, own):
-    config = config_of('_VGGTiny', **options)
+    config = cmt_config('_VGGTiny', **options)
     config.model.taps = 1
     method = methods.make(config, make_mesh(jax.devices()[:1]))
     params, state = jax.jit(method.init)(jax.random.key(0), BATCH)
@@ -129,7 +116,7 @@ def test_which_view_is_classified(monkeypatch, classified, expected):
 
 def test_running_statistics_of_the_clean_pass_are_those_of_the_scans():
     """With views of another brightness 'both' and 'clean' keep other statistics; the latter those of a pass of the scans."""
-    config = config_of(classified='clean')
+    config = cmt_config(classified='clean')
     config.views.name = 'cmc'
     method = methods.make(config, make_mesh(jax.devices()[:1]))
     params, state = jax.jit(method.init)(jax.random.key(0), BATCH)
@@ -172,7 +159,7 @@ def test_what_cannot_be_is_refused(options, message):
 
 
 def test_one_scan_has_nothing_to_be_told_from():
-    config = config_of()
+    config = cmt_config()
     config.train.batch = 1
     with pytest.raises(UserError, match='at least 2'):
         methods.make(config, make_mesh(jax.devices()[:1]))

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import cmt_config
 from PIL import Image
 
 from covid_jax import UserError, start
@@ -13,9 +14,7 @@ from covid_jax.runtime.state import TrainState
 
 
 def opened(tmp_path, **options):
-    from methods.cmt_test import config_of
-
-    config = config_of(**options)
+    config = cmt_config(**options)
     config.prep.size = (1, 32, 64)
     run = start.build(config, tmp_path, jax.devices()[:1])
     batch = {'image': np.zeros((1, *run.prep.size, 1), np.uint8), 'label': np.int32([0]), 'site': np.int32([0]),
