@@ -157,7 +157,7 @@ MUTATIONS = [
     # CMT-CNN
     Mutation('latent r', 'configs_test.py::test_rows_of_cmt_cnn[ct_effb4_cls_tern-EfficientNetB4-size1-8-0.0-4096-3]',
              'configs/cmt.py', 'else 4096,', 'else 128,'),
-    Mutation('contrastive loss', 'methods/cmt_test.py::test_the_loss_is_eq_8',
+    Mutation('NT-Xent', 'methods/cmt_test.py::test_the_loss_is_eq_8',
              'covid_jax/methods/cmt.py', "nt_xent(unit(seen['features'].astype(jnp.float32))", "nt_xent((seen['features'])"),
     Mutation('whose gradient it is', 'methods/cmt_test.py::test_the_contrastive_loss_moves_the_features_alone',
              'covid_jax/methods/cmt.py', "nt_xent(unit(seen['features'].astype(jnp.float32))", "nt_xent(unit(seen['logits'])"),
