@@ -10,7 +10,8 @@ its 5 folds, on your own copy of the data:
 
     MODALITY_NETWORK_LOSS_TASK   ct: 128^3, 8 a batch | xray: 512^2, 64 a batch
                                  vgg19 | r50 | effb4, all from scratch
-                                 full: Eq 8 | cls: without the contrastive loss | cst: with it alone, then a linear probe
+                                 full: Eq 8 | cls: without the contrastive loss | cst: with it alone, then a linear probe |
+                                 all: the three of them, one after another
                                  bin: COVID or not | tern: normal, COVID, pneumonia
     MODALITY_sweep               lambda 0, 0.25, 0.5, 0.75, 1, and of each fold the best on its inner validation split
     fig4_MODALITY                Fig 4: a baseline, each transformation by itself, and all ordered pairs: 50 trainings a fold
@@ -35,7 +36,7 @@ from covid_jax.augment.views import OPS
 from covid_jax.config import TERNARY, Table, base, row, set_stages
 
 NETWORKS = {'vgg19': 'VGG19', 'r50': 'ResNet50', 'effb4': 'EfficientNetB4'}
-LOSSES = 'full', 'cls', 'cst'
+LOSSES = 'full', 'cls', 'cst', 'all'
 TASKS = 'bin', 'tern'
 MODALITIES = 'ct', 'xray'
 LAMBDAS = {f'lambda{round(100 * value)}': value for value in (0.0, 0.25, 0.5, 0.75, 1.0)}
@@ -102,12 +103,16 @@ def get_config(arg: str = '') -> ConfigDict:
     _, network, loss, task = name.split('_') if name.count('_') == 3 else (modality, 'effb4', 'full', 'bin')
     c = sized(modality, network, choice['size'])
     c.row = f'cmt:{name},size={choice["size"]}'
-    c.cmt.weight = 0.0 if loss == 'cls' else 0.25
     if task == 'tern':
         c.data.classes = TERNARY
-    if loss == 'cst':
-        set_stages(c, {'contrastive': {'cmt': {'classification': False}},
-                       'probe': {'kind': 'probe', 'init_from': 'contrastive'}})
+    cls = {'cmt': {'weight': 0.0}}
+    cst = {'contrastive': {'cmt': {'classification': False}}, name.replace('all', 'cst'): {'kind': 'probe', 'init_from': 'contrastive'}}
+    if loss == 'cls':
+        c.update(cls)
+    elif loss == 'cst':
+        set_stages(c, cst)
+    elif loss == 'all':
+        set_stages(c, {name.replace('all', 'full'): {}, name.replace('all', 'cls'): cls, **cst})
     elif name.endswith('sweep'):
         stages = {stage: {'cmt': {'weight': value}} for stage, value in LAMBDAS.items()}
         set_stages(c, stages | {'best': {'kind': 'choose', 'choose': {'runs': ','.join(stages), 'by': 'accuracy'}}})

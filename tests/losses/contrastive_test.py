@@ -73,6 +73,21 @@ def test_nt_xent_and_its_gradient_equal_optax(rng, temperature):
     np.testing.assert_allclose(slope, theirs, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize('temperature, value, slope', [
+    (0.1, 4.06472969, (0.76427007, -0.63681197, -0.24167831, -0.24253148)),
+    (0.5, 2.11950183, (0.09206329, -0.10072120, -0.03644420, -0.01469217))])
+def test_nt_xent_as_pytorch_metric_learning_has_it(temperature, value, slope):
+    """Recorded: NTXentLoss of version 2.9.0, and its gradient by the first row."""
+    z = np.random.default_rng(0).normal(size=(12, 4)).astype('f')
+
+    def ours(z):
+        return nt_xent(z / jnp.linalg.norm(z, axis=1, keepdims=True), temperature).mean()
+
+    found, gradient = jax.jit(jax.value_and_grad(ours))(z)
+    np.testing.assert_allclose(found, value, rtol=1e-6)
+    np.testing.assert_allclose(gradient[0], slope, rtol=1e-4)
+
+
 def test_nt_xent_computes_bfloat16_rows_in_float32(rng):
     z = rng.normal(size=(8, 64)).astype('f')
     z = jnp.asarray(z / np.linalg.norm(z, axis=1, keepdims=True), 'bfloat16')
