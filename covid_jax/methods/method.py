@@ -96,7 +96,7 @@ def training_view(config: ConfigDict) -> View:
     slices = config.prep.size[0]
     if not 0 <= depth <= slices and slices > 1:
         raise UserError(f'--config.views.depth={depth} must be from 1 to the depth of a prepared scan, {slices}, or 0 for all')
-    return views.train_view(config.views.name, min(depth, slices))
+    return views.train_view(config.views.name, min(depth, slices), config.views.ops)
 
 
 def see(view: View, key: jax.Array, image: jax.Array, draw: jax.Array) -> jax.Array:
@@ -109,7 +109,7 @@ def predictor(net: nn.Module, config: ConfigDict) -> Callable:
 
     With a key each scan is seen through the test view of config.views: one pass of test-time augmentation.
     """
-    view = views.test_view(config.views.name)
+    view = views.test_view(config.views.name, config.views.ops)
 
     def predict(params, state, batch, key=None):
         image = to_float(batch['image'])
