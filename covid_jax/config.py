@@ -79,8 +79,10 @@ TRAIN = {
     'log_every': 10,  # steps
 }
 VIEWS = {
-    'name': 'cmc',  # cmc | none: how a scan is changed in training, and where eval.tta asks for it in evaluation
+    'name': 'cmc',  # cmc | cmt | none: how a scan is changed in training, and where eval.tta asks for it in evaluation
     'depth': 0,  # slices of a training view; 0: all slices of a prepared scan
+    # of cmt: these of its operations, one after another, as ('flip', 'hounsfield'); (): of each family one, or none, at random
+    'ops': (),
 }
 EVAL = {
     'batch': 0,  # scans; 0: as in training

@@ -96,7 +96,7 @@ def training_view(config: ConfigDict) -> View:
     slices = config.prep.size[0]
     if not 0 <= depth <= slices and slices > 1:
         raise UserError(f'--config.views.depth={depth} must be from 1 to the depth of a prepared scan, {slices}, or 0 for all')
-    return views.train_view(config.views.name, min(depth, slices))
+    return views.train_view(config.views.name, min(depth, slices), config.views.ops)
 
 
 def see(view: View, key: jax.Array, image: jax.Array, draw: jax.Array) -> jax.Array:
@@ -114,7 +114,7 @@ def two_views(view: View, key: jax.Array, image: jax.Array, draw: jax.Array) -> 
 def seen_in_test(config: ConfigDict) -> Callable[[Batch, jax.Array | None], jax.Array]:
     """(batch, key or None) -> image float32 [batch, depth, height, width, 1]: the scans themselves, with a key through the test
     view of config.views, one pass of test-time augmentation."""
-    view = views.test_view(config.views.name)
+    view = views.test_view(config.views.name, config.views.ops)
 
     def seen(batch, key):
         image = to_float(batch['image'])
