@@ -20,10 +20,9 @@ is of a paper: Adam, cross entropy, crops and contrast as CMC-COV19D draws them.
 
 from ml_collections import ConfigDict
 
-from covid_jax.config import base, row
+from covid_jax.config import TERNARY, base, row
 
 ROWS = ('ct', 'slice', 'xray')
-TERNARY = ('normal|healthy|no finding|no findings|noncovid|non-covid|non_covid', 'covid|covid-19|covid19|ncp', 'pneumonia|cap|cp')
 SIZES = {'full': {'ct': (64, 224, 224), 'slice': (1, 224, 224), 'xray': (1, 224, 224)},
          'small': {'ct': (24, 48, 48), 'slice': (1, 96, 96), 'xray': (1, 96, 96)}}
 XRAY = {'mean': 0.5, 'std': 0.25}

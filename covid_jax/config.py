@@ -9,6 +9,9 @@ from ml_collections import ConfigDict, FieldReference
 
 from covid_jax import UserError
 
+# Of three classes; those of two are below, in DATA. COVID is the second of both.
+TERNARY = ('normal|healthy|no finding|no findings|noncovid|non-covid|non_covid', 'covid|covid-19|covid19|ncp', 'pneumonia|cap|cp')
+
 # The sections that every config has, with what each field means.
 DATA = {
     'source': 'phantom',  # see docs/data.md; several, with commas between them, are sites of one data set
@@ -37,7 +40,7 @@ DATA = {
     },
 }
 PREP = {
-    'window': (-1000.0, 400.0),  # Hounsfield units that become 0 and 255
+    'window': (-1000.0, 400.0),  # Hounsfield units that become 0 and 255; (): each scan's least and greatest value
     'size': (24, 48, 48),  # depth, height, width
     'spacing': (),  # z, y, x in mm: resample to it, then crop or pad to size; (): resize the whole scan to size
     'lungs': '',  # crop: to the box around both lungs | mask: that, and 0 outside the lungs
@@ -76,8 +79,10 @@ TRAIN = {
     'log_every': 10,  # steps
 }
 VIEWS = {
-    'name': 'cmc',  # cmc | none: how a scan is changed in training, and where eval.tta asks for it in evaluation
+    'name': 'cmc',  # cmc | cmt | none: how a scan is changed in training, and where eval.tta asks for it in evaluation
     'depth': 0,  # slices of a training view; 0: all slices of a prepared scan
+    # of cmt: these of its operations, one after another, as ('flip', 'hounsfield'); (): of each family one, or none, at random
+    'ops': (),
 }
 EVAL = {
     'batch': 0,  # scans; 0: as in training

@@ -154,7 +154,8 @@ def _before(run, planned=None):
 def _traced_fields(run):
     """All on which it depends whether a step can be traced, and a file of weights is read."""
     sections = 'method', run.config.method, 'model', 'views', 'prep', 'train.batch', 'eval', 'data.classes', 'init_skip'
-    fields = {name: value for name, value in workdir.fields(run.config).items() if name.startswith(sections)}
+    fields = {name: value for name, value in workdir.fields(run.config).items()
+              if name.startswith(sections) and name != 'views.ops'}  # of operations alike in shape: Fig 4 of CMT-CNN has 49
     return json.dumps([fields, warm.from_file(run.config) and not warm.begun(run.folder)])
 
 

@@ -14,7 +14,7 @@ from covid_jax.models import network
 from covid_jax.runtime import optim, state
 
 ROOT = Path(__file__).parents[1]
-CMC = runpy.run_path(str(ROOT / 'configs' / 'cmc.py'))
+CMC, CMT = (runpy.run_path(str(ROOT / 'configs' / f'{name}.py')) for name in ('cmc', 'cmt'))
 ROWS = [(path.stem, f'{row},size={size}') for path in sorted((ROOT / 'configs').glob('*.py'))
         for row in runpy.run_path(str(path))['ROWS'] for size in ('full', 'small')]
 ROWS += [('cmc', f'{row},encoder=authors') for row in ('model1', 'model4', 'model5')]
@@ -39,11 +39,11 @@ def test_every_row_builds(file, row):
 
 
 def one_of_each_network():
-    """The first row of each network and method; of its other rows cmc_test traces the losses."""
+    """The first row of each method, network and size; of its other rows the tests of the method trace the losses."""
     of = {}
     for file, row in ROWS:
         for part in trainings(config_of(file, row)).values():
-            of.setdefault((part.method, part.model.name), (file, row))
+            of.setdefault((part.method, part.model.name, part.prep.size), (file, row))
     return of.values()
 
 
@@ -105,11 +105,12 @@ def test_model5_is_made_of_rows():
     assert list(parts) == ['model1', 'model3', 'model4']
 
 
-def test_the_tables_are_of_rows_that_exist():
-    """And every row is in a table; a cell is a number, or nothing."""
-    named = [row for table in CMC['TABLES'] for row in table.rows]
-    assert {*named} == {*CMC['ROWS']}
-    for table in CMC['TABLES']:
+@pytest.mark.parametrize('config, others', [(CMC, '$'), (CMT, 'fig4|.*sweep|.*_all_')])
+def test_the_tables_are_of_rows_that_exist(config, others):
+    """And every row but others is in a table; a cell is a number, or nothing."""
+    named = {row for table in config['TABLES'] for row in table.rows}
+    assert named == {row for row in config['ROWS'] if not re.match(others, row)}
+    for table in config['TABLES']:
         for cells in {**table.rows, **table.others}.values():
             assert len(cells) == len(table.columns) and all(re.match(r'\d+\.\d+|$', cell) for cell in cells)
 
@@ -118,6 +119,44 @@ def test_what_the_paper_cannot_have_measured():
     """Of Table 3: the accuracy of CMT-CNN is not between its sensitivity and specificity. All of Table 1 can be: 374 scans."""
     found = [papers.impossible(table) for table in CMC['TABLES']]
     assert found[:2] == [[], []] and len(found[2]) == 1 and found[2][0].startswith('Li et al. (CMT-CNN): accuracy 93.46 %')
+
+
+def test_every_binary_row_of_cmt_cnn_is_impossible():
+    """Its accuracy is not between its sensitivity and its specificity, in all 18 of Tables 1 to 4."""
+    found = [sentence.partition(':')[0] for table in CMT['TABLES'][:4] for sentence in papers.impossible(table)]
+    assert sorted(found) == sorted(row for row in CMT['ROWS'] if row.endswith('bin') and 'all' not in row)
+
+
+@pytest.mark.parametrize('row, network, size, batch, weight, latent, classes', [
+    ('ct_vgg19_full_bin', 'VGG19', (128, 128, 128), 8, 0.25, 0, 2),
+    ('ct_effb4_cls_tern', 'EfficientNetB4', (128, 128, 128), 8, 0.0, 4096, 3),
+    ('xray_r50_full_tern', 'ResNet50', (1, 512, 512), 64, 0.25, 4096, 3),
+])
+def test_rows_of_cmt_cnn(row, network, size, batch, weight, latent, classes):
+    """Sections 3.1 and 4.1: min-max to [0, 1], less 0.5; Adam at 1e-3, temperature 0.1, five folds."""
+    c = CMT['get_config'](row)
+    assert (c.model.name, c.prep.size, c.train.batch, c.cmt.weight, c.cmt.latent) == (network, size, batch, weight, latent)
+    assert (c.prep.window, c.model.mean, c.model.std, c.views.name, c.views.ops) == ((), 0.5, 1.0, 'cmt', ())
+    t = c.train
+    assert (t.optimizer, t.lr, t.schedule, t.weight_decay, c.cmt.temperature, c.folds) == ('adam', 1e-3, 'constant', 0, 0.1, 5)
+    assert len(c.data.classes) == classes and c.eval.tta == 0 and c.cmt.classified == 'both' and c.cmt.classification
+
+
+def test_stages_of_cmt_cnn():
+    """The contrastive loss alone before a probe; lambda chosen by accuracy; each transformation and each ordered pair."""
+    config = CMT['get_config']('xray_effb4_cst_tern,size=small')
+    contrastive, probe = (part.config for part in stages.parts(config, '/nowhere'))
+    assert not contrastive.cmt.classification and probe.kind == 'probe' and probe.init_from == '/nowhere/contrastive'
+    three = trainings(CMT['get_config']('ct_r50_all_bin'))
+    losses = [(c.cmt.classification, c.cmt.weight) for c in three.values()]
+    assert losses == [(True, 0.25), (True, 0.0), (False, 0.25)] and [*three][:2] == ['ct_r50_full_bin', 'ct_r50_cls_bin']
+    sweep = CMT['get_config']('ct_sweep')
+    assert [c.cmt.weight for c in trainings(sweep).values()] == [0, 0.25, 0.5, 0.75, 1]
+    assert (sweep.best.kind, sweep.best.choose.by) == ('choose', 'accuracy')
+    fig4 = trainings(CMT['get_config']('fig4_ct,size=small'))
+    ops = [c.views.ops for c in fig4.values()]
+    assert len(fig4) == 50 and [len(of) for of in ops].count(1) == 7 and len({*ops[1:]}) == 49
+    assert fig4['baseline'].cmt.weight == 0 and fig4['baseline'].views.name == 'none'
 
 
 def test_plain_classification_takes_images_volumes_and_three_classes():

@@ -64,3 +64,20 @@ def single_image_config(epochs):
         c.eval.tta = 0
         c.train.update(epochs=epochs, lr=1e-2)
     return c
+
+
+def cmt_config(network='_ResNetTiny', **options):
+    """CMT-CNN on four images of 32 x 32 a batch, whose views are the images themselves."""
+    from covid_jax.methods import cmt
+
+    c = small_config('baseline,size=small')
+    with c.unlocked():
+        del c['supervised']
+        c.method = 'cmt'
+        c.cmt = {**cmt.DEFAULTS, 'latent': 8, **options}
+        c.prep.size = (1, 32, 32)
+        c.views.update(name='none', depth=0)
+        c.model.name = network
+        c.train.batch = 4
+        c.eval.tta = 0
+    return c

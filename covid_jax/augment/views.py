@@ -4,31 +4,43 @@ A law is a pure function (key, volume, depth) -> [depth, height, width, channels
 volume of one slice. `jax.vmap` over keys and volumes makes the batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 
 from covid_jax import UserError
+from covid_jax.augment.distort import hounsfield, poisson_noise, shuffle_pixels
+from covid_jax.augment.image import flip, rotate
+from covid_jax.augment.paint import in_paint, out_paint
 from covid_jax.augment.volume import random_contrast_brightness, random_depth_crop, random_resized_crop
 
 View = Callable[[jax.Array, jax.Array], jax.Array]  # (key, volume) -> view
 
+FAMILIES = {  # of the transformations of CMT-CNN, in the order in which a view has them
+    'perspective': {'rotation': rotate, 'flip': flip},
+    'distortion': {'hounsfield': hounsfield, 'shuffle': shuffle_pixels, 'poisson': poisson_noise},
+    'painting': {'inpaint': in_paint, 'outpaint': out_paint},
+}
+OPS: dict[str, View] = {name: op for family in FAMILIES.values() for name, op in family.items()}
 
-def train_view(name: str, depth: int = 0) -> View:
+
+def train_view(name: str, depth: int = 0, ops: Sequence[str] = ()) -> View:
     """(key, volume) -> a view of training by the law called `name`, of `depth` slices; 0: of all that the volume has.
 
-    depth must not exceed the volume's. UserError for an unknown name.
+    ops: of cmt, names of OPS. depth must not exceed the volume's. UserError for an unknown name, and for ops of another law.
     """
-    law, _ = _laws(name)
+    law, _ = _laws(name, ops)
     return lambda key, volume: law(key, volume, depth or volume.shape[0])
 
 
-def test_view(name: str) -> View:
+def test_view(name: str, ops: Sequence[str] = ()) -> View:
     """(key, volume) -> a view of test-time augmentation by the law called `name`, at full depth.
 
-    UserError for an unknown name.
+    ops: of cmt, names of OPS. UserError for an unknown name, and for ops of another law.
     """
-    _, law = _laws(name)
+    _, law = _laws(name, ops)
     return lambda key, volume: law(key, volume, volume.shape[0])
 
 
@@ -40,19 +52,60 @@ def cmc(key: jax.Array, volume: jax.Array, depth: int) -> jax.Array:
     return random_contrast_brightness(k_intensity, volume)
 
 
+def cmt(key: jax.Array, volume: jax.Array, depth: int, ops: Sequence[str] = ()) -> jax.Array:
+    """Neighbouring slices, then transformations of the plane. CMT-CNN section 3.2.1.
+
+    ops: each of these, in this order (Fig 4: one, or a pair). (): one of each family that takes part, uniformly, in the order
+    perspective, distortion, painting; which families do is one of the seven choices of at least one, uniformly. The paper
+    does not say how they are drawn. UserError where a plane that is not square may be turned.
+    """
+    k_depth, k_taken, k_ops = jax.random.split(key, 3)
+    volume = random_depth_crop(k_depth, volume, depth)
+    names = ops or tuple(OPS)
+    taken = jnp.ones(len(ops), bool) if ops else _one_of_each_family(k_taken)
+    branches = [OPS[name] for name in names]
+
+    # One operation a step, the same for all rows: vmap would compute every branch of a draw, and XLA, which fuses what is no
+    # loop, compute the earlier operations again for each that follows.
+    def step(volume, op):
+        number, k_op, is_taken = op
+        return jnp.where(is_taken, jax.lax.switch(number, branches, k_op, volume), volume), None
+
+    return jax.lax.scan(step, volume, (jnp.arange(len(names)), jax.random.split(k_ops, len(names)), taken))[0]
+
+
+def _one_of_each_family(key):
+    """bool [operations]: those that a view has, one of each family that takes part."""
+    k_families, k_ops = jax.random.split(key)
+    families = jax.random.randint(k_families, (), 1, 2**len(FAMILIES))  # a bit for each
+    taken = []
+    for bit, family in enumerate(FAMILIES.values()):
+        number = jax.random.randint(jax.random.fold_in(k_ops, bit), (), 0, len(family))
+        taken.append((jnp.arange(len(family)) == number) & (families >> bit & 1 == 1))
+    return jnp.concatenate(taken)
+
+
 def none(key: jax.Array, volume: jax.Array, depth: int) -> jax.Array:
     """The middle slices as they are, whatever the key: for probes and baselines."""
     start = (volume.shape[0] - depth) // 2
     return volume[start:start + depth]
 
 
-def _laws(name):
+def _laws(name, ops):
     if name not in LAWS:
         raise UserError(f'no views are called {name!r}: set --config.views.name={"|".join(LAWS)}')
-    return LAWS[name]
+    if not ops:
+        return LAWS[name]
+    if name != 'cmt':
+        raise UserError(f'--config.views.ops={tuple(ops)} is of the views called cmt: set --config.views.name=cmt')
+    for op in ops:
+        if op not in OPS:
+            raise UserError(f'--config.views.ops: no operation is called {op!r}; there are: {", ".join(OPS)}')
+    return [partial(law, ops=tuple(ops)) for law in LAWS[name]]
 
 
 LAWS = {  # of training, of test-time augmentation
     'cmc': (cmc, cmc),
+    'cmt': (cmt, cmt),
     'none': (none, none),
 }

@@ -21,7 +21,9 @@ BLACKED = 0.7  # of the height and of the width of an image, about its middle (M
 class Prep:
     """How a scan is prepared.
 
-    window:  Hounsfield units that become 0 and 255; scans without Hounsfield units (0..255) are taken as they are
+    window:  Hounsfield units that become 0 and 255; scans without Hounsfield units (0..255) are taken as they are. (): of
+             each scan its least and its greatest value become 0 and 255 (min-max, CMT-CNN section 3.1); of one with a single
+             value all is 0
     size:    (depth, height, width) of the result
     spacing: (z, y, x) mm of the result, whose middle is the scan's: cropped, or padded with 0, to size. (): the whole scan
              is resized to size, whatever its spacing
@@ -33,7 +35,7 @@ class Prep:
     version: raised whenever `prepare` changes what it returns
     """
 
-    window: tuple[float, float]
+    window: tuple[float, float] | tuple[()]
     size: tuple[int, int, int]
     spacing: tuple[float, float, float] | tuple[()] = ()
     lungs: str = ''
@@ -42,8 +44,9 @@ class Prep:
     version: int = 2
 
     def __post_init__(self):
-        if len(self.window) != 2 or self.window[0] >= self.window[1]:
-            raise UserError(f'--config.prep.window={self.window} must be two Hounsfield values, the lower first')
+        if self.window and (len(self.window) != 2 or self.window[0] >= self.window[1]):
+            raise UserError(f'--config.prep.window={self.window} must be two Hounsfield values, the lower first, or () for the '
+                            'least and the greatest of each scan')
         if len(self.size) != 3 or min(self.size) < 1:
             raise UserError(f'--config.prep.size={self.size} must be three whole numbers: depth, height, width')
         if self.spacing and (len(self.spacing) != 3 or min(self.spacing) <= 0):
@@ -111,7 +114,6 @@ def prepare(scan: Scan, prep: Prep, where: Place | None = None) -> np.ndarray:
     margins, spacing). Reads only the slices that it needs. where: its place, if it is known. UserError where the values can
     be neither Hounsfield units nor 0..255, and as in `place`.
     """
-    low, high = prep.window if scan.hounsfield else (0.0, 255.0)
     if not scan.hounsfield:
         least = scan.voxels.min()
         most = scan.voxels.max()
@@ -119,6 +121,7 @@ def prepare(scan: Scan, prep: Prep, where: Place | None = None) -> np.ndarray:
             raise UserError(f'values from {least:g} to {most:g} are neither Hounsfield units nor grey values 0..255')
     where = where or place(scan, prep)
     voxels = scan.voxels[where.box]
+    low, high = _range(scan, voxels, prep.window)
     mask = where.lungs[where.box] if where.lungs is not None and prep.lungs == 'mask' else None
     hidden, filling = _blanked(scan, where, low) if prep.blank else (None, 0)
     z, y, x = (_taps(*axis) for axis in zip(voxels.shape, where.size, where.steps, strict=True))
@@ -185,6 +188,14 @@ def _lungs(scan, prep):
     except ValueError as error:
         field = "--config.prep.lungs=''" if prep.lungs else '--config.prep.blank=False'
         raise UserError(f'{error}; {field} takes scans whole') from None
+
+
+def _range(scan, voxels, window):
+    """The values that become 0 and 255."""
+    if not window:
+        low = float(voxels.min())
+        return low, max(float(voxels.max()), low + 1)
+    return window if scan.hounsfield else (0.0, 255.0)
 
 
 def _windowed(plane, mask, low, high):

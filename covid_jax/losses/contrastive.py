@@ -27,3 +27,18 @@ def supcon(z: jax.Array, label: jax.Array, temperature: float = 0.1, base_temper
     log_p = similarity - jax.nn.logsumexp(jnp.where(itself, -jnp.inf, similarity), 1, keepdims=True)
     loss = -jnp.sum(jnp.where(positive, log_p, 0.0), 1) / jnp.maximum(jnp.sum(positive, 1), 1)
     return loss if base_temperature is None else loss * (temperature / base_temperature)
+
+
+def nt_xent(z: jax.Array, temperature: float = 0.1) -> jax.Array:
+    """Normalised temperature-scaled cross entropy of every view: CMT-CNN (Li et al. 2021) Eq 1 and 2, whose mean is Eq 3;
+    Chen et al. 2020 (SimCLR).
+
+        l_i = -log [ exp(s_ij) / sum_{k != i} exp(s_ik) ],   s = z z^T / temperature,   j the other view of the same scan
+
+    Args:
+      z: [2 n, dim], rows of unit length, 2k and 2k + 1 the views of scan k.
+      temperature: > 0.
+
+    Returns: float32 [2 n]; all 0 for the views of one scan, which have nothing to be told from.
+    """
+    return supcon(z, jnp.arange(len(z)) // 2, temperature)

@@ -15,14 +15,13 @@ from covid_jax.losses.classification import cross_entropy
 from covid_jax.losses.contrastive import supcon
 from covid_jax.methods.method import (
     Method,
-    View,
     build_network,
     dropout_key,
     init_network,
     predictor,
-    see,
     to_float,
     training_view,
+    two_views,
 )
 from covid_jax.models.heads import Projector
 
@@ -42,13 +41,6 @@ def joint_loss(contrastive: jax.Array, classification: jax.Array, log_sigma: jax
     """Eq 7 with s = log sigma [2], clamped to [-4, 4]."""
     s = jnp.clip(log_sigma, -LARGEST_LOG_SIGMA, LARGEST_LOG_SIGMA)
     return jnp.exp(-s[0]) * contrastive + s[0] + jnp.exp(-s[1]) * classification + s[1]
-
-
-def two_views(view: View, key: jax.Array, image: jax.Array, draw: jax.Array) -> jax.Array:
-    """[n, depth0, height, width, 1] -> [2 n, depth, height, width, 1], rows 2k and 2k + 1 the views of scan k."""
-    k1, k2 = jax.random.split(key)
-    views = jnp.stack([see(view, k1, image, draw), see(view, k2, image, draw)], 1)
-    return views.reshape(-1, *views.shape[2:])
 
 
 def mixed_views(key: jax.Array, step: jax.Array | int, views: jax.Array, target: jax.Array, draw: jax.Array,

@@ -96,7 +96,7 @@ def training_view(config: ConfigDict) -> View:
     slices = config.prep.size[0]
     if not 0 <= depth <= slices and slices > 1:
         raise UserError(f'--config.views.depth={depth} must be from 1 to the depth of a prepared scan, {slices}, or 0 for all')
-    return views.train_view(config.views.name, min(depth, slices))
+    return views.train_view(config.views.name, min(depth, slices), config.views.ops)
 
 
 def see(view: View, key: jax.Array, image: jax.Array, draw: jax.Array) -> jax.Array:
@@ -104,17 +104,31 @@ def see(view: View, key: jax.Array, image: jax.Array, draw: jax.Array) -> jax.Ar
     return jax.vmap(view)(row_keys(key, 'view', draw), image)
 
 
-def predictor(net: nn.Module, config: ConfigDict) -> Callable:
-    """predict() of every method that answers with its network's logits.
+def two_views(view: View, key: jax.Array, image: jax.Array, draw: jax.Array) -> jax.Array:
+    """[n, depth0, height, width, 1] -> [2 n, depth, height, width, 1], rows 2k and 2k + 1 the views of scan k."""
+    k1, k2 = jax.random.split(key)
+    views = jnp.stack([see(view, k1, image, draw), see(view, k2, image, draw)], 1)
+    return views.reshape(-1, *views.shape[2:])
 
-    With a key each scan is seen through the test view of config.views: one pass of test-time augmentation.
-    """
-    view = views.test_view(config.views.name)
+
+def seen_in_test(config: ConfigDict) -> Callable[[Batch, jax.Array | None], jax.Array]:
+    """(batch, key or None) -> image float32 [batch, depth, height, width, 1]: the scans themselves, with a key through the test
+    view of config.views, one pass of test-time augmentation."""
+    view = views.test_view(config.views.name, config.views.ops)
+
+    def seen(batch, key):
+        image = to_float(batch['image'])
+        return image if key is None else see(view, key, image, batch['draw'])
+
+    return seen
+
+
+def predictor(net: nn.Module, config: ConfigDict) -> Callable:
+    """predict() of every method that answers with its network's logits."""
+    tested = seen_in_test(config)
 
     def predict(params, state, batch, key=None):
-        image = to_float(batch['image'])
-        if key is not None:
-            image = see(view, key, image, batch['draw'])
+        image = tested(batch, key)
         logits, out = net.apply({'params': params['network'], **state['network']}, image, site=batch['site'])
         columns = {name: out[name] for name in ('sites',) if name in out}
         return {'features': out['features'], 'logits': logits, **columns}

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from covid_jax import UserError
-from covid_jax.data.prep import Prep, place, prepare, to_scan
+from covid_jax.data.prep import Place, Prep, place, prepare, to_scan
 from covid_jax.methods.method import Batch, Method
 from covid_jax.runtime import files
 from covid_jax.runtime.state import TrainState
@@ -108,6 +108,18 @@ def explain(run: Running, state: TrainState, address: str | Path, target: int | 
     that the run does not know is answered for as in its tables. UserError for a scan that cannot be read or prepared, and as
     in `gradcam`.
     """
+    scan, where, batch = one_scan(run, address, site)
+    coarse, logits = jax.device_get(look(run.method, state.params, state.state, batch, target, layer))
+    heat = to_scan(coarse[0], where)
+    heat /= heat.max() or 1
+    z, y, x = np.multiply(where.size, where.steps) / coarse[0].shape
+    asked = int(logits[0].argmax()) if target is None else target
+    return Explanation(scan, heat, (float(z), float(y), float(x)), np.asarray(jax.nn.softmax(logits[0])), asked, run.classes)
+
+
+def one_scan(run: Running, address: str | Path, site: str = '') -> tuple[Scan, Place, dict[str, jax.Array]]:
+    """The scan at an address, where its prepared form lies in it, and the batch of that alone. UserError for a scan that cannot
+    be read or prepared."""
     scan = decode(address)
     try:
         where = place(scan, run.prep)
@@ -115,14 +127,8 @@ def explain(run: Running, state: TrainState, address: str | Path, target: int | 
     except UserError as error:
         raise UserError(f'{address}: {error}') from None
     number = run.sites.index(site) if site in run.sites else UNKNOWN
-    batch = {'image': jnp.asarray(image[None]), 'label': jnp.array([-1], jnp.int32), 'site': jnp.array([number], jnp.int32),
-             'draw': jnp.zeros(1, jnp.uint32)}
-    coarse, logits = jax.device_get(look(run.method, state.params, state.state, batch, target, layer))
-    heat = to_scan(coarse[0], where)
-    heat /= heat.max() or 1
-    z, y, x = np.multiply(where.size, where.steps) / coarse[0].shape
-    asked = int(logits[0].argmax()) if target is None else target
-    return Explanation(scan, heat, (float(z), float(y), float(x)), np.asarray(jax.nn.softmax(logits[0])), asked, run.classes)
+    return scan, where, {'image': jnp.asarray(image[None]), 'label': jnp.array([-1], jnp.int32),
+                         'site': jnp.array([number], jnp.int32), 'draw': jnp.zeros(1, jnp.uint32)}
 
 
 def overlay_png(path: str | Path, explanation: Explanation) -> None:

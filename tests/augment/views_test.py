@@ -1,10 +1,14 @@
+from collections import Counter
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
-from covid_jax import UserError
+from covid_jax import UserError, plan
 from covid_jax.augment import views, volume
+from covid_jax.runtime.mesh import by_batch, make_mesh
 
 KEY = jax.random.key(3)
 
@@ -50,7 +54,7 @@ def test_none_takes_the_middle_slices_in_training(depth, middle):
 
 
 @pytest.mark.parametrize('name', list(views.LAWS))
-@pytest.mark.parametrize('shape, depth', [((8, 12, 10, 1), 5), ((1, 12, 10, 3), 0)])
+@pytest.mark.parametrize('shape, depth', [((8, 12, 12, 1), 5), ((1, 12, 12, 3), 0)])
 def test_every_law_is_a_view_of_a_volume_and_of_an_image(rng, name, shape, depth):
     """In [0, 1], of the same type, the same for the same key and by itself in a batch."""
     batch = jnp.array(rng.random((4, *shape), np.float32))
@@ -64,5 +68,105 @@ def test_every_law_is_a_view_of_a_volume_and_of_an_image(rng, name, shape, depth
 
 @pytest.mark.parametrize('make', [views.train_view, views.test_view])
 def test_an_unknown_name_is_told_which_there_are(make):
-    with pytest.raises(UserError, match=r"'cmcc': set --config.views.name=cmc\|none"):
+    with pytest.raises(UserError, match=r"'cmcc': set --config.views.name=cmc\|cmt\|none"):
         make('cmcc')
+
+
+SHAPES = [(1, 96, 96, 1), (6, 32, 32, 1), (1, 8, 8, 1), (2, 24, 24, 2)]
+
+
+@pytest.mark.parametrize('shape', SHAPES, ids=str)
+@pytest.mark.parametrize('name', list(views.OPS))
+def test_every_operation_is_of_a_volume_and_of_an_image(rng, name, shape):
+    """In [0, 1], of the same shape and type, by itself as in a batch, and slices and channels alike but for the noise."""
+    op = views.OPS[name]
+    plane = rng.random((1, *shape[1:3], 1), np.float32)
+    batch = jnp.array([np.broadcast_to(plane, shape), rng.random(shape, np.float32), np.zeros(shape), np.ones(shape)], jnp.float32)
+    keys = jax.random.split(KEY, 4)
+    out = jax.jit(jax.vmap(op))(keys, batch)
+    assert out.shape == batch.shape and out.dtype == jnp.float32
+    assert out.min() >= 0 and out.max() <= 1
+    if name != 'poisson':
+        np.testing.assert_array_equal(out[0], np.broadcast_to(out[0, :1, :, :, :1], shape))
+    if shape == SHAPES[-1]:
+        one = jax.jit(op)
+        for i in range(4):
+            np.testing.assert_allclose(one(keys[i], batch[i]), out[i], atol=1e-6)
+
+
+@pytest.mark.parametrize('name', list(views.OPS))
+def test_every_operation_changes_most_images_and_differs_by_key(rng, name):
+    x = rng.random((1, 40, 40, 1), np.float32)
+    out = jax.jit(jax.vmap(views.OPS[name], (0, None)))(jax.random.split(KEY, 16), x)
+    assert sum(np.array_equal(y, x) for y in out) < 4
+    assert len(np.unique(out, axis=0)) > (1 if name in ('flip', 'rotation') else 12)
+
+
+@pytest.fixture
+def digits(monkeypatch):
+    """In place of each operation one that appends a digit: the volume 0 becomes the operations that it went through."""
+    def append(digit):
+        return lambda key, volume: 10 * volume + digit
+
+    for digit, name in enumerate(views.OPS, 1):
+        monkeypatch.setitem(views.OPS, name, append(digit))
+
+
+def test_the_families_of_cmt_and_their_order(digits):
+    """One of the seven choices of families, uniformly; of each one operation, uniformly; perspective, distortion, painting."""
+    view = jax.jit(jax.vmap(views.train_view('cmt'), (0, None)))
+    seen = [str(int(v)) for v in view(jax.random.split(KEY, 7000), jnp.zeros((1, 1, 1, 1))).ravel()]
+    families = [''.join('PDM'[0 if d < '3' else 1 if d < '6' else 2] for d in s) for s in seen]
+    assert set(families) == {'P', 'D', 'M', 'PD', 'PM', 'DM', 'PDM'}
+    assert stats.chisquare(list(Counter(families).values())).pvalue > 1e-3
+    for operations in ('12', '345', '67'):
+        counts = [sum(d in s for s in seen) for d in operations]
+        assert stats.chisquare(counts).pvalue > 1e-3
+    whole = Counter(s for s, f in zip(seen, families, strict=True) if f == 'PDM')
+    assert len(whole) == 12 and stats.chisquare(list(whole.values())).pvalue > 1e-3  # drawn apart
+
+
+def test_the_operations_that_are_named_are_applied_in_their_order(digits):
+    x = jnp.zeros((1, 1, 1, 1))
+    for make in (views.train_view, views.test_view):
+        for ops, digits_seen in ((('flip',), 2), (('hounsfield', 'flip'), 32), (('flip', 'hounsfield'), 23), (['outpaint'] * 2, 77)):
+            assert make('cmt', ops=ops)(KEY, x).item() == digits_seen
+
+
+def test_an_operation_by_name_is_the_operation(rng):
+    """The view has the distribution of the operation itself: here of one that has two outcomes."""
+    x = rng.random((2, 6, 7, 1), np.float32)
+    out = jax.jit(jax.vmap(views.train_view('cmt', 0, ('flip',)), (0, None)))(jax.random.split(KEY, 100), x)
+    counts = [sum(np.array_equal(y, np.flip(x, axis)) for y in out) for axis in (1, 2)]
+    assert sum(counts) == 100 and 30 < counts[0] < 70
+
+
+def test_cmt_takes_neighbouring_slices_in_training_alone(digits):
+    out = jax.jit(jax.vmap(views.train_view('cmt', 3, ('flip',)), (0, None)))(jax.random.split(KEY, 40), slices(5))
+    starts = (out[:, 0, 0, 0, 0] - 2) / 10
+    np.testing.assert_allclose(out[:, :, 0, 0, 0], 10 * (starts[:, None] + np.arange(3)) + 2)
+    assert set(starts.tolist()) == {0, 1, 2}
+    assert views.test_view('cmt', ('flip',))(KEY, slices(5)).shape == (5, 2, 2, 1)
+
+
+@pytest.mark.parametrize('make', [views.train_view, views.test_view])
+def test_operations_that_cannot_be(make):
+    known = 'rotation, flip, hounsfield, shuffle, poisson, inpaint, outpaint'
+    with pytest.raises(UserError, match=f"--config.views.ops: no operation is called 'blur'; there are: {known}$"):
+        make('cmt', ops=('flip', 'blur'))
+    for law in ('cmc', 'none'):
+        with pytest.raises(UserError, match='--config.views.ops=.*flip.* is of the views called cmt: set --config.views.name=cmt'):
+            make(law, ops=('flip',))
+
+
+def test_views_of_cmt_cross_no_devices(rng):
+    """Eight rows on eight devices: no collective at all, and the rows of one device."""
+    mesh = make_mesh()
+    batch = rng.random((8, 1, 24, 24, 1), np.float32)
+    keys = jax.random.split(KEY, 8)
+    view = jax.vmap(views.train_view('cmt'))
+    rows = by_batch(mesh)
+    program = jax.jit(view, in_shardings=rows, out_shardings=rows).lower(keys, batch).compile()
+    assert not plan.collectives(program.as_text())
+    out = program(jax.device_put(keys, rows), jax.device_put(batch, rows))
+    np.testing.assert_allclose(out, jax.jit(view)(keys, batch), atol=1e-6)

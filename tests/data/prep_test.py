@@ -7,7 +7,7 @@ from scan_files import real
 from scipy import ndimage
 
 from covid_jax import UserError
-from covid_jax.data.prep import Prep, blank_words, place, prepare, to_scan
+from covid_jax.data.prep import Place, Prep, blank_words, place, prepare, to_scan
 from covid_jax.phantom import address
 from covid_jax.phantom.ct import lungs
 from covid_jax.scans.decode import decode
@@ -21,6 +21,26 @@ def test_window_by_hand():
     hu = np.array([-3000, -1000, -300, 400, 1500], np.int16).reshape(1, 1, 5)
     out = prepare(Scan(hu, True, None), Prep((-1000.0, 400.0), (1, 1, 5)))
     np.testing.assert_array_equal(out.ravel(), [0, 0, 128, 255, 255])  # -300 is the middle: 127.5 rounds to even
+
+
+@pytest.mark.parametrize('values, hounsfield', [([-1200, -200, 800], True), ([20, 70, 120], False)])
+def test_min_max_of_each_scan_by_hand(values, hounsfield):
+    """A window of () takes a scan by itself, in whatever unit; a scan of one value is black."""
+    prep = Prep((), (1, 1, 3))
+    scan = Scan(np.array(values, np.int16).reshape(1, 1, 3), hounsfield, None)
+    np.testing.assert_array_equal(prepare(scan, prep).ravel(), [0, 128, 255])
+    assert not prepare(Scan(np.full((1, 1, 3), values[2], np.int16), hounsfield, None), prep).any()
+
+
+def test_min_max_is_of_what_is_seen(rng):
+    """Values beside the lungs are outside the box, and do not count."""
+    hu = np.full((6, 64, 64), -900, np.int16)
+    hu[:, :, 40:] = 3000
+    scan = Scan(hu, True, (5.0, 5.0, 5.0))
+    where = Place(hu.shape, (slice(0, 6), slice(0, 64), slice(0, 32)), (1.0, 1.0, 1.0), (6, 64, 32), None)
+    hu[2, 5, 5] = -400
+    out = prepare(scan, Prep((), (6, 64, 32)), where)
+    assert out[2, 5, 5, 0] == 255 and out.sum() == 255
 
 
 @pytest.mark.parametrize('shape', [(11, 48, 31), (3, 10, 50), (8, 24, 20), (1, 7, 7)])
@@ -93,8 +113,8 @@ def test_no_lungs_says_what_to_do():
 def test_hash_tells_preps_apart_and_is_stable():
     assert PREP.hash == Prep((-1000, 400), (8, 24, 20)).hash == '6d3c7fdb5c235964'
     others = [{'window': (-1000, 401)}, {'size': (8, 24, 21)}, {'spacing': (5, 1, 1)}, {'lungs': 'crop'}, {'lungs': 'mask'},
-              {'lungs': 'mask', 'margin': (5, 9, 8)}, {'version': 1}, {'blank': True}]
-    assert len({p.hash for p in [PREP, *(replace(PREP, **other) for other in others)]}) == 9
+              {'lungs': 'mask', 'margin': (5, 9, 8)}, {'version': 1}, {'blank': True}, {'window': ()}]
+    assert len({p.hash for p in [PREP, *(replace(PREP, **other) for other in others)]}) == 10
 
 
 @pytest.mark.parametrize('window,size', [((400.0, -1000.0), (8, 8, 8)), ((-1000.0, 400.0), (8, 8)), ((0.0,), (8, 8, 8)),

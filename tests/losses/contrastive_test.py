@@ -1,11 +1,13 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from covid_jax.losses.contrastive import supcon
+from covid_jax.losses.contrastive import nt_xent, supcon
 
 SUPCON = jax.jit(supcon, static_argnums=(2, 3), static_argnames=('temperature', 'base_temperature'))
+NT_XENT = jax.jit(nt_xent, static_argnums=1)
 ANGLES = np.deg2rad([0, 90, 30, 150])  # view 1 of scans 0 and 1, view 2 of scans 0 and 1
 Z = np.stack([np.cos(ANGLES), np.sin(ANGLES)], 1).astype('f')
 LABEL = np.array([0, 1, 0, 1])
@@ -48,11 +50,50 @@ def test_value_and_gradient_equal_the_loops(rng):
         np.testing.assert_allclose(gradient[i, j], slope, rtol=1e-3, atol=1e-5)
 
 
-def test_equals_optax_where_every_scan_is_its_own_class(rng):
+@pytest.mark.parametrize('temperature, expected', [(0.1, 0.1805330), (0.5, 0.4173732)])
+def test_nt_xent_oracles(temperature, expected):
+    """Of interleaved views; of those of one scan there is nothing to be told."""
+    views = Z[[0, 2, 1, 3]]
+    np.testing.assert_allclose(NT_XENT(views, temperature).mean(), expected, rtol=2e-6)
+    np.testing.assert_array_equal(NT_XENT(views[:2], temperature), 0)
+
+
+@pytest.mark.parametrize('temperature', [0.1, 0.5])
+def test_nt_xent_and_its_gradient_equal_optax(rng, temperature):
+    """Which normalises by itself: through our rows of unit length both have one gradient."""
     z = rng.normal(size=(12, 4)).astype('f')
-    unit = z / np.linalg.norm(z, axis=1, keepdims=True)
     label = np.arange(12) // 2
-    np.testing.assert_allclose(SUPCON(unit, label, 0.5).mean(), jax.jit(optax.losses.ntxent)(z, label, 0.5), rtol=1e-5)
+
+    def ours(z):
+        return nt_xent(z / jnp.linalg.norm(z, axis=1, keepdims=True), temperature).mean()
+
+    value, slope = jax.jit(jax.value_and_grad(ours))(z)
+    expected, theirs = jax.jit(jax.value_and_grad(lambda z: optax.losses.ntxent(z, label, temperature)))(z)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(slope, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize('temperature, value, slope', [
+    (0.1, 4.06472969, (0.76427007, -0.63681197, -0.24167831, -0.24253148)),
+    (0.5, 2.11950183, (0.09206329, -0.10072120, -0.03644420, -0.01469217))])
+def test_nt_xent_as_pytorch_metric_learning_has_it(temperature, value, slope):
+    """Recorded: NTXentLoss of version 2.9.0, and its gradient by the first row."""
+    z = np.random.default_rng(0).normal(size=(12, 4)).astype('f')
+
+    def ours(z):
+        return nt_xent(z / jnp.linalg.norm(z, axis=1, keepdims=True), temperature).mean()
+
+    found, gradient = jax.jit(jax.value_and_grad(ours))(z)
+    np.testing.assert_allclose(found, value, rtol=1e-6)
+    np.testing.assert_allclose(gradient[0], slope, rtol=1e-4)
+
+
+def test_nt_xent_computes_bfloat16_rows_in_float32(rng):
+    z = rng.normal(size=(8, 64)).astype('f')
+    z = jnp.asarray(z / np.linalg.norm(z, axis=1, keepdims=True), 'bfloat16')
+    found = NT_XENT(z, 0.05)
+    assert found.dtype == 'float32'
+    np.testing.assert_allclose(found, NT_XENT(z.astype('f'), 0.05), rtol=1e-6)
 
 
 def test_floor_of_collapsed_classes_and_an_anchor_without_positive():

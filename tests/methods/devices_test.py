@@ -1,6 +1,7 @@
 """One device and eight do the same arithmetic, and nothing of image size travels between them."""
 
 import math
+from functools import partial
 
 import dummy
 import jax
@@ -8,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import small_config
+from conftest import cmt_config, small_config
 
 from covid_jax import methods, plan
 from covid_jax.runtime import state as run_state
 from covid_jax.runtime.mesh import by_batch, make_mesh, put, replicated
 
-ROWS = 'model4,size=small', 'baseline,size=small', 'dummy'  # one of each method, and one with a queue and a key encoder
+ROWS = 'model4,size=small', 'baseline,size=small', 'cmt', 'dummy'  # one of each method, and one with a queue and a key encoder
 SIZE, BATCH = (8, 32, 32), 16
 VOXELS = 6 * 32 * 32  # of one view: more than any parameter or embedding of the tiny network
 
@@ -30,11 +31,14 @@ def batches(steps):
 def compiled(name, devices):
     """The mesh, the step as a program and the state it starts from. The trunk computes in float64: in float32 the order of a
     sum moves some activation across the kink of its ReLU, and one of 10^5 terms of a gradient then comes or goes."""
-    config = dummy.two_stages() if name == 'dummy' else small_config(name)
+    own = {'dummy': dummy.two_stages, 'cmt': partial(cmt_config, attention=True)}
+    config = own.get(name, partial(small_config, name))()
     with config.unlocked():
         config.prep.size = SIZE
         config.train.batch = BATCH
         config.model.dtype = 'float64'
+        if name == 'cmt':
+            config.views.name = 'cmt'
     mesh = make_mesh(jax.devices()[:devices])
     method, tx = methods.make(config, mesh), optax.sgd(0.1, momentum=0.0)  # keeps the gradients in its state
     batch, rep = next(batches(1)), replicated(mesh)

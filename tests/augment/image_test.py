@@ -1,0 +1,42 @@
+import jax
+import numpy as np
+import pytest
+from scipy import stats
+
+from covid_jax import UserError
+from covid_jax.augment import image
+
+
+def drawn(op, x, n):
+    return np.asarray(jax.jit(jax.vmap(op, (0, None)))(jax.random.split(jax.random.key(0), n), x))
+
+
+def test_a_plane_is_turned_by_one_of_three_quarters(rng):
+    x = rng.random((2, 5, 5, 2), np.float32)
+    turned = drawn(image.rotate, x, 900)
+    counts = [sum(np.array_equal(y, np.rot90(x, quarters, (1, 2))) for y in turned) for quarters in range(4)]
+    assert counts[0] == 0 and sum(counts) == 900 and stats.chisquare(counts[1:]).pvalue > 1e-3
+
+
+def test_four_quarter_turns_change_nothing(rng):
+    x = rng.random((1, 6, 6, 1), np.float32)
+    key = next(k for k in jax.random.split(jax.random.key(1), 20) if np.array_equal(image.rotate(k, x), np.rot90(x, 1, (1, 2))))
+    y = x
+    for _ in range(4):
+        y = image.rotate(key, y)
+    np.testing.assert_array_equal(y, x)
+
+
+def test_a_plane_that_is_not_square_is_not_turned():
+    message = 'a plane of 4 x 5 .*: set --config.prep.size, or name operations without rotation in --config.views.ops'
+    with pytest.raises(UserError, match=message):
+        image.rotate(jax.random.key(0), np.zeros((1, 4, 5, 1), np.float32))
+
+
+def test_a_plane_is_mirrored_in_one_of_two_ways(rng):
+    x = rng.random((2, 4, 5, 2), np.float32)
+    mirrored = drawn(image.flip, x, 600)
+    counts = [sum(np.array_equal(y, np.flip(x, axis)) for y in mirrored) for axis in (1, 2)]
+    assert sum(counts) == 600 and 240 < counts[0] < 360
+    for key in jax.random.split(jax.random.key(1), 4):
+        np.testing.assert_array_equal(image.flip(key, image.flip(key, x)), x)
