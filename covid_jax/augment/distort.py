@@ -77,16 +77,15 @@ def shuffle_pixels(key: jax.Array, volume: jax.Array) -> jax.Array:
     its own size and read from the original. Planes of less than 20 pixels stay as they are.
     """
     depth, height, width, channels = volume.shape
-    k_rows, k_columns, k_order, k_windows = jax.random.split(key, 4)
+    k_rows, k_columns, k_order, k_windows, k_others = jax.random.split(key, 5)
     rows = _tiles(k_rows, height)
     columns = _tiles(k_columns, width)
     pixels = rows.side * columns.side  # of a window
     place = jnp.arange(_longest(height) * _longest(width))  # in a window
     move = place // columns.side * width + place % columns.side  # from the window's corner, counted along the plane
     move = _shuffled(k_order, move, pixels)
-    draw = jax.random.bits(k_windows, (height, width), jnp.uint16)  # of each window; there are at most as many as pixels
-    window = rows.tile[:, None] * width + columns.tile
-    draw = jnp.take(draw.ravel(), window, mode='clip').astype(jnp.uint32)
+    draw = _mixed(jnp.take(jax.random.bits(k_windows, (height,)), rows.tile)[:, None]
+                  ^ jnp.take(jax.random.bits(k_others, (width,)), columns.tile))  # uint16 of each window
     chosen = jnp.uint32(SHUFFLED * 2**16)  # of the values that a draw may have
     turn = (draw * pixels.astype(jnp.uint32) // chosen).astype(jnp.int32)
     turned = rows.within[:, None] * columns.side + columns.within + turn
@@ -110,6 +109,14 @@ def _tiles(key, length):
     shifted = at + jax.random.randint(k_offset, (), 0, side)
     start = at - shifted % side
     return Tiles(side, shifted // side, shifted % side, (start >= 0) & (start + side <= length))
+
+
+def _mixed(x):
+    """uint32 -> its high 16 bits after the finalizer of MurmurHash3: a draw for each pair of a row and a column, without
+    one from the key for each, which costs as much as all else here."""
+    x = (x ^ x >> 16) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ x >> 13) * jnp.uint32(0xC2B2AE35)
+    return (x ^ x >> 16) >> 16
 
 
 def _shuffled(key, x, n):

@@ -110,6 +110,17 @@ def test_windows_are_not_shuffled_alike():
     assert len(seen) > 20 and set(seen) <= {4, 5} and 5 in seen  # the turns, and where none is the order itself, those that stayed
 
 
+def test_draws_of_windows_are_uniform_and_independent():
+    """Neighbours, and the four corners of a rectangle, whose rows and columns are the same two."""
+    bits = jax.random.bits(jax.random.key(5), (2, 512))
+    draws = np.asarray(distort._mixed(bits[0][:, None] ^ bits[1]), float) / 2**16
+    assert stats.chisquare(np.bincount((draws * 64).astype(int).ravel(), minlength=64)).pvalue > 1e-3
+    z = (draws - 0.5) * np.sqrt(12)
+    a, b, c, d = z[::2, ::2], z[::2, 1::2], z[1::2, ::2], z[1::2, 1::2]
+    for product in (a * b, a * c, a * d, a * b * c, a * b * c * d):
+        assert abs(product.mean()) < 4 / 256
+
+
 def test_the_share_of_pixels_that_move():
     """Nine windows of ten, whole ones alone; of n pixels in a uniform order one stays."""
     shares = []
@@ -146,6 +157,7 @@ def test_noise_has_the_mean_and_the_variance_of_its_photons():
         np.testing.assert_allclose(levels[i] / noisy[:, i].var((1, 2)) / photons, 1, atol=1.5 * width)
         assert abs(np.mean(levels[i] / noisy[:, i].var((1, 2)) / photons) - 1) < 0.01
     assert stats.kstest((np.log(photons) - np.log(30)) / np.log(255 / 30), 'uniform').pvalue > 1e-3
+    assert 28 < photons.min() < 33 and 232 < photons.max() < 275
     residual = (noisy - levels[:, None, None]) * np.sqrt(photons)[:, None, None, None]
     assert abs(np.mean(residual[:, 3, 1:] * residual[:, 3, :-1])) < 3e-3
     assert abs(np.mean(residual[:, 3] * residual[:, 4])) < 3e-3
