@@ -78,3 +78,9 @@ def test_small_planes_are_painted_in_part(size):
         touched = (drawn(op, (1, size, size, 1), 50) != UNTOUCHED).mean((1, 2))
         inside = touched if op is paint.in_paint else 1 - touched
         assert (inside > 0).all() and (size < 5 or (inside < 1).any())
+
+
+def test_rows_and_columns_are_drawn_apart(monkeypatch):
+    monkeypatch.setattr(paint, 'MOST', 1)
+    boxes = np.array([box(plane != UNTOUCHED) for plane in drawn(partial(paint.in_paint), (1, 48, 48, 1), 400)])
+    assert abs(np.corrcoef(boxes[:, 1], boxes[:, 3])[0, 1]) < 0.2
