@@ -53,12 +53,14 @@ def told(name, hits):
 
 
 def sheet(path, shown):
-    """Three slices of each (Explanation, lesion): the hottest of each third of the scan."""
+    """Three slices of each (Explanation, lesion): the hottest of each third of the scan, and that of the maximum for its third's."""
     figure = Figure(figsize=(15, 2.6 * len(shown) / 2), layout='constrained')
     grid = figure.subplots(-(-len(shown) // 2), 6, squeeze=False)
     for (explanation, lesion), row in zip(shown, grid.reshape(-1, 3), strict=True):
         z_top, y_top, x_top = top(explanation)
-        for axes, z in zip(row, hottest(explanation.heat, 3), strict=True):
+        thirds = np.array_split(np.arange(len(explanation.heat)), 3)
+        slices = [z_top if z_top in third else z for third, z in zip(thirds, hottest(explanation.heat, 3), strict=True)]
+        for axes, z in zip(row, slices, strict=True):
             draw(axes, explanation, z)
             if lesion[z].any():
                 axes.contour(lesion[z], [0.5], colors='cyan', linewidths=0.8)
