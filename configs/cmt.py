@@ -103,8 +103,8 @@ def get_config(arg: str = '') -> ConfigDict:
     _, network, loss, task = name.split('_') if name.count('_') == 3 else (modality, 'effb4', 'full', 'bin')
     c = sized(modality, network, choice['size'])
     c.row = f'cmt:{name},size={choice["size"]}'
-    if task == 'tern':
-        c.data.classes = TERNARY
+    normal, covid, pneumonia = TERNARY
+    c.data.classes = TERNARY if task == 'tern' else (f'noncovid|non-covid|non_covid|{normal}|{pneumonia}', covid)
     cls = {'cmt': {'weight': 0.0}}
     cst = {'contrastive': {'cmt': {'classification': False}}, name.replace('all', 'cst'): {'kind': 'probe', 'init_from': 'contrastive'}}
     if loss == 'cls':

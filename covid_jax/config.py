@@ -10,7 +10,7 @@ from ml_collections import ConfigDict, FieldReference
 from covid_jax import UserError
 
 # Of three classes; those of two are below, in DATA. COVID is the second of both.
-TERNARY = ('normal|healthy|no finding|no findings|noncovid|non-covid|non_covid', 'covid|covid-19|covid19|ncp', 'pneumonia|cap|cp')
+TERNARY = ('normal|healthy|no finding|no findings', 'covid|covid-19|covid19|ncp', 'pneumonia|cap|cp')
 
 # The sections that every config has, with what each field means.
 DATA = {

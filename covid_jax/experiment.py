@@ -82,8 +82,8 @@ def run(config: ConfigDict, folder: str | Path) -> dict[str, dict]:
 
 
 def _run_part(part, folder, ready, todo, say):
-    """What the part's kind gives, once all hosts have done it; its results.json. UserError on every host where one has met one:
-    what the first host does alone, the others wait for."""
+    """What the part's kind gives, once all hosts have done it; its results.json. UserError on every host where one has met one, in
+    what the first host does alone while the others wait for it; a training meets its errors on every host."""
     error = None
     found = None
     try:
@@ -91,6 +91,8 @@ def _run_part(part, folder, ready, todo, say):
         if jax.process_index() == 0:
             write_results(folder / part.folder, part, {} if part.config.kind == 'cross' else found, todo)
     except UserError as e:
+        if part.config.kind == 'train':
+            raise
         error = e
     if jax.process_count() > 1 and multihost_utils.process_allgather(np.bool_(error is not None)).any():
         error = error or UserError('another host has stopped: its line says why')
@@ -155,7 +157,7 @@ def _traced_fields(run):
     """All on which it depends whether a step can be traced, and a file of weights is read."""
     sections = 'method', run.config.method, 'model', 'views', 'prep', 'train.batch', 'eval', 'data.classes', 'init_skip'
     fields = {name: value for name, value in workdir.fields(run.config).items()
-              if name.startswith(sections) and name != 'views.ops'}  # of operations alike in shape: Fig 4 of CMT-CNN has 49
+              if name.startswith(sections) and name != 'views.ops'}  # alike in shape: Fig 4 of CMT-CNN has 49 of them
     return json.dumps([fields, warm.from_file(run.config) and not warm.begun(run.folder)])
 
 

@@ -11,21 +11,22 @@ one without.
 
 import argparse
 import csv
+import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from ml_collections import ConfigDict
 from scipy.special import logsumexp
 from sklearn.metrics import roc_auc_score
 
 from covid_jax import UserError, start
-from covid_jax.sources.exams import POSITIVE, class_index
-
-TEMPERATURE = 0.1
+from covid_jax.sources.exams import POSITIVE, class_index, class_names
 
 
-def read(folder: Path, split: str) -> tuple[tuple[str, ...], list[str], np.ndarray, np.ndarray]:
-    """The names of the classes; ids, labels int [n] and features of unit length [n, dim] of the labelled exams of a split."""
+def read(folder: Path, split: str) -> tuple[ConfigDict, list[str], np.ndarray, np.ndarray]:
+    """The run's config; ids, labels int [n] and features of unit length [n, dim] of the labelled exams of a split."""
     if not (folder / 'features.npz').exists():
         raise UserError(f'{folder} holds no features.npz: run its command with --config.eval.features=True')
     run, _ = start.load(folder)
@@ -37,12 +38,12 @@ def read(folder: Path, split: str) -> tuple[tuple[str, ...], list[str], np.ndarr
         ids = [str(kept['id'][i]) for i in rows]
         features = kept['features'][rows].astype(float)
     label = np.array([label_of[name] for name in ids])
-    return run.classes, ids, label, features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
+    return run.config, ids, label, features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
 
 
-def losses(features: np.ndarray, query: int) -> np.ndarray:
+def losses(features: np.ndarray, query: int, temperature: float) -> np.ndarray:
     """Eq 1 of the query with every row; nan for itself."""
-    similarity = features @ features[query] / TEMPERATURE
+    similarity = features @ features[query] / temperature
     others = np.delete(similarity, query)
     loss = logsumexp(others) - similarity
     loss[query] = np.nan
@@ -50,18 +51,24 @@ def losses(features: np.ndarray, query: int) -> np.ndarray:
 
 
 def main(folder: Path, split: str, query: str, out: str) -> None:
-    names, ids, label, features = read(folder, split)
+    config, ids, label, features = read(folder, split)
+    names = class_names(config.data.classes)
+    if config.method != 'cmt':
+        raise UserError(f'{folder} was trained by {config.method}, without this loss: give a run of cmt')
     positive = np.flatnonzero(label == POSITIVE)
+    if min(len(positive), *np.bincount(label, minlength=len(names))) < 2:
+        raise UserError(f'{split} of {folder} has fewer than two labelled exams of a class: name another --split')
     if query and query not in ids:
         raise UserError(f'{query} is no labelled exam of {split}')
     index = ids.index(query) if query else positive[0]
-    loss = losses(features, index)
+    eq_1 = partial(losses, features, temperature=config.cmt.temperature)
+    loss = eq_1(index)
     groups = [loss[(label == k) & ~np.isnan(loss)] for k in range(len(names))]
     print(f'{ids[index]} and {len(ids) - 1} other exams of {split}')
     for name, values in zip(names, groups, strict=True):
         print(f'{name:>12}: {len(values)} exams, mean {values.mean():.2f}, middle half {np.quantile(values, 0.25):.2f} to '
               f'{np.quantile(values, 0.75):.2f}')
-    nearer = [roc_auc_score(np.delete(label, i) == POSITIVE, -np.delete(losses(features, i), i)) for i in positive]
+    nearer = [roc_auc_score(np.delete(label, i) == POSITIVE, -np.delete(eq_1(i), i)) for i in positive]
     print(f'over {len(positive)} queries with {names[POSITIVE]}, one with it is nearer than one without in {np.mean(nearer):.2f} '
           'of all pairs')
     if out:
@@ -80,4 +87,7 @@ if __name__ == '__main__':
     parser.add_argument('--query', default='', help='the id of an exam; the first with COVID by default')
     parser.add_argument('--out', default='')
     args = parser.parse_args()
-    main(args.folder, args.split, args.query, args.out)
+    try:
+        main(args.folder, args.split, args.query, args.out)
+    except UserError as error:
+        sys.exit(str(error))

@@ -18,7 +18,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from covid_jax.augment import views
-from covid_jax.config import PREP
 from covid_jax.data.prep import Prep, prepare
 from covid_jax.scans.decode import decode
 
@@ -28,7 +27,7 @@ def plane(path, size):
     scan = decode(path)
     middle = len(scan.voxels) // 2
     scan = scan._replace(voxels=scan.voxels[middle:middle + 1])
-    return np.float32(prepare(scan, Prep(window=PREP['window'], size=(1, size, size)))) / 255
+    return np.float32(prepare(scan, Prep(window=(), size=(1, size, size)))) / 255
 
 
 def main():

@@ -12,6 +12,7 @@ from covid_jax.methods import cmc
 from covid_jax.methods.method import abstract_batch
 from covid_jax.models import network
 from covid_jax.runtime import optim, state
+from covid_jax.sources.exams import class_index
 
 ROOT = Path(__file__).parents[1]
 CMC, CMT = (runpy.run_path(str(ROOT / 'configs' / f'{name}.py')) for name in ('cmc', 'cmt'))
@@ -139,7 +140,15 @@ def test_rows_of_cmt_cnn(row, network, size, batch, weight, latent, classes):
     assert (c.prep.window, c.model.mean, c.model.std, c.views.name, c.views.ops) == ((), 0.5, 1.0, 'cmt', ())
     t = c.train
     assert (t.optimizer, t.lr, t.schedule, t.weight_decay, c.cmt.temperature, c.folds) == ('adam', 1e-3, 'constant', 0, 0.1, 5)
+    assert (t.epochs, t.patience, c.eval.select) == (100, 10, 'auto')
     assert len(c.data.classes) == classes and c.eval.tta == 0 and c.cmt.classified == 'both' and c.cmt.classification
+
+
+def test_both_tasks_of_cmt_cnn_take_the_same_labels():
+    """What is normal or pneumonia in three classes is not COVID in two."""
+    binary, ternary = (CMT['get_config'](f'xray_r50_full_{task}').data.classes for task in ('bin', 'tern'))
+    for label in '|'.join(ternary).split('|'):
+        assert class_index(label, binary) == (class_index(label, ternary) == 1)
 
 
 def test_stages_of_cmt_cnn():

@@ -111,7 +111,7 @@ def prepare(scan: Scan, prep: Prep, where: Place | None = None) -> np.ndarray:
     """A decoded scan [depth, height, width] -> uint8 [*prep.size, 1]: lungs found, windowed, then resampled linearly.
 
     CMC-COV19D section 5.1 (resize to a fixed depth, height and width); Rubik's cube Pro section 4.1 (lungs, crop with
-    margins, spacing). Reads only the slices that it needs. where: its place, if it is known. UserError where the values can
+    margins, spacing). Reads only the slices that it needs, for min-max all. where: its place, if it is known. UserError where the values can
     be neither Hounsfield units nor 0..255, and as in `place`.
     """
     if not scan.hounsfield:
@@ -121,9 +121,10 @@ def prepare(scan: Scan, prep: Prep, where: Place | None = None) -> np.ndarray:
             raise UserError(f'values from {least:g} to {most:g} are neither Hounsfield units nor grey values 0..255')
     where = where or place(scan, prep)
     voxels = scan.voxels[where.box]
-    low, high = _range(scan, voxels, prep.window)
     mask = where.lungs[where.box] if where.lungs is not None and prep.lungs == 'mask' else None
-    hidden, filling = _blanked(scan, where, low) if prep.blank else (None, 0)
+    hidden = _hidden(scan, where) if prep.blank else None
+    low, high = _range(scan, voxels, prep.window, mask, hidden)
+    filling = _filling(scan, where, low) if prep.blank else 0
     z, y, x = (_taps(*axis) for axis in zip(voxels.shape, where.size, where.steps, strict=True))
 
     @lru_cache(maxsize=2)  # neighbours in the result share a slice of the scan
@@ -167,13 +168,20 @@ def blank_words(images: Iterable[np.ndarray]) -> str:
     return ', '.join(f'{what} in {count} scan{"s" * (count != 1)}' for what, count in counts.items() if count)
 
 
-def _blanked(scan, where, low):
-    """What is hidden of the box, bool of its shape, and the value that stands there."""
+def _hidden(scan, where):
+    """What is hidden of the box, bool of its shape."""
     if where.lungs is not None and len(scan.voxels) > 1:
-        return where.lungs[where.box], scan.voxels[where.lungs].mean(dtype=float)
+        return where.lungs[where.box]
     hidden = np.zeros(where.shape, bool)
     hidden[:, *_middle(where.shape[1:], BLACKED)] = True
-    return hidden[where.box], low
+    return hidden[where.box]
+
+
+def _filling(scan, where, low):
+    """The value that stands where something is hidden."""
+    if where.lungs is not None and len(scan.voxels) > 1:
+        return scan.voxels[where.lungs].mean(dtype=float)
+    return low
 
 
 def _middle(shape, share):
@@ -190,12 +198,21 @@ def _lungs(scan, prep):
         raise UserError(f'{error}; {field} takes scans whole') from None
 
 
-def _range(scan, voxels, window):
-    """The values that become 0 and 255."""
-    if not window:
-        low = float(voxels.min())
-        return low, max(float(voxels.max()), low + 1)
-    return window if scan.hounsfield else (0.0, 255.0)
+def _range(scan, voxels, window, mask, hidden):
+    """The values that become 0 and 255. Min-max is of what stays visible, so that it tells nothing of the rest."""
+    if window:
+        return window if scan.hounsfield else (0.0, 255.0)
+    seen = voxels
+    if hidden is not None:
+        seen = seen[~hidden]
+        mask = None if mask is None else mask[~hidden]
+    if mask is not None:
+        seen = seen[mask]
+    if not seen.size:
+        return 0.0, 1.0
+    low = float(seen.min())
+    high = float(seen.max())
+    return low, high if high > low else low + 1
 
 
 def _windowed(plane, mask, low, high):

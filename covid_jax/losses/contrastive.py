@@ -36,7 +36,7 @@ def nt_xent(z: jax.Array, temperature: float = 0.1) -> jax.Array:
         l_i = -log [ exp(s_ij) / sum_{k != i} exp(s_ik) ],   s = z z^T / temperature,   j the other view of the same scan
 
     Args:
-      z: [2 n, dim], rows of unit length, 2k and 2k + 1 the views of scan k.
+      z: [2 n, dim], rows of unit length, 2k and 2k + 1 the views of scan k; an odd row at the end has no other view, and 0.
       temperature: > 0.
 
     Returns: float32 [2 n]; all 0 for the views of one scan, which have nothing to be told from.

@@ -41,7 +41,8 @@ DEFAULTS = {
 }
 
 CLASSIFIED = ('both', 'first', 'clean')
-BEYOND = ('fc2', 'classifier')  # modules of a network that come after its features
+OWN = 'attention', 'latent', 'classifier'  # modules of the method beside its network, where the options ask for them
+BEYOND = ('fc2', 'hidden', 'classifier')  # modules of a network that come after its features
 
 
 def make(config: ConfigDict, mesh: Mesh) -> Method:
@@ -55,11 +56,11 @@ def make(config: ConfigDict, mesh: Mesh) -> Method:
     encode = encoder(config, net, modules)
 
     def init(key, batch, start=None):
-        k_net, *keys = jax.random.split(key, 4)
+        k_net, *keys = jax.random.split(key, 1 + len(OWN))
         weights, collections = init_network(net, k_net, batch)
         run = partial(net.apply, {'params': weights, **collections}, to_float(batch['image'][:1]), site=batch['site'][:1])
         inputs = {'attention': run(method='trunk'), 'latent': run()[1]['features'], 'classifier': jnp.zeros((1, options.latent))}
-        own = {name: module.init(k, inputs[name])['params'] for k, (name, module) in zip(keys, modules.items(), strict=False)}
+        own = {name: modules[name].init(k, inputs[name])['params'] for name, k in zip(OWN, keys, strict=True) if name in modules}
         params, collections = start or ({'network': weights, **own}, collections)
         return params, {'network': collections}
 
@@ -87,14 +88,16 @@ def make(config: ConfigDict, mesh: Mesh) -> Method:
 
     def untouched(params):
         beyond = BEYOND if options.latent or not options.classification else ()
-        unused = {name: jax.tree.map(lambda _, n=name: n in beyond, w) for name, w in params['network'].items()}
-        return {name: unused if name == 'network' else jax.tree.map(lambda _: False, w) for name, w in params.items()}
+        mask = jax.tree.map(lambda _: False, params)
+        for name in mask['network'].keys() & {*beyond}:
+            mask['network'][name] = jax.tree.map(lambda _: True, mask['network'][name])
+        return mask
 
     return Method(net, init, loss, predict, untouched, labelled=options.classification)
 
 
 def own_modules(config: ConfigDict) -> dict[str, nn.Module]:
-    """{name in params: what the method has beside its network}."""
+    """{name of OWN: module}, what the method has beside its network."""
     options = config.cmt
     modules = {'attention': AttentionDecoder()} if options.attention else {}
     if options.latent:
@@ -126,7 +129,8 @@ def encoder(config: ConfigDict, net: nn.Module, modules: Mapping[str, nn.Module]
         else:
             (logits, out), collections = through(params, collections, image, site, key)
             r = out['features']
-            columns = {name: out[name] for name in ('sites',) if name in out}
+            if 'latent' not in modules and 'sites' in out:
+                columns['sites'] = out['sites']
         if 'latent' in modules:
             r = nn.relu(own('latent', params, r))
         if config.cmt.classification:

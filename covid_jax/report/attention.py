@@ -42,6 +42,8 @@ def _decoded(predict, params, state, batch):
 
     with nn.intercept_methods(interceptor):
         answers = predict(params, state, batch)
-    if not caught or 'logits' not in answers:
-        raise UserError('this run has no attention that was learnt for its classes: train one with --config.cmt.attention=True')
+    if not caught:
+        raise UserError('this run has no attention decoder: train one with --config.cmt.attention=True')
+    if 'logits' not in answers:
+        raise UserError('this run does not classify, so its attention is for no class: give one whose method does')
     return caught[0][..., 0], answers['logits']

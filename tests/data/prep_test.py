@@ -43,6 +43,29 @@ def test_min_max_is_of_what_is_seen(rng):
     assert out[2, 5, 5, 0] == 255 and out.sum() == 255
 
 
+def test_min_max_tells_nothing_of_what_is_hidden(rng):
+    """Neither the blacked middle of an image, nor the voxels outside of the lungs' mask."""
+    image = rng.integers(20, 90, (1, 20, 20)).astype(np.uint8)
+    changed = image.copy()
+    changed[0, 10, 10] = 250
+    blank = Prep((), (1, 20, 20), blank=True)
+    first, second = (prepare(Scan(voxels, False, None), blank) for voxels in (image, changed))
+    np.testing.assert_array_equal(first, second)
+    assert first.max() == 255
+    lungs = np.zeros((2, 8, 8), bool)
+    lungs[:, 2:6, 2:6] = True
+    hu = np.where(lungs, rng.integers(-900, -500, lungs.shape), 60).astype(np.int16)
+    where = Place(hu.shape, (slice(0, 2), slice(0, 8), slice(0, 8)), (1.0, 1.0, 1.0), (2, 8, 8), lungs)
+    masked = Prep((), (2, 8, 8), lungs='mask')
+    np.testing.assert_array_equal(prepare(Scan(hu, True, None), masked, where),
+                                  prepare(Scan(np.where(lungs, hu, 3000), True, None), masked, where))
+
+
+def test_min_max_of_a_small_range_is_the_whole_of_it():
+    grey = np.float32([10.0, 10.25, 10.5]).reshape(1, 1, 3)
+    np.testing.assert_array_equal(prepare(Scan(grey, False, None), Prep((), (1, 1, 3))).ravel(), [0, 128, 255])
+
+
 @pytest.mark.parametrize('shape', [(11, 48, 31), (3, 10, 50), (8, 24, 20), (1, 7, 7)])
 def test_resize_equals_scipy_on_half_pixels(rng, shape):
     grey = rng.uniform(0, 255, shape).astype('f')

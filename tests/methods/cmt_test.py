@@ -62,12 +62,11 @@ def test_the_contrastive_loss_moves_the_features_alone():
     assert not np.allclose(*kernels, rtol=1e-2)
 
 
-@pytest.mark.parametrize('options, own', [
-    ({}, {'latent', 'classifier'}), ({'latent': 0}, set()), ({'classification': False}, {'latent'}),
-    ({'attention': True, 'latent': 0}, {'attention'})])
-def test_what_is_unused_is_frozen_and_all_else_has_a_gradient(options, own):
-    config = cmt_config('_VGGTiny', **options)
-    config.model.taps = 1
+@pytest.mark.parametrize('network, options, own', [
+    ('_VGGTiny', {}, {'latent', 'classifier'}), ('_VGGTiny', {'latent': 0}, set()), ('_VGGTiny', {'classification': False}, {'latent'}),
+    ('_VGGTiny', {'attention': True, 'latent': 0}, {'attention'}), ('_COVIDNetTiny', {}, {'latent', 'classifier'})])
+def test_what_is_unused_is_frozen_and_all_else_has_a_gradient(network, options, own):
+    config = cmt_config(network, **options)
     method = methods.make(config, make_mesh(jax.devices()[:1]))
     params, state = jax.jit(method.init)(jax.random.key(0), BATCH)
     assert set(params) == {'network', *own}

@@ -89,6 +89,14 @@ def test_nothing_of_image_size_travels(on_eight):
     assert sizes and max(sizes) <= max(largest_parameter, 2 * BATCH * 2 * BATCH) < VOXELS, sorted(sizes)[-5:]
 
 
+def test_the_similarity_of_views_stays_where_its_rows_are(on_eight):
+    """Of 2 x 16 views a device has the rows of 4, and nowhere is the whole square."""
+    name, (_, step, _) = on_eight
+    if name == 'cmt':
+        program = step.as_text()
+        assert '[4,32]' in program and '[32,32]' not in program
+
+
 def test_the_measure_sees_an_exchange_of_volumes():
     mesh = make_mesh()
     x = put(mesh, next(batches(1)))['image'].astype(jnp.float32)
