@@ -72,7 +72,7 @@ def test_all_but_the_windows_has_one_constant():
     assert kept.min() >= (21 / 48)**2 and 0.5 < kept.mean() < 0.8 and kept.max() <= (42 / 48)**2
 
 
-@pytest.mark.parametrize('size', [1, 2, 3, 5, 8])
+@pytest.mark.parametrize('size', [1, 3, 8])
 def test_small_planes_are_painted_in_part(size):
     for op in (paint.in_paint, paint.out_paint):
         touched = (drawn(op, (1, size, size, 1), 50) != UNTOUCHED).mean((1, 2))

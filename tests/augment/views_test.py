@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from covid_jax import UserError, plan
+from covid_jax import UserError
 from covid_jax.augment import views, volume
-from covid_jax.runtime.mesh import by_batch, make_mesh
 
 KEY = jax.random.key(3)
 
@@ -55,15 +54,15 @@ def test_none_takes_the_middle_slices_in_training(depth, middle):
 
 @pytest.mark.parametrize('name', list(views.LAWS))
 @pytest.mark.parametrize('shape, depth', [((8, 12, 12, 1), 5), ((1, 12, 12, 3), 0)])
-def test_every_law_is_a_view_of_a_volume_and_of_an_image(rng, name, shape, depth):
+def test_every_law_is_a_view_of_a_volume_in_training_and_of_an_image_in_test(rng, name, shape, depth):
     """In [0, 1], of the same type, the same for the same key and by itself in a batch."""
     batch = jnp.array(rng.random((4, *shape), np.float32))
     keys = jax.random.split(KEY, 4)
-    for view, slices in ((views.train_view(name, depth), depth or shape[0]), (views.test_view(name), shape[0])):
-        out = jax.jit(jax.vmap(view))(keys, batch)
-        assert out.shape == (4, slices, *shape[1:]) and out.dtype == jnp.float32
-        assert out.min() >= 0 and out.max() <= 1
-        np.testing.assert_allclose(jax.jit(view)(keys[2], batch[2]), out[2], atol=1e-6)
+    view = views.train_view(name, depth) if depth else views.test_view(name)
+    out = jax.jit(jax.vmap(view))(keys, batch)
+    assert out.shape == (4, depth or shape[0], *shape[1:]) and out.dtype == jnp.float32
+    assert out.min() >= 0 and out.max() <= 1
+    np.testing.assert_allclose(jax.jit(view)(keys[2], batch[2]), out[2], atol=1e-6)
 
 
 @pytest.mark.parametrize('make', [views.train_view, views.test_view])
@@ -72,7 +71,7 @@ def test_an_unknown_name_is_told_which_there_are(make):
         make('cmcc')
 
 
-SHAPES = [(1, 96, 96, 1), (6, 32, 32, 1), (1, 8, 8, 1), (2, 24, 24, 2)]
+SHAPES = [(1, 8, 8, 1), (2, 24, 24, 2)]
 
 
 @pytest.mark.parametrize('shape', SHAPES, ids=str)
@@ -157,16 +156,3 @@ def test_operations_that_cannot_be(make):
     for law in ('cmc', 'none'):
         with pytest.raises(UserError, match='--config.views.ops=.*flip.* is of the views called cmt: set --config.views.name=cmt'):
             make(law, ops=('flip',))
-
-
-def test_views_of_cmt_cross_no_devices(rng):
-    """Eight rows on eight devices: no collective at all, and the rows of one device."""
-    mesh = make_mesh()
-    batch = rng.random((8, 1, 24, 24, 1), np.float32)
-    keys = jax.random.split(KEY, 8)
-    view = jax.vmap(views.train_view('cmt'))
-    rows = by_batch(mesh)
-    program = jax.jit(view, in_shardings=rows, out_shardings=rows).lower(keys, batch).compile()
-    assert not plan.collectives(program.as_text())
-    out = program(jax.device_put(keys, rows), jax.device_put(batch, rows))
-    np.testing.assert_allclose(out, jax.jit(view)(keys, batch), atol=1e-6)
