@@ -99,7 +99,9 @@ def make(config: ConfigDict, mesh: Mesh) -> Method:
 def own_modules(config: ConfigDict) -> dict[str, nn.Module]:
     """{name of OWN: module}, what the method has beside its network."""
     options = config.cmt
-    modules = {'attention': AttentionDecoder()} if options.attention else {}
+    modules: dict[str, nn.Module] = {}
+    if options.attention:
+        modules['attention'] = AttentionDecoder()
     if options.latent:
         modules['latent'] = nn.Dense(options.latent)
     if options.latent and options.classification:
