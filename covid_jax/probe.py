@@ -4,6 +4,7 @@ The trunk is used in evaluation mode and stays as it is. Of a network that learn
 """
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -87,6 +88,7 @@ def run(config: ConfigDict, folder: str | Path, say: Say = print) -> dict | None
     folder = Path(folder)
     source = config.init_from
     mine = workdir.fields(config, FIELDS) | (_of_data(config) if config.data.source else {})
+    _check_source(source, folder)
     workdir.check(mine, folder, {})
     opened, state = start.load(source)
     asked = _asked(config, opened.config)
@@ -118,13 +120,27 @@ def run(config: ConfigDict, folder: str | Path, say: Say = print) -> dict | None
     return evaluate.write_report(folder, linear, config.eval.level, dataset.broken, note)
 
 
+def _check_source(source, folder):
+    """UserError for a folder that is no run, that holds the parts of one, or that the answers would be written over."""
+    if os.path.realpath(source) == os.path.realpath(folder):
+        raise UserError(f'{source} is the run that is to be probed: set another --workdir')
+    if not Path(source).is_dir():
+        raise UserError(f'there is no folder {source}: set --config.init_from to the folder of a finished run')
+    parts = sorted(path.parent for path in Path(source).rglob('results.json'))
+    if parts and not Path(source, 'results.json').exists():
+        raise UserError(f'{source} holds {len(parts)} finished parts: set --config.init_from to one of them, as {parts[0]}, or to its '
+                        'stage, with the --config.folds and --config.seeds of the run')
+
+
 def _asked(config, theirs):
     """The run's config, its data those of `config` where these name a source, else its own, of whose train split all labels are
-    learnt from, though the run may have learnt without them."""
+    learnt from, though the run may have learnt without them. Classes that are not set are the run's."""
     asked = theirs.copy_and_resolve_references()
     with asked.unlocked():
         if config.data.source:
             asked.data = config.data.copy_and_resolve_references()
+            if config.data.classes == configs.base().data.classes:
+                asked.data.classes = theirs.data.classes
             asked.update(folds=config.folds, fold=config.fold)
         else:
             asked.data.use = 'labelled'

@@ -36,8 +36,8 @@ def main(folder: Path, addresses: list[str], out: str) -> None:
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('folder', type=Path)
-    parser.add_argument('addresses', nargs='+')
+    parser.add_argument('folder', type=Path, help='of a finished run with --config.cmt.attention=True')
+    parser.add_argument('addresses', nargs='+', help='paths of scans, or of phantoms, as phantom:xray:9:0:covid')
     parser.add_argument('--out', default='fig5.png')
     args = parser.parse_args()
     try:

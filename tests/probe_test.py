@@ -215,3 +215,27 @@ def test_what_cannot_be_probed(tmp_path):
             experiment.run(config_of(tmp_path, **{field: value}), tmp_path / 'a')
     with pytest.raises(UserError, match="no data source 'phantoms'"):
         experiment.run(config_of(tmp_path, source='phantoms'), tmp_path / 'a')
+
+
+def test_a_folder_that_is_no_single_run(tmp_path):
+    """One that is not there, one that holds the parts of a run, and the folder that the answers would be left in."""
+    with pytest.raises(UserError, match='there is no folder .*nowhere: set --config.init_from'):
+        experiment.run(config_of(tmp_path / 'nowhere'), tmp_path / 'a')
+    part = tmp_path / 'run' / 'fold0' / 'seed0'
+    part.mkdir(parents=True)
+    (part / 'results.json').write_text('{}')
+    with pytest.raises(UserError, match=r'run holds 1 finished parts: set --config.init_from to one of them, as .*fold0/seed0, or'):
+        experiment.run(config_of(tmp_path / 'run'), tmp_path / 'a')
+    with pytest.raises(UserError, match='is the run that is to be probed: set another --workdir'):
+        experiment.run(config_of(part), part)
+
+
+def test_other_data_have_the_classes_of_the_run_where_none_are_set(trained):
+    theirs = start.load(trained)[0].config
+    three = theirs.copy_and_resolve_references()
+    with three.unlocked():
+        three.data.classes = ('normal', 'covid', 'pneumonia')
+    other = config_of(trained, source='folder', root='elsewhere')
+    assert probe._asked(other, three).data.classes == three.data.classes
+    other.data.classes = ('healthy', 'covid')
+    assert probe._asked(other, three).data.classes == ('healthy', 'covid')

@@ -143,8 +143,8 @@ def sentence(found: Evidence) -> str:
     if gap.value < 0 and bounds:
         bounds = [-bounds[1], -bounds[0]]
     between = f' [{bounds[0]:.3f}, {bounds[1]:.3f}]' if bounds else ''
-    side = 'above' if gap.value > 0 else 'below'
-    said = (f'AUC {number(found.rows[name]["value"])} of {name} is {far:.3f}{between} {side} the best probe ({found.best}, '
+    side = f'{far:.3f}{between} {"above" if gap.value > 0 else "below"}' if gap.value else 'that of'
+    said = (f'AUC {number(found.rows[name]["value"])} of {name} is {side} the best probe ({found.best}, '
             f'{number(found.rows[found.best]["value"])})')
     told = said if bounds else f'{said}; {gap.reason}'
     if gap.value <= 0:

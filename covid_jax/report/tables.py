@@ -95,7 +95,7 @@ def _show_stages(console, results, summaries, split):
     entries = [parts[split]['all'] for of_stage in results.values() for parts in of_stage.values() if split in parts]
     words = _interval_words(entry for metrics in entries for entry in metrics.values())
     what = f'value and {words}' if len(last) == 1 else f'mean, and {words} of all answers pooled'
-    table = rich.table.Table('stage', *BRIEF, title=escape(printable(f'{_title(last, split, "all")}: {what}')))
+    table = rich.table.Table(rich.table.Column('stage', overflow='fold'), *BRIEF, title=escape(printable(f'{_title(last, split, "all")}: {what}')))
     for stage, parts in results.items():
         if not all(split in metrics for metrics in parts.values()):
             continue
