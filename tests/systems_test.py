@@ -3,10 +3,12 @@
 import runpy
 
 import numpy as np
+import pytest
 
 from covid_jax import experiment, papers, start
 
 
+@pytest.mark.slow  # 80 s, of which most is compiling
 def test_the_three_losses_of_cmt_cnn_and_their_rows(tmp_path, root, capsys):
     """On phantom X-rays of 32 x 32, with the attention decoder: three trainings and a probe, of which the tables know three."""
     module = runpy.run_path(str(root / 'configs' / 'cmt.py'))
