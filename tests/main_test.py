@@ -222,7 +222,7 @@ def refused(root, workdir, *args):
     (['--config.data.source=manifest', '--config.data.root=nowhere.csv'], 'nowhere.csv'),
     (['--config.data.source=foldr'], 'folder'),
     (['--config.data.root=scans'], '--config.data.source'),
-    (['--config.method=cmcc'], 'cmc|supervised'),
+    (['--config.method=cmcc'], 'cmc|cmt|supervised'),
     (['--config.ensemble.runs=runs/nowhere,runs/neither'], 'give the folder of a finished run'),
     (['--config.model.name=ResNest14small'], 'ResNeSt14Small'),
     (['--config.views.depth=99'], 'depth'),
@@ -351,7 +351,7 @@ def matrix_and_probe():
         c.data.phantom.update(train=8, val=4, test=4)
         set_stages(c, {
             'one': {'kind': 'train'}, 'matrix': {'kind': 'cross', 'cross': {'runs': 'one', 'sources': 'phantom'}},
-            'probed': {'kind': 'probe', 'init_from': 'one', 'data': {'source': ''}}})
+            'probed': {'kind': 'probe', 'init_from': 'one'}})
     return c
 
 

@@ -84,8 +84,8 @@ def shuffle_pixels(key: jax.Array, volume: jax.Array) -> jax.Array:
     place = jnp.arange(_longest(height) * _longest(width))  # in a window
     move = place // columns.side * width + place % columns.side  # from the window's corner, counted along the plane
     move = _shuffled(k_order, move, pixels)
-    draw = _mixed(jnp.take(jax.random.bits(k_windows, (height,)), rows.tile)[:, None]
-                  ^ jnp.take(jax.random.bits(k_others, (width,)), columns.tile))  # uint16 of each window
+    draw = _mixed(jnp.take(jax.random.bits(k_windows, (height,), jnp.uint32), rows.tile)[:, None]
+                  ^ jnp.take(jax.random.bits(k_others, (width,), jnp.uint32), columns.tile))  # uint16 of each window
     chosen = jnp.uint32(SHUFFLED * 2**16)  # of the values that a draw may have
     turn = (draw * pixels.astype(jnp.uint32) // chosen).astype(jnp.int32)
     turned = rows.within[:, None] * columns.side + columns.within + turn
@@ -121,7 +121,7 @@ def _mixed(x):
 
 def _shuffled(key, x, n):
     """The first n of x in a uniformly random order, then the others. Sorted together, which is one step of the program."""
-    bits = jax.random.bits(key, x.shape)
+    bits = jax.random.bits(key, x.shape, jnp.uint32)
     last = jnp.uint32(2**32 - 1)
     return jax.lax.sort((jnp.where(jnp.arange(len(x)) < n, bits, last), x), num_keys=1)[1]
 

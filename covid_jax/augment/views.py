@@ -63,7 +63,7 @@ def cmt(key: jax.Array, volume: jax.Array, depth: int, ops: Sequence[str] = ()) 
     volume = random_depth_crop(k_depth, volume, depth)
     names = ops or tuple(OPS)
     taken = jnp.ones(len(ops), bool) if ops else _one_of_each_family(k_taken)
-    branches = [OPS[name] for name in names]
+    branches = [partial(_same_type, OPS[name]) for name in names]
 
     # One operation a step, the same for all rows: vmap would compute every branch of a draw, and XLA, which fuses what is no
     # loop, compute the earlier operations again for each that follows.
@@ -72,6 +72,10 @@ def cmt(key: jax.Array, volume: jax.Array, depth: int, ops: Sequence[str] = ()) 
         return jnp.where(is_taken, jax.lax.switch(number, branches, k_op, volume), volume), None
 
     return jax.lax.scan(step, volume, (jnp.arange(len(names)), jax.random.split(k_ops, len(names)), taken))[0]
+
+
+def _same_type(op, key, volume):
+    return op(key, volume).astype(volume.dtype)
 
 
 def _one_of_each_family(key):

@@ -124,7 +124,8 @@ def _gap(a, b, level):
 
 def _by_seed(answers):
     """The probability of each seed: float [n, seeds, classes]."""
-    return answers.probability.reshape(len(answers.exams), -1, len(answers.names))
+    classes = len(answers.names)
+    return answers.probability.reshape(len(answers.exams), answers.probability.shape[1] // classes, classes)
 
 
 def _mean_auc(label, probability, weight):
