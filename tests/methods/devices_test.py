@@ -1,6 +1,7 @@
 """One device and eight do the same arithmetic, and nothing of image size travels between them."""
 
 import math
+import re
 from functools import partial
 
 import dummy
@@ -78,6 +79,8 @@ def test_one_device_equals_eight(on_eight):
         name = jax.tree_util.keystr(path)
         if name.endswith("['conv2']['fc1']['bias']"):  # before a normalisation: zero but for rounding
             assert max(np.abs(a).max(), np.abs(b).max()) < 1e-7
+        elif name.endswith("['attention']['up1']['bias']"):  # one number in float32, of terms that cancel to 2e-7
+            np.testing.assert_allclose(a, b, atol=1e-9)
         else:
             np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(a).max(), rtol=0, err_msg=name)
 
@@ -93,8 +96,8 @@ def test_the_similarity_of_views_stays_where_its_rows_are(on_eight):
     """Of 2 x 16 views a device has the rows of 4, and nowhere is the whole square."""
     name, (_, step, _) = on_eight
     if name == 'cmt':
-        program = step.as_text()
-        assert '[4,32]' in program and '[32,32]' not in program
+        products = set(re.findall(r'= f\d+(\[[0-9,]*\])\S* dot\(', step.as_text()))
+        assert '[4,32]' in products and '[32,32]' not in products, products
 
 
 def test_the_measure_sees_an_exchange_of_volumes():
