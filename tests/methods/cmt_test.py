@@ -24,9 +24,12 @@ def made(network='_ResNetTiny', **options):
 
 @functools.cache
 def after_a_step(network='_ResNetTiny', **options):
-    """(method, parameters and state before, value, state after, scalars) of views that are the scans themselves."""
+    """(method, parameters and state before, value, state after, scalars) of views that are the scans themselves, and of a
+    classifier that is sure of something."""
     method = made(network, **options)
     params, state = jax.jit(method.init)(jax.random.key(0), BATCH)
+    if 'classifier' in params:
+        params['classifier'] = jax.tree.map(lambda x: 300 * x, params['classifier'])
     value, (after, scalars) = jax.jit(method.loss)(params, state, BATCH, jax.random.key(1), 3)
     return method, params, state, value, after, scalars
 
