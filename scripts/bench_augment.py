@@ -17,13 +17,13 @@ os.environ.update(OMP_WAIT_POLICY='PASSIVE', GOMP_SPINCOUNT='0', JAX_PLATFORMS='
 
 import argparse
 import statistics
-import time
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from interleaved import measure
 
 from covid_jax.augment.views import train_view
 from covid_jax.models import network
@@ -109,18 +109,6 @@ def monai_views(scans):
         return torch.as_tensor(x)
 
     return lambda: torch.stack([view(x) for x in scans for _ in range(2)])
-
-
-def measure(runs, rounds):
-    """-> seconds of each round, wall and CPU, {name: [...]}. The first two rounds are not counted."""
-    times = {who: [] for who in runs}
-    for i in range(rounds + 2):
-        for who, run in runs.items():
-            start = time.perf_counter(), time.process_time()
-            run()
-            if i >= 2:
-                times[who].append((time.perf_counter() - start[0], time.process_time() - start[1]))
-    return times
 
 
 def main():

@@ -16,7 +16,6 @@ os.environ.update(OMP_WAIT_POLICY='PASSIVE', GOMP_SPINCOUNT='0', JAX_PLATFORMS='
 
 import argparse
 import statistics
-import time
 from functools import partial
 
 import jax
@@ -26,6 +25,7 @@ import optax
 import parity_crnet
 import parity_resnet
 import torch
+from interleaved import measure
 from record_parity import import_timm
 from torch.nn import functional as F
 
@@ -112,14 +112,7 @@ def compare(case, rounds):
         theirs = model.eval()(torch.tensor(np.moveaxis(image, -1, 1))).numpy()
     np.testing.assert_allclose(jax.jit(net.apply)(variables, image)[0], theirs, rtol=0, atol=1e-4 * np.abs(theirs).max())
     steps = {'torch': torch_step(model, image, label), 'ours': our_step(net, variables, image, label)}
-    times = {who: [] for who in steps}
-    for i in range(rounds + 2):
-        for who, step in steps.items():
-            start = time.perf_counter(), time.process_time()
-            step()
-            if i >= 2:
-                times[who].append((time.perf_counter() - start[0], time.process_time() - start[1]))
-    return times
+    return measure(steps, rounds)
 
 
 def main():

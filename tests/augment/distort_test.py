@@ -81,16 +81,19 @@ def test_pixels_change_places_within_windows_that_tile_the_plane():
     assert set(wide[:, 2]) == {0, 1, 2, 3}  # from every offset
 
 
+def squares(count):
+    """(where each pixel came from, top, left) of those of so many draws of 20 x 20 whose windows are 2 x 2."""
+    source = sources(count, 20)
+    return [(draw, top, left) for draw, (_, _, top, left, area) in zip(source, fitting(source, 2), strict=True) if area == 4]
+
+
 def test_the_order_within_a_window_is_uniform():
     """Of windows of 2 x 2 the 24 orders, equally often but for those windows that stay as they are."""
-    source = sources(6000, 20)
-    windows = fitting(source, 2)
     orders = []
-    for draw, (_, _, top, left, area) in zip(source, windows, strict=True):
-        if area == 4:
-            y, x = top + 8, left + 8
-            own = np.array([y * 20 + x, y * 20 + x + 1, y * 20 + x + 20, y * 20 + x + 21])
-            orders.append(np.searchsorted(own, draw[y:y + 2, x:x + 2].ravel()) @ [64, 16, 4, 1])
+    for draw, top, left in squares(6000):
+        y, x = top + 8, left + 8
+        own = np.array([y * 20 + x, y * 20 + x + 1, y * 20 + x + 20, y * 20 + x + 21])
+        orders.append(np.searchsorted(own, draw[y:y + 2, x:x + 2].ravel()) @ [64, 16, 4, 1])
     assert 0.22 < len(orders) / 6000 < 0.28
     codes, counts = np.unique(orders, return_counts=True)
     stayed = codes == np.array([0, 1, 2, 3]) @ [64, 16, 4, 1]
@@ -100,13 +103,10 @@ def test_the_order_within_a_window_is_uniform():
 
 def test_windows_are_not_shuffled_alike():
     """They enter the order at places of their own: each of the four turns of a window of 2 x 2 is seen."""
-    source = sources(200, 20)
-    windows = fitting(source, 2)
     seen = []
-    for draw, (_, _, top, left, area) in zip(source, windows, strict=True):
-        if area == 4:
-            tiles = (draw - np.arange(400).reshape(20, 20))[top:top + 18, left:left + 18].reshape(9, 2, 9, 2)
-            seen.append(len(np.unique(tiles.transpose(0, 2, 1, 3).reshape(81, 4), axis=0)))
+    for draw, top, left in squares(200):
+        tiles = (draw - np.arange(400).reshape(20, 20))[top:top + 18, left:left + 18].reshape(9, 2, 9, 2)
+        seen.append(len(np.unique(tiles.transpose(0, 2, 1, 3).reshape(81, 4), axis=0)))
     assert len(seen) > 20 and set(seen) <= {4, 5} and 5 in seen  # the turns, and where none is the order itself, those that stayed
 
 
