@@ -18,6 +18,7 @@ DATA = {
     'root': '',  # the folder, or the manifest's CSV file; one for each source, with commas between them
     'exclude': '',  # a text file of ids that are left out, one a line
     'include': '',  # a text file of ids: of the train split these alone are learnt from
+    'sites': (),  # the names of those that are taken; (): all that the sources have
     'use': 'auto',  # what of train is learnt from: labelled | all | classes, with commas; auto: what the method can read
     'classes': ('noncovid|non-covid|non_covid|normal|healthy|pneumonia|cap|cp', 'covid|covid-19|covid19|ncp'),
     'group': 'source',  # whose exams stay together. source: the patients that it names | clusters: near duplicates too

@@ -149,7 +149,7 @@ def on(run: tuple[Finished, TrainState], source: str, root: Path | str, *, store
     finished, _ = run
     config = finished.config.copy_and_resolve_references()
     own = class_names(config.data.classes)
-    config.data.update(source=source, root=str(root), group=group, exclude='', include='',
+    config.data.update(source=source, root=str(root), group=group, exclude='', include='', sites=(),
                        classes=tuple(classes) or config.data.classes)
     if class_names(config.data.classes) != own:
         raise UserError(f'{finished.folder} has the classes {", ".join(own)}, not {", ".join(class_names(classes))}: give each of '

@@ -81,3 +81,19 @@ def cmt_config(network='_ResNetTiny', **options):
         c.train.batch = 4
         c.eval.tta = 0
     return c
+
+
+def cross_site_config(row='ours', **options):
+    """A row of configs/cross_site.py with a tiny network, on eight images of 32 x 32 of two sites a batch, seen as they are."""
+    import runpy
+
+    c = runpy.run_path(str(ROOT / 'configs' / 'cross_site.py'))['get_config'](f'{row},size=small')
+    with c.unlocked():
+        c.data.phantom.update(train=16, val=8, test=8)
+        c.data.workers = 1
+        c.prep.update(size=(1, 32, 32), keep_aspect=False)
+        c.views.update(name='none', plane=0)
+        c.model.name = '_COVIDNetTiny' if c.model.name == 'COVIDNetSmall' else '_COVIDNetRedesignTiny'
+        c.cross_site.update(embedding=(16, 8), **options)
+        c.train.update(batch=8, epochs=2.0)
+    return c

@@ -163,7 +163,16 @@ def _listed(data, say):
             class_index(exam.label, data.classes)
         except UserError as e:
             raise UserError(f'{exam.id}: {e}') from None
-    return parts
+    return _of_sites(parts, data.sites) if data.sites else parts
+
+
+def _of_sites(parts, asked):
+    """The exams of these sites alone."""
+    known = sorted({exam.site for part in parts for exam in part})
+    if unknown := [site for site in asked if site not in known]:
+        raise UserError(f'--config.data.sites={tuple(asked)}: no exam is of {unknown[0]!r}; there are: {", ".join(known)}')
+    chosen = [[exam for exam in part if exam.site in asked] for part in parts]
+    return [part for part in chosen if part]
 
 
 def _grouped(parts, data, root, say):

@@ -1,4 +1,4 @@
-"""Contrastive losses on rows of unit length. Per anchor, in float32: the caller reduces."""
+"""Contrastive losses on rows of unit length. Per anchor or pair, in float32: the caller reduces."""
 
 import jax
 import jax.numpy as jnp
@@ -42,3 +42,28 @@ def nt_xent(z: jax.Array, temperature: float = 0.1) -> jax.Array:
     Returns: float32 [2 n]; all 0 for the views of one scan, which have nothing to be told from.
     """
     return supcon(z, jnp.arange(len(z)) // 2, temperature)
+
+
+def label_pairs(z: jax.Array, label: jax.Array, temperature: float = 0.05) -> tuple[jax.Array, jax.Array]:
+    """Contrastive loss of every pair of one class, whatever the sites: contrastive cross-site learning (Wang et al. 2020) Eq 4.
+
+        l(m, n) = -log [ exp(s_mn) / (exp(s_mn) + sum_{k of another class} exp(s_mk)) ],   s = z z^T / temperature
+
+    Eq 4 as printed has the other classes alone below the line, so that it falls without end; the positive is in it here, as in the
+    authors' code (pytorch-metric-learning's NTXentLoss).
+
+    Args:
+      z: [n, dim], rows of unit length.
+      label: int [n].
+      temperature: > 0.
+
+    Returns: float32 [n, n], 0 where m and n are no pair, and everywhere in a batch of one class; bool [n, n], which are pairs: of
+    one class, in both orders, none with itself. The authors take the mean over the pairs.
+    """
+    z = z.astype(jnp.float32)
+    similarity = jnp.matmul(z, z.T, precision='highest') / temperature
+    same = label[:, None] == label[None, :]
+    pair = same & ~jnp.eye(len(z), dtype=bool)
+    least = -0.5 * jnp.finfo(jnp.float32).max  # finite: the gradient of an empty sum is 0, not NaN
+    others = jax.nn.logsumexp(jnp.where(same, least, similarity), 1, keepdims=True)
+    return jnp.where(pair, jax.nn.softplus(others - similarity), 0.0), pair

@@ -1,6 +1,7 @@
 """What a method is: pure functions, made from a config. The loop knows nothing else of it."""
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -68,9 +69,9 @@ def abstract_batch(config: ConfigDict, n: int) -> dict[str, jax.ShapeDtypeStruct
             **{name: jax.ShapeDtypeStruct((n,), dtype) for name, dtype in fields.items()}}
 
 
-def build_network(config: ConfigDict, mesh: Mesh, **compute: Any) -> nn.Module:
+def build_network(config: ConfigDict, mesh: Mesh, fields: Mapping[str, Any] = MappingProxyType({}), **compute: Any) -> nn.Module:
     """The config's network, in the compute type and the form of convolution that suit the mesh's platform; of a family in 2D
-    and 3D the 2D one, where a prepared scan has one slice. compute: further fields of its `Compute`."""
+    and 3D the 2D one, where a prepared scan has one slice. fields: further ones of the network; compute: of its `Compute`."""
     platform = mesh.devices.flat[0].platform
     model = config.model
     dtype = model.dtype
@@ -80,7 +81,7 @@ def build_network(config: ConfigDict, mesh: Mesh, **compute: Any) -> nn.Module:
     if config.prep.size[0] == 1 and model.name in NETWORKS and has(model.name, 'taps'):
         asked.setdefault('taps', 1)
     how = Compute(mean=model.mean, std=model.std, dtype=dtype, form=form_for(platform), remat=model.remat, **compute)
-    return network(model.name, **asked)(classes=len(class_names(config.data.classes)), compute=how)
+    return network(model.name, **asked)(**fields, classes=len(class_names(config.data.classes)), compute=how)
 
 
 def init_network(net: nn.Module, key: jax.Array, batch: Batch) -> tuple[dict, dict]:

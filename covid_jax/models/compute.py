@@ -22,6 +22,8 @@ class Compute:
     remat: compute blocks again in the backward pass instead of keeping what is inside them.
     norm: makes the layers of normalisation (norm.py), as norm(use_running_average=, dtype=, name=).
     groups: how many groups of rows `group` tells apart.
+    adapter: makes what each site adds to some convolutions (adapters.py), as conv(adapter)(features, strides, name=)(x, site),
+      in the networks that say so; None: nothing.
     """
 
     mean: float | tuple[float, ...] = 0.0
@@ -31,6 +33,7 @@ class Compute:
     remat: bool = False
     norm: Callable = BatchNorm
     groups: int = 1
+    adapter: Callable | None = None
 
     def volume(self, image: jax.Array, least: Sequence[int] = (1, 1, 1)) -> jax.Array:
         """Images as trunks take them: see `as_volume`."""

@@ -71,10 +71,12 @@ class PEPX(nn.Module):
 
 
 class Hidden(nn.Module):
-    """[batch, ...] -> [batch, widths[-1]]: dense layers with ReLU, normalised if there is a norm; stride as in MapDense."""
+    """[batch, ...] -> [batch, widths[-1]]: dense layers with ReLU, the last only if `last_relu`, normalised if there is a norm;
+    stride as in MapDense."""
 
     widths: tuple[int, ...]
-    stride: int
+    stride: int = 1
+    last_relu: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, norm: Callable | None = None) -> jax.Array:
@@ -82,27 +84,30 @@ class Hidden(nn.Module):
             x = MapDense(width, stride=self.stride, **TORCH, name=f'fc{k}')(x)
             if norm:
                 x = norm(name=f'fc{k}_norm')(x)
-            x = nn.relu(x)
+            if self.last_relu or k < len(self.widths):
+                x = nn.relu(x)
         return x
 
 
 class COVIDNet(nn.Module):
     """image in [0, 1], [batch, height, width, channels] or a volume of that one slice -> logits [batch, classes],
     {'map' [batch, (1,) h, w, 32 width], 'features' [batch, dim], 'sites' int32 [batch]}. The dense layer fits one size of
-    images alone where it is not `pooled`.
+    images alone without `pool`.
 
     sites: sets of statistics and parameters of the normalisations; 0: no normalisation; 1: one set for all rows, whatever
       `site` says.
-    pooled: the embedding is the last block pooled to 2 x 2, not the whole sum of the last level.
+    pool: the embedding is the last block pooled to so many rows and columns; 0: the whole sum of the last level.
+    p33: False takes the second block of the third level down in place of the third too (a slip of the authors' code).
     head_norm: normalise by site between the dense layers too (the authors' code; the paper does not).
     stage_sizes: PEPX blocks of each level; width: channels of the stem, which all others follow.
     compute.remat: of the stem and each block.
     compute.norm: stands in for the normalisation by site where it is another than BatchNorm.
+    compute.adapter: what each site adds to the convolutions of the stem and of the upper branch.
 
     `group` does nothing without sites; with them, normalisation by site is a ValueError by group.
 
-    Where sites > 1, training, `trunk` and `head` ask for the site of each row. Evaluation answers for any row: of a known
-    site, by that site alone; of another (negative, or `sites` and above; all rows where site is None), by the average of the
+    Where sites > 1, training, `trunk` and `head` ask for the site of each row; what they give for one of a site that is not known
+    is NaN (a head without head_norm goes by its map alone). Evaluation answers for any row: of a known site, by that site alone; of another (negative, or `sites` and above; all rows where site is None), by the average of the
     known sites' predictions. The logits are then the log of the mean over sites of the softmax, the map and features the
     means of theirs, and out['sites'] says of how many: 1 for a row of a known site. Only a batch with a row of another site
     costs more than one pass.
@@ -110,7 +115,8 @@ class COVIDNet(nn.Module):
 
     classes: int
     sites: int = 0
-    pooled: bool = False
+    pool: int = 0
+    p33: bool = True
     head_norm: bool = False
     stage_sizes: tuple[int, ...] = (3, 4, 6, 3)
     width: int = 64
@@ -123,24 +129,26 @@ class COVIDNet(nn.Module):
     @nn.compact
     def trunk(self, image: jax.Array, train: bool = False, site: jax.Array | None = None,
               group: jax.Array | None = None) -> jax.Array:
-        """Last feature map [batch, (1,) h, w, 32 width], in the compute dtype: the last block if `pooled`, else the whole
-        sum; nonsense for a row of a site that is not known. UserError for a volume of more slices than one, and for an
-        image of which the pools would leave nothing."""
+        """Last feature map [batch, (1,) h, w, 32 width], in the compute dtype: the last block with `pool`, else the whole
+        sum. UserError for a volume of more slices than one, and for an image of which the pools would leave nothing."""
         if image.ndim == 5 and image.shape[1] > 1:
             raise UserError(f'COVID-Net takes single images, not {image.shape[1]} slices: set the first of --config.prep.size '
                             'to 1')
         conv = self.compute.conv(use_bias=True, **TORCH)
         depthwise = self.compute.conv(DepthwiseConv, use_bias=True, **TORCH)
         norm = self._norms(train, site, group)
+        adapter = self.compute.adapter and self.compute.conv(self.compute.adapter)
         block = self.compute.block(PEPX)
 
         def upper(x, name, features, kernel=POINT, strides=POINT, relu=False):
             """Convolution, normalised by site and ReLU; without sites ReLU only if `relu`: the stem and the upper branch."""
             def layers(net, x):
-                x = conv(features, kernel, strides, name=name)(x)
+                y = conv(features, kernel, strides, name=name)(x)
+                if adapter:
+                    y += adapter(features, strides, name=f'{name}_adapter')(x, site)
                 if net.sites:
-                    x = norm(name=f'{name}_norm')(x)
-                return nn.relu(x) if net.sites or relu else x
+                    y = norm(name=f'{name}_norm')(y)
+                return nn.relu(y) if net.sites or relu else y
             return self.compute.block(layers)(self, x)
 
         x = self.compute.volume(image, (1, self._stride(), self._stride()))
@@ -150,6 +158,8 @@ class COVIDNet(nn.Module):
             features = 2**(i + 1) * self.width
             shrink = _halve if i > 1 else lambda x: x
             c = shrink(upper(up, f'c{i}', features))
+            if i == 4 and not self.p33:
+                level[2] = level[1]
             seen = sum(shrink(x) for x in level)
             blocks = []
             for j in range(1, size + 1):
@@ -157,23 +167,24 @@ class COVIDNet(nn.Module):
                 seen = sum(blocks) + c
             level = [*blocks, c]
             up = seen
-        x = blocks[-1] if self.pooled else up
+        x = self._known_alone(blocks[-1] if self.pool else up, site)
         return x if image.ndim == 5 else x[:, 0]
 
     def head(self, x: jax.Array, train: bool = False, site: jax.Array | None = None,
              group: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
         """Feature map -> logits [batch, classes], features [batch, dim], both float32."""
         x = (x if x.ndim == 4 else x[:, 0]).astype(jnp.float32)
-        x = adaptive_avg_pool(x, (2, 2)) if self.pooled else x
+        x = adaptive_avg_pool(x, (self.pool, self.pool)) if self.pool else x
         norm = self._norms(train, site, group, dtype='float32') if self.head_norm else None
-        return self.classifier(self.hidden(x, norm)), x.reshape(len(x), -1)
+        logits = self.classifier(self.hidden(x, norm))
+        return self._known_alone(logits, site) if self.head_norm else logits, x.reshape(len(x), -1)
 
     def __call__(self, image: jax.Array, train: bool = False, site: jax.Array | None = None,
                  group: jax.Array | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
         if train or self.sites < 2 or self.is_initializing():
             return self.once(image, train, site, group)
         site = jnp.full(len(image), -1) if site is None else site
-        known = (site >= 0) & (site < self.sites)
+        known = self._known(site)
         net = self.clone(parent=None)  # not this one, whose scope is that of the trace outside of lax.map and lax.cond
         variables = self.variables
 
@@ -199,6 +210,15 @@ class COVIDNet(nn.Module):
         logits, features = self.head(x, train, site, group)
         return logits, {'map': x, 'features': features, 'sites': jnp.ones(len(image), jnp.int32)}
 
+    def _known(self, site):
+        return (site >= 0) & (site < self.sites)
+
+    def _known_alone(self, x, site):
+        """NaN for the rows of a site that is not known: no answer is better than one of zeros."""
+        if self.sites < 2 or site is None:
+            return x
+        return jnp.where(jnp.expand_dims(self._known(site), range(1, x.ndim)), x, jnp.nan)
+
     def _norms(self, train, site, group, **fields):
         by_site = partial(DomainBatchNorm, sites=self.sites)
         norm = by_site if self.compute.norm is BatchNorm else self.compute.norm
@@ -219,7 +239,7 @@ def torch_name(modules: Sequence[str], library: str = 'timm') -> str:
     return f'{block}.{int(rest[0][-1]) - 1}' if rest else block
 
 
-COVIDNetRedesign = partial(COVIDNet, sites=2, pooled=True)
+COVIDNetRedesign = partial(COVIDNet, sites=2, pool=2)
 # Narrow: what a laptop trains on the phantom in minutes.
 COVIDNetSmall = partial(COVIDNet, width=8)
 COVIDNetRedesignSmall = partial(COVIDNetRedesign, width=8)

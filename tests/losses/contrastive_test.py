@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from covid_jax.losses.contrastive import nt_xent, supcon
+from covid_jax.losses.contrastive import label_pairs, nt_xent, supcon
 
 SUPCON = jax.jit(supcon, static_argnums=(2, 3), static_argnames=('temperature', 'base_temperature'))
 NT_XENT = jax.jit(nt_xent, static_argnums=1)
@@ -107,3 +107,33 @@ def test_floor_of_collapsed_classes_and_an_anchor_without_positive():
 def test_order_of_rows_does_not_matter(rng):
     order = rng.permutation(4)
     np.testing.assert_allclose(SUPCON(Z[order], LABEL[order]), SUPCON(Z, LABEL)[order], rtol=1e-5)
+
+
+@jax.jit
+def mean_of_pairs(z, label, temperature):
+    values, pair = label_pairs(z / jnp.linalg.norm(z, axis=1, keepdims=True), label, temperature)
+    return values.sum() / jnp.maximum(pair.sum(), 1)
+
+
+@pytest.mark.parametrize('label, temperature, pairs, expected', [
+    ([0, 1, 0, 1], 0.05, 4, 0.1734579), ([0, 1, 0, 1], 0.5, 4, 0.4173732),
+    ([0, 0, 0, 1], 0.05, 6, 1.7821988), ([0, 0, 0, 1], 0.5, 6, 0.3983525), ([1, 1, 1, 1], 0.05, 12, 0), ([0, 1, 2, 3], 0.05, 0, 0)])
+def test_label_pairs_oracles(label, temperature, pairs, expected):
+    """With the other classes alone below the line the first two would be -11.16 and -0.867."""
+    np.testing.assert_allclose(mean_of_pairs(Z, np.array(label), temperature), expected, rtol=2e-6)
+    values, pair = label_pairs(Z, np.array(label), temperature)
+    assert pair.sum() == pairs and (np.asarray(values)[~pair] == 0).all()
+
+
+@pytest.mark.parametrize('label, temperature, value, slope', [
+    ('010011011001', 0.05, 14.1874523, (0.96248305, 0.74590451, -0.23036146, 1.19211829)),
+    ('010011011001', 0.5, 2.43374538, (0.02095632, 0.12688082, -0.01218739, 0.20907335)),
+    ('012011021001', 0.05, 12.7732868, (0.95696944, -0.25233352, -0.46273732, 1.36027634)),
+    ('000000000001', 0.5, 1.02677751, (0.09755967, -0.04409092, -0.03834888, 0.06166522)),
+    ('000000000000', 0.05, 0, (0, 0, 0, 0))])
+def test_label_pairs_as_pytorch_metric_learning_has_them(label, temperature, value, slope):
+    """Recorded: NTXentLoss of version 2.9.0 with these labels, and its gradient by the first row."""
+    z = np.random.default_rng(0).normal(size=(12, 4)).astype('f')
+    found, gradient = jax.jit(jax.value_and_grad(mean_of_pairs))(z, np.array([*map(int, label)]), temperature)
+    np.testing.assert_allclose(found, value, rtol=1e-6)
+    np.testing.assert_allclose(gradient[0], slope, rtol=1e-4)

@@ -1,0 +1,159 @@
+"""Contrastive cross-site COVID-Net: joint learning from several hospitals (Wang, Liu and Dou, JBHI 2020).
+
+One view of every scan, of all sites in one batch, goes through a COVID-Net whose normalisation is each site's own. Cross entropy
+trains all of it; the contrastive loss draws the scans of one class together, whatever their site, in the space of an embedding
+network that nothing else trains (Eq 5). The paper's baselines are the same with less, or with adapters, or with MS-Net's heads.
+"""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from covid_jax import UserError
+from covid_jax.losses.classification import cross_entropy
+from covid_jax.losses.contrastive import label_pairs
+from covid_jax.methods.method import (
+    Method,
+    build_network,
+    init_network,
+    predictor,
+    see,
+    to_float,
+    training_view,
+)
+from covid_jax.models import has, network, sites
+from covid_jax.models.adapters import SeriesAdapter, SiteConv
+from covid_jax.models.covidnet import Hidden
+from covid_jax.models.heads import unit
+from covid_jax.models.norm import DomainBatchNorm
+
+DEFAULTS = {
+    'alpha': 1.0,  # weight of the contrastive loss, Eq 5; 0: none, and no embedding network
+    'temperature': 0.05,
+    'embedding': (1024, 128),  # widths of the embedding network
+    'embedding_relu': False,  # True: after its last layer too (authors' code)
+    'head_norm': False,  # True: the dense layers normalise by site too, the embedding network's as well (authors' code, bna)
+    'pool': 0,  # rows and columns that the last map is pooled to; 0: the network's own
+    'p33': True,  # False: a slip of the authors' code, see models/covidnet.py
+    'adapter': '',  # of each site: series | parallel
+    'teachers': False,  # MS-Net: a classifier for each site, which trains the one for all
+    'warm_up': 500,  # steps that the teachers train before it does
+}
+
+ADAPTERS = ('', 'series', 'parallel')
+
+
+def make(config: ConfigDict, mesh: Mesh) -> Method:
+    """The Method of config.cross_site. UserError for numbers and words that cannot be, and for a network that is no COVID-Net."""
+    check(config)
+    options = config.cross_site
+    net = covidnet(config, mesh)
+    view = training_view(config)
+    embedding = Hidden(tuple(options.embedding), last_relu=options.embedding_relu)
+
+    def init(key, batch, start=None):
+        k_net, k_embedding, k_teachers = jax.random.split(key, 3)
+        weights, collections = init_network(net, k_net, batch)
+        params = {'network': weights}
+        run = partial(net.apply, {'params': weights, **collections}, to_float(batch['image'][:1]), site=batch['site'][:1])
+        _, out = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(run))
+        if options.alpha:
+            params['embedding'] = embedding.init(k_embedding, out['features'], norms(batch['site'][:1]))['params']
+        if options.teachers:
+            keys = jax.random.split(k_teachers, max(1, net.sites))
+            params['teachers'] = jax.vmap(lambda k: net.init(k, out['map'], method='head')['params'])(keys)
+        params, collections = start or (params, collections)
+        return params, {'network': collections}
+
+    def norms(site):
+        """As Hidden takes them, None where the head has none."""
+        if not options.head_norm:
+            return None
+        return lambda name: partial(DomainBatchNorm(net.sites, use_running_average=False, name=name), site=site)
+
+    def contrastive(params, features, batch):
+        """The mean of Eq 4 over all pairs of the batch."""
+        # the running statistics of what only training needs are not kept
+        z, _ = embedding.apply({'params': params}, features, norms(batch['site']), mutable=['batch_stats'])
+        values, pair = label_pairs(unit(z), batch['label'], options.temperature)
+        return jnp.sum(values) / jnp.maximum(jnp.sum(pair), 1)
+
+    def loss(params, state, batch, key, step):
+        image = see(view, key, to_float(batch['image']), batch['draw'])
+        (logits, out), collections = net.apply({'params': params['network'], **state['network']}, image, train=True,
+                                               site=batch['site'], mutable=['batch_stats'])
+        target = jax.nn.one_hot(batch['label'], logits.shape[-1])
+        scalars = {}
+        if options.teachers:
+            heads = jax.vmap(lambda head: net.apply({'params': head}, out['map'], method='head')[0])(params['teachers'])
+            teacher = own_site(heads, batch['site'])
+            scalars['teacher'] = jnp.mean(cross_entropy(teacher, target))
+            scalars['student'] = student_loss(logits, teacher, target)
+            value = scalars['teacher'] + jnp.where(step >= options.warm_up, scalars['student'], 0.0)
+        else:
+            value = scalars['clf'] = jnp.mean(cross_entropy(logits, target))
+        if options.alpha:
+            scalars['con'] = contrastive(params['embedding'], out['features'], batch)
+            value = value + options.alpha * scalars['con']  # Eq 5
+        return value, ({**state, 'network': collections}, scalars)
+
+    return Method(net, init, loss, predictor(net, config))
+
+
+def covidnet(config: ConfigDict, mesh: Mesh) -> nn.Module:
+    """The config's network, with the adapters and the fields that config.cross_site asks for."""
+    options = config.cross_site
+    number = config.model.sites or sites(config.model.name)
+    fields: dict[str, Any] = {'head_norm': options.head_norm, 'p33': options.p33}
+    if options.pool:
+        fields['pool'] = options.pool
+    compute: dict[str, Any] = {}
+    if options.adapter == 'series':
+        compute['norm'] = partial(SeriesAdapter, number)
+    elif options.adapter == 'parallel':
+        compute['adapter'] = partial(SiteConv, sites=number)
+    return build_network(config, mesh, fields, **compute)
+
+
+def own_site(values: jax.Array, site: jax.Array) -> jax.Array:
+    """[sites, batch, n], int [batch] -> [batch, n]: of each row what its own site says."""
+    return jnp.einsum('sbn,bs->bn', values, jax.nn.one_hot(site, len(values)), precision='highest')
+
+
+def student_loss(logits: jax.Array, teacher: jax.Array, target: jax.Array) -> jax.Array:
+    """What the classifier of all sites learns from: half the labels, half what the teacher of the row's site takes for most
+    probable, which learns nothing from it. MS-Net (Liu et al. 2020) with cross entropy in place of Dice.
+
+    logits, teacher, target: [batch, classes]; the target is one-hot.
+    """
+    taught = jax.nn.one_hot(jnp.argmax(jax.lax.stop_gradient(teacher), -1), logits.shape[-1])
+    return 0.5 * jnp.mean(cross_entropy(logits, target)) + 0.5 * jnp.mean(cross_entropy(logits, taught))
+
+
+def check(config: ConfigDict) -> None:
+    """UserError as `make`."""
+    options = config.cross_site
+    name = config.model.name
+    network(name)  # that there is one
+    if not has(name, 'p33'):
+        raise UserError(f'cross_site trains a COVID-Net, not {name}: set --config.model.name=COVIDNetRedesign, or another '
+                        '--config.method')
+    if options.adapter not in ADAPTERS:
+        raise UserError(f"--config.cross_site.adapter={options.adapter} must be series, parallel or ''")
+    if options.temperature <= 0:
+        raise UserError(f'--config.cross_site.temperature={options.temperature} must be above 0')
+    for field in ('alpha', 'pool', 'warm_up'):
+        if options[field] < 0:
+            raise UserError(f'--config.cross_site.{field}={options[field]} must be at least 0')
+    if not options.embedding or min(options.embedding) < 1:
+        raise UserError(f'--config.cross_site.embedding={tuple(options.embedding)} must be widths of at least one layer')
+    number = config.model.sites or sites(name)
+    if number == 0 and (options.adapter or options.teachers or options.head_norm):
+        raise UserError(f'{name} has no normalisation by site: set --config.model.name=COVIDNetRedesign')
+    if options.teachers and options.head_norm:
+        raise UserError('the teachers have no normalisation: set --config.cross_site.head_norm=False')

@@ -1,0 +1,60 @@
+"""What a site has of its own beside the weights that all share: residual adapters, each a 1x1 convolution by site.
+
+  series    Rebuffi, Bilen and Vedaldi, "Learning multiple visual domains with residual adapters" (2017): after a convolution
+            y + conv_s(norm_s(y)), in place of its normalisation (Compute.norm).
+  parallel  the same, "Efficient parametrization of multi-domain deep neural networks" (2018): beside a convolution,
+            conv(x) + conv_s(x) (Compute.adapter).
+
+Each adapter starts at 0, where both are the network without them; the authors' code draws them from a normal law.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from covid_jax.models.norm import DomainBatchNorm
+
+
+class SiteConv(nn.Module):
+    """1x1 convolution of each site: x [batch, depth, height, width, in], site int [batch] -> [batch, depth', height', width',
+    features]. Kernel [sites, in, features], started at 0; zeros for a row whose site is none of them. One site is for all
+    rows. `form` does nothing: it is a product of matrices on every platform."""
+
+    features: int
+    strides: tuple[int, int, int] = (1, 1, 1)
+    sites: int = 1
+    dtype: str = 'float32'
+    form: str = 'native'
+
+    @nn.compact
+    def __call__(self, x: jax.Array, site: jax.Array | None = None) -> jax.Array:
+        depth, height, width = self.strides
+        x = x[:, ::depth, ::height, ::width].astype(self.dtype)
+        kernel = self.param('kernel', nn.initializers.zeros, (self.sites, x.shape[-1], self.features))
+        of_all = jnp.einsum('b...i,sif->b...sf', x, kernel.astype(self.dtype))
+        return jnp.einsum('b...sf,bs->b...f', of_all, _member(site, self.sites, len(x)).astype(self.dtype))
+
+
+class SeriesAdapter(nn.Module):
+    """The normalisation of a convolution's output in a network with series adapters: called like the layers of norm.py, with
+    one array. ValueError as DomainBatchNorm."""
+
+    sites: int
+    use_running_average: bool
+    dtype: str = 'float32'
+
+    @nn.compact
+    def __call__(self, x: jax.Array, site: jax.Array | None = None, group: jax.Array | None = None) -> jax.Array:
+        def norm(name):
+            return DomainBatchNorm(self.sites, self.use_running_average, dtype=self.dtype, name=name)
+
+        adapted = norm('adapter_norm')(x, site=site, group=group)
+        x = x + SiteConv(x.shape[-1], sites=self.sites, dtype=self.dtype, name='adapter')(adapted, site)
+        return norm('norm')(x, site=site, group=group)
+
+
+def _member(site: jax.Array | None, sites: int, rows: int) -> jax.Array:
+    """One-hot [batch, sites]; at the start of a network without sites, and where there is one, all rows are of the first."""
+    if sites == 1 or site is None:
+        site = jnp.zeros(rows, jnp.int32)
+    return jax.nn.one_hot(site, sites)
