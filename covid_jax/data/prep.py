@@ -61,10 +61,11 @@ class Prep:
         if len(self.margin) != 3 or min(self.margin) < 0:
             raise UserError(f'--config.prep.margin={self.margin} must be three lengths in mm: z, y, x')
         if self.keep_aspect and self.size[1] != self.size[2]:
-            raise UserError('--config.prep.keep_aspect=True brings the shorter side of every scan to one length: height and width of '
-                            f'--config.prep.size={self.size} must be the same')
+            raise UserError('--config.prep.keep_aspect=True brings the shorter side of every scan to one length: height and width '
+                            f'of --config.prep.size={self.size} must be the same')
         if self.keep_aspect and self.spacing:
-            raise UserError('--config.prep.keep_aspect=True resizes scans whole, whatever their spacing: set --config.prep.spacing="()"')
+            raise UserError('--config.prep.keep_aspect=True resizes scans whole, whatever their spacing: set '
+                            '--config.prep.spacing="()"')
 
     @property
     def hash(self) -> str:
@@ -163,8 +164,8 @@ def prepare(scan: Scan, prep: Prep, where: Place | None = None) -> np.ndarray:
 def together(images: Sequence[np.ndarray], canvas: int) -> dict[str, np.ndarray]:
     """Prepared scans as fields of a batch: image uint8 [batch, depth, height, width, 1].
 
-    canvas: Prep.canvas. Where it is not 0 that is the height and the width of the image: each scan lies at its top left, beyond it
-    is 0, and extent int32 [batch, 2] is the height and the width of each.
+    canvas: Prep.canvas. Where it is not 0 that is the height and the width of the image: each scan lies at its top left, beyond
+    it is 0, and extent int32 [batch, 2] is the height and the width of each.
     """
     if not canvas:
         return {'image': np.stack(images)}

@@ -110,8 +110,8 @@ def plane_of(config: ConfigDict) -> int:
     plane = config.views.plane
     least = min(config.prep.size[1:])
     if plane > least:
-        raise UserError(f'--config.views.plane={plane} must be at most the height and the width of a prepared scan, here {least}: set '
-                        'a larger --config.prep.size')
+        raise UserError(f'--config.views.plane={plane} must be at most the height and the width of a prepared scan, here {least}: '
+                        'set a larger --config.prep.size')
     return plane or (least if config.prep.keep_aspect else 0)
 
 
