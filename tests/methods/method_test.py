@@ -120,7 +120,7 @@ def test_a_plane_larger_than_the_scans():
             make(c)
 
 
-@pytest.mark.parametrize('law', ['cross_site', 'cmc', 'cmt'])
+@pytest.mark.parametrize('law', ['cross_site', 'cmc'])
 def test_nothing_of_a_scan_crosses_rows(law):
     """On eight devices a view and the whole of each row are made where the row is, the same as on one."""
     c = aspect_config(plane=16, law=law)
