@@ -81,7 +81,7 @@ MUTATIONS = [
     Mutation('where to mix', 'methods/cmc_test.py::test_running_statistics_come_from_the_clean_views_alone',
              'covid_jax/methods/cmc.py', '(mix_logits, _), _ =', "(mix_logits, _), state_after['network'] ="),
     Mutation('views', 'methods/cmc_test.py::test_views_are_interleaved_and_differ',
-             'covid_jax/methods/method.py', 'see(view, k2, batch)], 1)', 'see(view, k2, batch)], 0)'),
+             'covid_jax/methods/method.py', "_seen(view, k2, scans, batch['draw'])], 1)", "_seen(view, k2, scans, batch['draw'])], 0)"),
     Mutation('brightness', 'augment/volume_test.py::test_contrast_and_brightness_on_the_scale_of_one',
              'covid_jax/augment/volume.py', 'jnp.clip(c * volume + b,', 'jnp.clip(c * volume + b / 255,'),
     Mutation('order of augmentations',

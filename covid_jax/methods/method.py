@@ -117,13 +117,14 @@ def plane_of(config: ConfigDict) -> int:
 
 def see(view: View, key: jax.Array, batch: Batch) -> jax.Array:
     """One random view of every scan of a batch: float32 [batch, depth of a view, height, width, 1]."""
-    return jax.vmap(view)(row_keys(key, 'view', batch['draw']), *_scans(batch))
+    return _seen(view, key, _scans(batch), batch['draw'])
 
 
 def two_views(view: View, key: jax.Array, batch: Batch) -> jax.Array:
     """float32 [2 n, depth of a view, height, width, 1] of a batch of n, rows 2k and 2k + 1 the views of scan k."""
+    scans = _scans(batch)
     k1, k2 = jax.random.split(key)
-    views = jnp.stack([see(view, k1, batch), see(view, k2, batch)], 1)
+    views = jnp.stack([_seen(view, k1, scans, batch['draw']), _seen(view, k2, scans, batch['draw'])], 1)
     return views.reshape(-1, *views.shape[2:])
 
 
@@ -139,6 +140,10 @@ def seen_in_test(config: ConfigDict) -> Callable[[Batch, jax.Array | None], jax.
         return jax.vmap(lambda image, extent=None: views.whole(image, plane, extent))(*_scans(batch))
 
     return seen
+
+
+def _seen(view, key, scans, draw):
+    return jax.vmap(view)(row_keys(key, 'view', draw), *scans)
 
 
 def _scans(batch):
