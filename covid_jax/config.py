@@ -47,6 +47,8 @@ PREP = {
     'lungs': '',  # crop: to the box around both lungs | mask: that, and 0 outside the lungs
     'margin': (5.0, 9.0, 9.0),  # z, y, x in mm by which the box is wider
     'blank': False,  # without the lungs: what a network reaches that does not see them
+    # True: the shorter side of a scan becomes the height and width of size, the longer side follows, up to twice that
+    'keep_aspect': False,
 }
 MODEL = {
     'name': 'ResNeSt14Small',
@@ -80,8 +82,9 @@ TRAIN = {
     'log_every': 10,  # steps
 }
 VIEWS = {
-    'name': 'cmc',  # cmc | cmt | none: how a scan is changed in training, and where eval.tta asks for it in evaluation
+    'name': 'cmc',  # cmc | cmt | cross_site | none: what training sees of a scan, and evaluation where eval.tta asks
     'depth': 0,  # slices of a training view; 0: all slices of a prepared scan
+    'plane': 0,  # height and width of what the network sees, in evaluation too; 0: those of prep.size
     # of cmt: these of its operations, one after another, as ('flip', 'hounsfield'); (): of each family one, or none, at random
     'ops': (),
 }
@@ -137,7 +140,7 @@ def base() -> ConfigDict:
 
 # The least that a number may be, and what a word may be.
 LEAST = {'seeds': 1, 'folds': 1, 'fold': 0, 'seed': 0, 'data.split_seed': 0, 'data.workers': 0,
-         'train.eval_every': 0, 'train.log_every': 1, 'train.patience': 0, 'eval.tta': 0}
+         'train.eval_every': 0, 'train.log_every': 1, 'train.patience': 0, 'eval.tta': 0, 'views.plane': 0}
 SET_BY_OTHERS = ('fold', 'row')  # fields that a run or a config file sets, and no flag
 CHOICES = {'kind': ('train', 'ensemble', 'choose', 'probe', 'cross'),
            'model.dtype': ('auto', 'float32', 'bfloat16', 'float64'), 'model.inflate': ('mean', 'centre'),

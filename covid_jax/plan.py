@@ -104,7 +104,7 @@ def make(run: Run) -> Plan:
     plan.bytes_accessed = cost.get('bytes accessed')
     plan.moved = collectives(compiled.as_text() or '')
     depth, *plane = config.prep.size
-    view = math.prod(plane) * min(config.views.depth or depth, depth)
+    view = (config.views.plane**2 or math.prod(plane)) * min(config.views.depth or depth, depth)
     sizes = {x.size for x in params}  # a gradient as large as a view is summed over the devices, as it should be
     plan.volumes = [moved for moved in plan.moved if math.prod(moved[2]) >= view and math.prod(moved[2]) not in sizes]
     return plan

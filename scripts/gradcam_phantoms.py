@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 
 from covid_jax import UserError, phantom, start
+from covid_jax.methods.method import abstract_batch
 from covid_jax.metrics.intervals import clopper_pearson
 from covid_jax.phantom import ct
 from covid_jax.report.gradcam import MAP, Explanation, draw, explain, hottest
@@ -41,8 +42,7 @@ def top(explanation: Explanation) -> tuple[int, ...]:
 
 def untrained(run: start.Run, state, seed: int):
     """The state of the run with weights as they start, drawn by a seed."""
-    prepared = np.zeros((1, *run.prep.size, 1), np.uint8)
-    batch = {'image': prepared, 'label': np.int32([0]), 'site': np.int32([0]), 'draw': np.uint32([0])}
+    batch = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract_batch(run.config, 1))
     params, collections = run.method.init(jax.random.key(seed), batch)
     return state.replace(params=params, state=collections)
 

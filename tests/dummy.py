@@ -4,7 +4,7 @@ state. For tests alone: `python tests/dummy.py FLAGS` is the real command with t
 import jax
 import jax.numpy as jnp
 
-from covid_jax.methods.method import Method, build_network, init_network, see, to_float, training_view
+from covid_jax.methods.method import Method, build_network, init_network, see, seen_in_test, training_view
 from covid_jax.models.heads import unit
 
 DEFAULTS = {'queue': 16, 'momentum': 0.9}
@@ -12,9 +12,10 @@ DEFAULTS = {'queue': 16, 'momentum': 0.9}
 
 def make(config, mesh):
     net, view, m = build_network(config, mesh), training_view(config), config.dummy.momentum
+    tested = seen_in_test(config)
 
     def init(key, batch, start=None):
-        weights, collections = init_network(net, key, batch)
+        weights, collections = init_network(net, key, tested(batch, None))
         params, collections = start or ({'network': weights}, collections)
         dim = params['network']['classifier']['Dense_0']['kernel'].shape[0]
         queue = unit(jax.random.normal(key, (config.dummy.queue, dim)))
@@ -26,7 +27,7 @@ def make(config, mesh):
         return unit(out['features']), collections
 
     def loss(params, state, batch, key, step):
-        one, two = (see(view, k, to_float(batch['image']), batch['draw']) for k in jax.random.split(key))
+        one, two = (see(view, k, batch) for k in jax.random.split(key))
         encoder = jax.tree.map(lambda k, q: m * k + (1 - m) * jax.lax.stop_gradient(q), state['key'], params)
         query, collections = encode(params, state, one, batch['site'])
         keys = jax.lax.stop_gradient(encode(encoder, state, two, batch['site'])[0])
@@ -37,7 +38,7 @@ def make(config, mesh):
         return value, ({'network': collections, 'key': encoder, 'queue': queue}, {'nearest': nearest})
 
     def predict(params, state, batch, key=None):
-        _, out = net.apply({'params': params['network'], **state['network']}, to_float(batch['image']), site=batch['site'])
+        _, out = net.apply({'params': params['network'], **state['network']}, tested(batch, None), site=batch['site'])
         return {'features': out['features']}
 
     return Method(net, init, loss, predict, labelled=False, scores=('nearest',))

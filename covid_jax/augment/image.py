@@ -1,7 +1,8 @@
 """Augmentations of the plane of one volume [depth, height, width, channels], in and out: its perspective. Key first.
 
-CMT-CNN section 3.2.1 (3). Each draws once for a volume, so that all its slices are treated alike; values only move, so they
-stay in their range. `jax.vmap` over keys and volumes makes the batch.
+rotate, flip: CMT-CNN section 3.2.1 (3). crop, mirror: the authors' code of contrastive cross-site COVID-Net. Each draws once for
+a volume, so that all its slices are treated alike; values only move, so they stay in their range. `jax.vmap` over keys and
+volumes makes the batch.
 """
 
 import jax
@@ -23,3 +24,22 @@ def rotate(key: jax.Array, volume: jax.Array) -> jax.Array:
 def flip(key: jax.Array, volume: jax.Array) -> jax.Array:
     """The plane mirrored, left and right or top and bottom, each as likely."""
     return jnp.where(jax.random.bernoulli(key), volume[:, ::-1], volume[:, :, ::-1])
+
+
+def crop(key: jax.Array, volume: jax.Array, plane: int, extent: jax.Array | None = None) -> jax.Array:
+    """plane x plane pixels from a place that is drawn uniformly among all whole pixels inside the extent.
+
+    extent: int32 [2], height and width of what there is at the top left of the volume, each at least `plane`; None: all is.
+    """
+    height, width = volume.shape[1:3] if extent is None else extent
+    k_top, k_left = jax.random.split(key)
+    top = jax.random.randint(k_top, (), 0, height - plane + 1)
+    left = jax.random.randint(k_left, (), 0, width - plane + 1)
+    return jax.lax.dynamic_slice(volume, (0, top, left, 0), (len(volume), plane, plane, volume.shape[-1]))
+
+
+def mirror(key: jax.Array, volume: jax.Array) -> jax.Array:
+    """The plane mirrored left and right with probability 1/2, and top and bottom with 1/2, whatever became of the other."""
+    across, down = jax.random.bernoulli(key, shape=(2,))
+    volume = jnp.where(across, volume[:, :, ::-1], volume)
+    return jnp.where(down, volume[:, ::-1], volume)

@@ -2,6 +2,9 @@
 
 A law is a pure function (key, volume, depth) -> [depth, height, width, channels], in [0, 1] too. A single image is a
 volume of one slice. `jax.vmap` over keys and volumes makes the batch.
+
+What a law sees is the plane that the network is to have, to which the scan is squashed; `cross_site` cuts it out of the scan
+instead. A volume that is larger than its scan comes with an extent, the height and width of the scan at its top left.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,36 +15,46 @@ import jax.numpy as jnp
 
 from covid_jax import UserError
 from covid_jax.augment.distort import hounsfield, poisson_noise, shuffle_pixels
-from covid_jax.augment.image import flip, rotate
+from covid_jax.augment.image import crop, flip, mirror, rotate
 from covid_jax.augment.paint import in_paint, out_paint
-from covid_jax.augment.volume import random_contrast_brightness, random_depth_crop, random_resized_crop
+from covid_jax.augment.volume import random_contrast_brightness, random_depth_crop, random_resized_crop, squash
 
-View = Callable[[jax.Array, jax.Array], jax.Array]  # (key, volume) -> view
+View = Callable[..., jax.Array]  # (key, volume, extent=None) -> view
+Op = Callable[[jax.Array, jax.Array], jax.Array]  # (key, volume) -> volume
 
 FAMILIES = {  # of the transformations of CMT-CNN, in the order in which a view has them
     'perspective': {'rotation': rotate, 'flip': flip},
     'distortion': {'hounsfield': hounsfield, 'shuffle': shuffle_pixels, 'poisson': poisson_noise},
     'painting': {'inpaint': in_paint, 'outpaint': out_paint},
 }
-OPS: dict[str, View] = {name: op for family in FAMILIES.values() for name, op in family.items()}
+OPS: dict[str, Op] = {name: op for family in FAMILIES.values() for name, op in family.items()}
 
 
-def train_view(name: str, depth: int = 0, ops: Sequence[str] = ()) -> View:
-    """(key, volume) -> a view of training by the law called `name`, of `depth` slices; 0: of all that the volume has.
+def train_view(name: str, depth: int = 0, ops: Sequence[str] = (), plane: int = 0) -> View:
+    """(key, volume, extent=None) -> a view of training by the law called `name`, of `depth` slices; 0: of all that the volume
+    has.
 
-    ops: of cmt, names of OPS. depth must not exceed the volume's. UserError for an unknown name, and for ops of another law.
+    ops: of cmt, names of OPS. plane: height and width of the view; 0: those of the volume, which then has no extent. Neither
+    must exceed the volume's. UserError for an unknown name, and for ops of another law.
     """
-    law, _ = _laws(name, ops)
-    return lambda key, volume: law(key, volume, depth or volume.shape[0])
+    law, _ = _laws(name, ops, plane)
+    return lambda key, volume, extent=None: law(key, volume, depth or volume.shape[0], extent)
 
 
-def test_view(name: str, ops: Sequence[str] = ()) -> View:
-    """(key, volume) -> a view of test-time augmentation by the law called `name`, at full depth.
+def test_view(name: str, ops: Sequence[str] = (), plane: int = 0) -> View:
+    """(key, volume, extent=None) -> a view of test-time augmentation by the law called `name`, at full depth.
 
-    ops: of cmt, names of OPS. UserError for an unknown name, and for ops of another law.
+    ops, plane: as in train_view. UserError for an unknown name, and for ops of another law.
     """
-    _, law = _laws(name, ops)
-    return lambda key, volume: law(key, volume, volume.shape[0])
+    _, law = _laws(name, ops, plane)
+    return lambda key, volume, extent=None: law(key, volume, volume.shape[0], extent)
+
+
+def whole(volume: jax.Array, plane: int = 0, extent: jax.Array | None = None) -> jax.Array:
+    """The scan by no law, as it is seen in evaluation: squashed to plane x plane; 0: as it is, and then without an extent."""
+    if extent is None and (not plane or volume.shape[1:3] == (plane, plane)):
+        return volume
+    return squash(volume, plane, extent)
 
 
 def cmc(key: jax.Array, volume: jax.Array, depth: int) -> jax.Array:
@@ -89,13 +102,37 @@ def _one_of_each_family(key):
     return jnp.concatenate(taken)
 
 
+def cross_site(key: jax.Array, volume: jax.Array, depth: int, extent: jax.Array | None = None, plane: int = 0) -> jax.Array:
+    """Neighbouring slices, plane x plane pixels from anywhere in the scan (0: all of it), each axis mirrored or not.
+
+    The authors' code of contrastive cross-site COVID-Net: of slices whose shorter side is 256 a crop of 224. Nothing is
+    interpolated.
+    """
+    k_depth, k_crop, k_mirror = jax.random.split(key, 3)
+    volume = random_depth_crop(k_depth, volume, depth)
+    if plane:
+        volume = crop(k_crop, volume, plane, extent)
+    return mirror(k_mirror, volume)
+
+
 def none(key: jax.Array, volume: jax.Array, depth: int) -> jax.Array:
     """The middle slices as they are, whatever the key: for probes and baselines."""
     start = (volume.shape[0] - depth) // 2
     return volume[start:start + depth]
 
 
-def _laws(name, ops):
+def _laws(name, ops, plane):
+    """Those of training and of test-time augmentation: (key, volume, depth, extent) -> view."""
+    return [_on_plane(law, plane) for law in _chosen(name, ops)]
+
+
+def _on_plane(law, plane):
+    if law is cross_site:
+        return partial(law, plane=plane)
+    return lambda key, volume, depth, extent: law(key, whole(volume, plane, extent), depth)
+
+
+def _chosen(name, ops):
     if name not in LAWS:
         raise UserError(f'no views are called {name!r}: set --config.views.name={"|".join(LAWS)}')
     if not ops:
@@ -111,5 +148,6 @@ def _laws(name, ops):
 LAWS = {  # of training, of test-time augmentation
     'cmc': (cmc, cmc),
     'cmt': (cmt, cmt),
+    'cross_site': (cross_site, cross_site),
     'none': (none, none),
 }

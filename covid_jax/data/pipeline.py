@@ -2,7 +2,7 @@
 
 A batch is a dict of arrays: image uint8 [batch, depth, height, width, 1], label int32 [batch] (-1: unlabelled),
 site int32 [batch], draw uint32 [batch] (the running number of the draw, of which every random number of the row is
-made).
+made); with Prep.keep_aspect extent int32 [batch, 2], the height and width of the scan at the top left of its image.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 from covid_jax import UserError, sources
 from covid_jax.data import duplicates, splits, store
 from covid_jax.data.order import Order
-from covid_jax.data.prep import Prep
+from covid_jax.data.prep import Prep, together
 from covid_jax.sources.exams import SPLITS, Exam, check_classes, class_index, class_names
 from covid_jax.sources.files import Facts, facts
 from covid_jax.sources.listing import find_listed
@@ -53,7 +53,8 @@ class Survey(NamedTuple):
 class Dataset(NamedTuple):
     """exams: those that could be prepared, splits filled; label, site: int32 [n] beside them; row: of each in `images`;
     broken: exam id -> reason; digest: as in Survey; hashes: beside the exams; sites: the names of the sites, those that are
-    learnt from first, each part in the order of the alphabet; facts: of the exams' files, beside them."""
+    learnt from first, each part in the order of the alphabet; facts: of the exams' files, beside them;
+    canvas: Prep.canvas."""
 
     exams: list[Exam]
     label: np.ndarray
@@ -65,6 +66,7 @@ class Dataset(NamedTuple):
     hashes: list[str]
     sites: tuple[str, ...]
     facts: Sequence[Facts] = ()
+    canvas: int = 0
 
     def of_split(self, split: str) -> np.ndarray:
         """Positions of the split's exams, in order."""
@@ -141,7 +143,8 @@ def prepare(survey: Survey, root: Path | str, workers: int = 0, say: Callable[[s
         digest=survey.digest,
         hashes=[survey.hashes[i] for i in kept],
         sites=sites,
-        facts=[survey.facts[i] for i in kept] if survey.facts else ())
+        facts=[survey.facts[i] for i in kept] if survey.facts else (),
+        canvas=prep.canvas)
 
 
 def prep_of(config: ConfigDict) -> Prep:
@@ -271,5 +274,5 @@ def _reading(batches):
 
 def _read(dataset, members, draw):
     images = [dataset.images[int(i)]['image'] for i in dataset.row[members]]
-    return {'image': np.stack(images), 'label': dataset.label[members], 'site': dataset.site[members],
+    return {**together(images, dataset.canvas), 'label': dataset.label[members], 'site': dataset.site[members],
             'draw': draw.astype(np.uint32)}

@@ -2,7 +2,7 @@
 prediction."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from covid_jax.scans.lungs import box, guess_spacing, lung_mask
 from covid_jax.scans.scan import Scan
 
 LUNGS = ('', 'crop', 'mask')
+LONGEST = 2  # how many times its shorter side the longer side of a scan that keeps its aspect may be
 BLACKED = 0.7  # of the height and of the width of an image, about its middle (Maguolo and Nanni 2020)
 
 
@@ -32,6 +33,9 @@ class Prep:
     blank:   True: without its lungs, to see what a network reaches that cannot see them (Maguolo and Nanni, "A Critic
              Evaluation of Methods for COVID-19 Automatic Detection from X-Ray Images", 2020). Of a volume the voxels of
              the lungs have their mean; of an image the central 70 % of height and of width are 0
+    keep_aspect: True: height and width of size are one length s, and of each scan (or of the box around its lungs) the
+             shorter side becomes s, the longer one by the same factor round(s * long / short), but 2 s at most: what is longer
+             is squashed to that
     version: raised whenever `prepare` changes what it returns
     """
 
@@ -41,6 +45,7 @@ class Prep:
     lungs: str = ''
     margin: tuple[float, float, float] = (5.0, 9.0, 9.0)
     blank: bool = False
+    keep_aspect: bool = False
     version: int = 2
 
     def __post_init__(self):
@@ -55,6 +60,12 @@ class Prep:
             raise UserError(f"--config.prep.lungs={self.lungs} must be one of {', '.join(map(repr, LUNGS))}")
         if len(self.margin) != 3 or min(self.margin) < 0:
             raise UserError(f'--config.prep.margin={self.margin} must be three lengths in mm: z, y, x')
+        if self.keep_aspect and self.size[1] != self.size[2]:
+            raise UserError('--config.prep.keep_aspect=True brings the shorter side of every scan to one length: height and width '
+                            f'of --config.prep.size={self.size} must be the same')
+        if self.keep_aspect and self.spacing:
+            raise UserError('--config.prep.keep_aspect=True resizes scans whole, whatever their spacing: set '
+                            '--config.prep.spacing="()"')
 
     @property
     def hash(self) -> str:
@@ -64,7 +75,15 @@ class Prep:
                          self.version)
         if self.blank:
             fields = (*fields, 'blank')
+        if self.keep_aspect:
+            fields = (*fields, 'keep_aspect')
         return hashlib.sha256(repr(fields).encode()).hexdigest()[:16]
+
+
+    @property
+    def canvas(self) -> int:
+        """Height and width of the square that a scan of any aspect fits into; 0 where all are of one size."""
+        return LONGEST * self.size[1] if self.keep_aspect else 0
 
 
 class Taps(NamedTuple):
@@ -103,12 +122,14 @@ def place(scan: Scan, prep: Prep) -> Place:
     lungs = _lungs(scan, prep) if prep.lungs or (prep.blank and shape[0] > 1) else None
     around = box(lungs, spacing, prep.margin) if lungs is not None and prep.lungs else tuple(slice(0, n) for n in shape)
     lengths = [side.stop - side.start for side in around]
-    steps = np.divide(prep.spacing, spacing) if prep.spacing else np.divide(lengths, prep.size)
-    return Place(shape, around, tuple(steps), prep.size, lungs)
+    size = _of_aspect(prep.size, lengths) if prep.keep_aspect else prep.size
+    steps = np.divide(prep.spacing, spacing) if prep.spacing else np.divide(lengths, size)
+    return Place(shape, around, tuple(steps), size, lungs)
 
 
 def prepare(scan: Scan, prep: Prep, where: Place | None = None) -> np.ndarray:
-    """A decoded scan [depth, height, width] -> uint8 [*prep.size, 1]: lungs found, windowed, then resampled linearly.
+    """A decoded scan [depth, height, width] -> uint8 [*prep.size, 1], or of the size that its aspect asks for: lungs found,
+    windowed, then resampled linearly.
 
     CMC-COV19D section 5.1 (resize to a fixed depth, height and width); Rubik's cube Pro section 4.1 (lungs, crop with
     margins, spacing). Reads only the slices that it needs, for min-max all. where: its place, if it is known. UserError where the values can
@@ -140,6 +161,20 @@ def prepare(scan: Scan, prep: Prep, where: Place | None = None) -> np.ndarray:
     return out
 
 
+def together(images: Sequence[np.ndarray], canvas: int) -> dict[str, np.ndarray]:
+    """Prepared scans as fields of a batch: image uint8 [batch, depth, height, width, 1].
+
+    canvas: Prep.canvas. Where it is not 0 that is the height and the width of the image: each scan lies at its top left, beyond
+    it is 0, and extent int32 [batch, 2] is the height and the width of each.
+    """
+    if not canvas:
+        return {'image': np.stack(images)}
+    out = np.zeros((len(images), len(images[0]), canvas, canvas, 1), np.uint8)
+    for row, image in zip(out, images, strict=True):
+        row[:, :image.shape[1], :image.shape[2]] = image
+    return {'image': out, 'extent': np.array([image.shape[1:3] for image in images], np.int32)}
+
+
 def to_scan(values: np.ndarray, where: Place) -> np.ndarray:
     """Values [d, h, w] on cells that tile a prepared scan evenly -> float32 [depth, height, width] on the scan's own grid.
 
@@ -166,6 +201,13 @@ def blank_words(images: Iterable[np.ndarray]) -> str:
     blacked = [not image[:, *_middle(image.shape[1:3], 0.5)].any() for image in images]
     counts = {'lungs filled with their mean': len(blacked) - sum(blacked), f'central {100 * BLACKED:.0f} % blacked': sum(blacked)}
     return ', '.join(f'{what} in {count} scan{"s" * (count != 1)}' for what, count in counts.items() if count)
+
+
+def _of_aspect(size, lengths):
+    """(depth, height, width) of a scan whose shorter side is that of `size`."""
+    depth, side, _ = size
+    short = min(lengths[1:])
+    return depth, *(min(round(side * length / short), LONGEST * side) for length in lengths[1:])
 
 
 def _hidden(scan, where):

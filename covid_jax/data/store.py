@@ -30,7 +30,8 @@ READERS = 8  # threads that hash files: they wait for the disk
 
 class Store(NamedTuple):
     """path: the folder; row: exam id -> row of `images`; digest: exam id -> sha256 of what was prepared; broken: exam id ->
-    why it could not be prepared; images: random access, images[i]['image'] uint8 [depth, height, width, 1]."""
+    why it could not be prepared; images: random access, images[i]['image'] uint8 [depth, height, width, 1],
+    each of its own height and width where Prep.keep_aspect."""
 
     path: Path
     row: dict[str, int]
@@ -125,7 +126,9 @@ def _pack(path, files, prep):
     import tensorflow_datasets as tfds
 
     shutil.rmtree(path, ignore_errors=True)  # what a killed run left
-    image = tfds.features.Tensor(shape=(*prep.size, 1), dtype=np.uint8, encoding='bytes')
+    depth, *plane = prep.size
+    shape = (depth, None, None, 1) if prep.keep_aspect else (depth, *plane, 1)
+    image = tfds.features.Tensor(shape=shape, dtype=np.uint8, encoding='bytes')
 
     class Scans(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version('1.0.0')

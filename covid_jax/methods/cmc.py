@@ -19,7 +19,7 @@ from covid_jax.methods.method import (
     dropout_key,
     init_network,
     predictor,
-    to_float,
+    seen_in_test,
     training_view,
     two_views,
 )
@@ -62,14 +62,15 @@ def make(config: ConfigDict, mesh: Mesh) -> Method:
         raise UserError('nothing trains the classifier: set --config.cmc.classification=True or --config.cmc.mixup=0.5')
     net = build_network(config, mesh)
     view = training_view(config)
+    tested = seen_in_test(config)
     projector = Projector(options.projection)
 
     def init(key, batch, start=None):
         k_net, k_projector = jax.random.split(key)
-        weights, collections = init_network(net, k_net, batch)
+        image = tested(batch, None)[:1]
+        weights, collections = init_network(net, k_net, image)
         params = {'network': weights}
         if options.contrastive:
-            image = to_float(batch['image'][:1])
             features = net.apply({'params': weights, **collections}, image, site=batch['site'][:1])[1]['features']
             params['projector'] = projector.init(k_projector, features)['params']
             params['log_sigma'] = jnp.ones(2)
@@ -85,7 +86,7 @@ def make(config: ConfigDict, mesh: Mesh) -> Method:
         k_dropout = dropout_key(key, step)
         label = jnp.repeat(batch['label'], 2)
         site = jnp.repeat(batch['site'], 2)
-        views = two_views(view, k_views, to_float(batch['image']), batch['draw'])
+        views = two_views(view, k_views, batch)
         (logits, out), collections = encode(params, state, views, site, k_dropout)
         state_after = {**state, 'network': collections}
         target = jax.nn.one_hot(label, logits.shape[-1])

@@ -22,7 +22,6 @@ from covid_jax.methods.method import (
     dropout_key,
     init_network,
     seen_in_test,
-    to_float,
     training_view,
     two_views,
 )
@@ -57,17 +56,17 @@ def make(config: ConfigDict, mesh: Mesh) -> Method:
 
     def init(key, batch, start=None):
         k_net, *keys = jax.random.split(key, 1 + len(OWN))
-        weights, collections = init_network(net, k_net, batch)
-        run = partial(net.apply, {'params': weights, **collections}, to_float(batch['image'][:1]), site=batch['site'][:1])
+        image = tested(batch, None)[:1]
+        weights, collections = init_network(net, k_net, image)
+        run = partial(net.apply, {'params': weights, **collections}, image, site=batch['site'][:1])
         inputs = {'attention': run(method='trunk'), 'latent': run()[1]['features'], 'classifier': jnp.zeros((1, options.latent))}
         own = {name: modules[name].init(k, inputs[name])['params'] for name, k in zip(OWN, keys, strict=True) if name in modules}
         params, collections = start or ({'network': weights, **own}, collections)
         return params, {'network': collections}
 
     def loss(params, state, batch, key, step):
-        image = to_float(batch['image'])
         k_dropout = dropout_key(key, step)
-        views = two_views(view, key, image, batch['draw'])
+        views = two_views(view, key, batch)
         seen, collections = encode(params, state['network'], views, jnp.repeat(batch['site'], 2), k_dropout)
         scalars = {}
         value = 0.0
@@ -76,9 +75,9 @@ def make(config: ConfigDict, mesh: Mesh) -> Method:
             value = scalars['con'] * (options.weight if options.classification else 1.0)
         if options.classification:
             if options.classified == 'clean':  # whose running statistics are those of evaluation
-                seen, collections = encode(params, state['network'], image, batch['site'], k_dropout)
+                seen, collections = encode(params, state['network'], tested(batch, None), batch['site'], k_dropout)
             logits = seen['logits'][::2] if options.classified == 'first' else seen['logits']
-            label = jnp.repeat(batch['label'], len(logits) // len(image))
+            label = jnp.repeat(batch['label'], len(logits) // len(batch['label']))
             scalars['clf'] = jnp.mean(cross_entropy(logits, jax.nn.one_hot(label, logits.shape[-1])))  # Eq 6
             value = value + scalars['clf']  # Eq 8
         return value, ({**state, 'network': collections}, scalars)

@@ -13,13 +13,14 @@ from ml_collections import ConfigDict
 
 from covid_jax import UserError
 from covid_jax.augment import views
+from covid_jax.augment.views import View
+from covid_jax.data.prep import LONGEST
 from covid_jax.models import NETWORKS, has, network
 from covid_jax.models.compute import Compute
 from covid_jax.models.conv import form_for
 from covid_jax.sources.exams import class_names
 
 Batch = Mapping[str, jax.Array]
-View = Callable[[jax.Array, jax.Array], jax.Array]  # (key, volume) -> what is seen of it
 MAX_STORED = 255  # of the uint8 that prepared scans are
 
 
@@ -64,8 +65,12 @@ def to_float(image: jax.Array) -> jax.Array:
 
 def abstract_batch(config: ConfigDict, n: int) -> dict[str, jax.ShapeDtypeStruct]:
     """A batch of n scans, as shapes."""
+    depth, height, width = config.prep.size
+    aspect = config.prep.keep_aspect
+    plane = (LONGEST * height, LONGEST * width) if aspect else (height, width)
     fields = {'label': jnp.int32, 'site': jnp.int32, 'draw': jnp.uint32}
-    return {'image': jax.ShapeDtypeStruct((n, *config.prep.size, 1), jnp.uint8),
+    return {'image': jax.ShapeDtypeStruct((n, depth, *plane, 1), jnp.uint8),
+            **({'extent': jax.ShapeDtypeStruct((n, 2), jnp.int32)} if aspect else {}),
             **{name: jax.ShapeDtypeStruct((n,), dtype) for name, dtype in fields.items()}}
 
 
@@ -84,44 +89,68 @@ def build_network(config: ConfigDict, mesh: Mesh, fields: Mapping[str, Any] = Ma
     return network(model.name, **asked)(**fields, classes=len(class_names(config.data.classes)), compute=how)
 
 
-def init_network(net: nn.Module, key: jax.Array, batch: Batch) -> tuple[dict, dict]:
-    """The network's parameters and its collections, freshly initialised from the first row of a batch."""
-    variables = dict(net.init(key, to_float(batch['image'][:1])))
+def init_network(net: nn.Module, key: jax.Array, image: jax.Array) -> tuple[dict, dict]:
+    """The network's parameters and its collections, freshly initialised from the first row of images as `seen_in_test`."""
+    variables = dict(net.init(key, image[:1]))
     return variables.pop('params'), variables
 
 
 def training_view(config: ConfigDict) -> View:
-    """(key, volume) -> view, the law that config.views names, of as many slices as it says; a scan of one slice has views of
-    one. UserError where a prepared scan has fewer slices."""
+    """(key, volume, extent=None) -> view, the law that config.views names, of as many slices as it says, and of its plane; a scan
+    of one slice has views of one. UserError where a prepared scan has fewer slices, or a smaller plane."""
     depth = config.views.depth
     slices = config.prep.size[0]
     if not 0 <= depth <= slices and slices > 1:
         raise UserError(f'--config.views.depth={depth} must be from 1 to the depth of a prepared scan, {slices}, or 0 for all')
-    return views.train_view(config.views.name, min(depth, slices), config.views.ops)
+    return views.train_view(config.views.name, min(depth, slices), config.views.ops, plane_of(config))
 
 
-def see(view: View, key: jax.Array, image: jax.Array, draw: jax.Array) -> jax.Array:
-    """One random view of every scan: image float32 [batch, depth, height, width, 1] -> [batch, depth of a view, ...]."""
-    return jax.vmap(view)(row_keys(key, 'view', draw), image)
+def plane_of(config: ConfigDict) -> int:
+    """Height and width of what the network sees; 0: those of config.prep.size, which may differ. UserError where a prepared scan
+    has fewer."""
+    plane = config.views.plane
+    least = min(config.prep.size[1:])
+    if plane > least:
+        raise UserError(f'--config.views.plane={plane} must be at most the height and the width of a prepared scan, here {least}: '
+                        'set a larger --config.prep.size')
+    return plane or (least if config.prep.keep_aspect else 0)
 
 
-def two_views(view: View, key: jax.Array, image: jax.Array, draw: jax.Array) -> jax.Array:
-    """[n, depth0, height, width, 1] -> [2 n, depth, height, width, 1], rows 2k and 2k + 1 the views of scan k."""
+def see(view: View, key: jax.Array, batch: Batch) -> jax.Array:
+    """One random view of every scan of a batch: float32 [batch, depth of a view, height, width, 1]."""
+    return _seen(view, key, _scans(batch), batch['draw'])
+
+
+def two_views(view: View, key: jax.Array, batch: Batch) -> jax.Array:
+    """float32 [2 n, depth of a view, height, width, 1] of a batch of n, rows 2k and 2k + 1 the views of scan k."""
+    scans = _scans(batch)
     k1, k2 = jax.random.split(key)
-    views = jnp.stack([see(view, k1, image, draw), see(view, k2, image, draw)], 1)
+    views = jnp.stack([_seen(view, k1, scans, batch['draw']), _seen(view, k2, scans, batch['draw'])], 1)
     return views.reshape(-1, *views.shape[2:])
 
 
 def seen_in_test(config: ConfigDict) -> Callable[[Batch, jax.Array | None], jax.Array]:
-    """(batch, key or None) -> image float32 [batch, depth, height, width, 1]: the scans themselves, with a key through the test
-    view of config.views, one pass of test-time augmentation."""
-    view = views.test_view(config.views.name, config.views.ops)
+    """(batch, key or None) -> image float32 [batch, depth, height, width, 1]: the scans themselves, squashed to the plane of
+    config.views, with a key through its test view, one pass of test-time augmentation."""
+    plane = plane_of(config)
+    view = views.test_view(config.views.name, config.views.ops, plane)
 
     def seen(batch, key):
-        image = to_float(batch['image'])
-        return image if key is None else see(view, key, image, batch['draw'])
+        if key is not None:
+            return see(view, key, batch)
+        return jax.vmap(lambda image, extent=None: views.whole(image, plane, extent))(*_scans(batch))
 
     return seen
+
+
+def _seen(view, key, scans, draw):
+    return jax.vmap(view)(row_keys(key, 'view', draw), *scans)
+
+
+def _scans(batch):
+    """What a view takes after its key: images, with the extent of each where they have one."""
+    image = to_float(batch['image'])
+    return (image, batch['extent']) if 'extent' in batch else (image,)
 
 
 def predictor(net: nn.Module, config: ConfigDict) -> Callable:

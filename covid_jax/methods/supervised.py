@@ -14,7 +14,7 @@ from covid_jax.methods.method import (
     init_network,
     predictor,
     see,
-    to_float,
+    seen_in_test,
     training_view,
 )
 
@@ -27,10 +27,11 @@ def make(config: ConfigDict, mesh: Mesh) -> Method:
     """The Method of config.supervised."""
     net = build_network(config, mesh)
     view = training_view(config)
+    tested = seen_in_test(config)
     frozen = config.supervised.frozen
 
     def init(key, batch, start=None):
-        weights, collections = init_network(net, key, batch)
+        weights, collections = init_network(net, key, tested(batch, None))
         params, collections = start or ({'network': weights}, collections)
         return params, {'network': collections}
 
@@ -44,7 +45,7 @@ def make(config: ConfigDict, mesh: Mesh) -> Method:
         return logits, collections
 
     def loss(params, state, batch, key, step):
-        image = see(view, key, to_float(batch['image']), batch['draw'])
+        image = see(view, key, batch)
         logits, collections = logits_of(params, state, image, batch['site'], dropout_key(key, step))
         target = jax.nn.one_hot(batch['label'], logits.shape[-1])
         value = jnp.mean(cross_entropy(logits, target))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from covid_jax import UserError
-from covid_jax.data.prep import Place, Prep, place, prepare, to_scan
+from covid_jax.data.prep import Place, Prep, place, prepare, to_scan, together
 from covid_jax.methods.method import Batch, Method
 from covid_jax.runtime import files
 from covid_jax.runtime.state import TrainState
@@ -127,8 +127,9 @@ def one_scan(run: Running, address: str | Path, site: str = '') -> tuple[Scan, P
     except UserError as error:
         raise UserError(f'{address}: {error}') from None
     number = run.sites.index(site) if site in run.sites else UNKNOWN
-    return scan, where, {'image': jnp.asarray(image[None]), 'label': jnp.array([-1], jnp.int32),
-                         'site': jnp.array([number], jnp.int32), 'draw': jnp.zeros(1, jnp.uint32)}
+    fields = jax.tree.map(jnp.asarray, together([image], run.prep.canvas))
+    return scan, where, {**fields, 'label': jnp.array([-1], jnp.int32), 'site': jnp.array([number], jnp.int32),
+                         'draw': jnp.zeros(1, jnp.uint32)}
 
 
 def overlay_png(path: str | Path, explanation: Explanation) -> None:

@@ -40,3 +40,26 @@ def test_a_plane_is_mirrored_in_one_of_two_ways(rng):
     assert sum(counts) == 600 and 240 < counts[0] < 360
     for key in jax.random.split(jax.random.key(1), 4):
         np.testing.assert_array_equal(image.flip(key, image.flip(key, x)), x)
+
+
+def test_a_crop_is_of_any_whole_pixels_inside_the_extent():
+    """Pixels that are their own number, -1 beyond the extent: each place about equally often, the edges too."""
+    x = np.full((1, 9, 9, 1), -1, np.float32)
+    x[:, :6, :7, 0] = np.arange(42).reshape(6, 7)
+    crops = np.asarray(jax.jit(jax.vmap(lambda key: image.crop(key, x, 4, np.int32([6, 7]))))(jax.random.split(jax.random.key(0), 2400)))
+    assert crops.shape == (2400, 1, 4, 4, 1)
+    first = crops[:, 0, 0, 0, 0]
+    np.testing.assert_array_equal(crops[..., 0], (np.arange(4)[:, None] * 7 + np.arange(4)) + first[:, None, None, None])
+    places, counts = np.unique(first, return_counts=True)
+    assert places.tolist() == [7 * top + left for top in range(3) for left in range(4)]
+    assert stats.chisquare(counts).pvalue > 1e-3
+    whole = drawn(lambda key, x: image.crop(key, x, 8), x, 200)  # without an extent all is there
+    assert len(np.unique(whole, axis=0)) == 4
+
+
+def test_each_axis_is_mirrored_or_not(rng):
+    x = rng.random((2, 4, 5, 2), np.float32)
+    mirrored = drawn(image.mirror, x, 800)
+    forms = [x, x[:, ::-1], x[:, :, ::-1], x[:, ::-1, ::-1]]
+    counts = [sum(np.array_equal(y, form) for y in mirrored) for form in forms]
+    assert sum(counts) == 800 and stats.chisquare(counts).pvalue > 1e-3

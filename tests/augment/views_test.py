@@ -67,7 +67,7 @@ def test_every_law_is_a_view_of_a_volume_in_training_and_of_an_image_in_test(rng
 
 @pytest.mark.parametrize('make', [views.train_view, views.test_view])
 def test_an_unknown_name_is_told_which_there_are(make):
-    with pytest.raises(UserError, match=r"'cmcc': set --config.views.name=cmc\|cmt\|none"):
+    with pytest.raises(UserError, match=r"'cmcc': set --config.views.name=cmc\|cmt\|cross_site\|none"):
         make('cmcc')
 
 
@@ -156,3 +156,46 @@ def test_operations_that_cannot_be(make):
     for law in ('cmc', 'none'):
         with pytest.raises(UserError, match='--config.views.ops=.*flip.* is of the views called cmt: set --config.views.name=cmt'):
             make(law, ops=('flip',))
+
+
+@pytest.mark.parametrize('name', list(views.LAWS))
+@pytest.mark.parametrize('depth', [3, 0])
+def test_every_law_sees_the_extent_alone_and_gives_the_plane(rng, name, depth):
+    """Of a canvas of 24 x 24 with two scans in it; without an extent of a volume of its own aspect."""
+    extent = jnp.int32([[12, 20], [24, 12]])
+    canvas = rng.random((2, 5, 24, 24, 1), np.float32)
+    beyond = (np.arange(24)[:, None] >= extent[:, :1, None]) | (np.arange(24) >= extent[:, 1:, None])
+    keys = jax.random.split(KEY, 2)
+    ops = ('rotation', 'flip') if name == 'cmt' else ()  # all of them take long to compile
+    view = views.train_view(name, depth, ops, plane=10) if depth else views.test_view(name, ops, plane=10)
+    seen = jax.jit(jax.vmap(view))
+    out = seen(keys, canvas, extent)
+    assert out.shape == (2, depth or 5, 10, 10, 1) and out.dtype == jnp.float32 and out.min() >= 0 and out.max() <= 1 + 1e-6
+    for marker in (0, 1):
+        marked = jnp.where(beyond[:, None, ..., None], marker, canvas)
+        np.testing.assert_array_equal(seen(keys, marked, extent), out)
+    without = view(KEY, canvas[0, :, :14, :21])
+    assert without.shape == (depth or 5, 10, 10, 1)
+    if name == 'none':
+        np.testing.assert_allclose(out[1, 0], views.whole(canvas[1, :, :, :12], 10)[(5 - (depth or 5)) // 2], atol=1e-6)
+
+
+@pytest.mark.parametrize('plane', [0, 4])
+def test_cross_site_is_neighbouring_slices_a_crop_and_mirrors(plane):
+    """Nothing is interpolated: pixels that are their own number, each once, in rows that are whole."""
+    x = jnp.arange(3 * 6 * 6.0).reshape(3, 6, 6, 1)
+    for key in jax.random.split(KEY, 8):
+        out = np.asarray(views.train_view('cross_site', 2, plane=plane)(key, x))[..., 0]
+        upright = out[:, ::-1] if out[0, 0, 0] > out[0, 1, 0] else out
+        upright = upright[:, :, ::-1] if upright[0, 0, 0] > upright[0, 0, 1] else upright
+        side = plane or 6
+        grid = 36 * np.arange(2)[:, None, None] + 6 * np.arange(side)[:, None] + np.arange(side)
+        np.testing.assert_array_equal(upright, grid + upright[0, 0, 0])
+
+
+def test_parts_of_a_view_of_cross_site_are_drawn_apart():
+    """Of 2 starts of the slices, 2 x 2 places and 4 mirrored forms each combination about equally often."""
+    x = jnp.arange(3 * 4 * 4.0).reshape(3, 4, 4, 1)
+    out = np.asarray(jax.jit(jax.vmap(views.train_view('cross_site', 2, plane=3), (0, None)))(jax.random.split(KEY, 3200), x))
+    counts = np.unique(out.reshape(3200, -1), axis=0, return_counts=True)[1]
+    assert len(counts) == 32 and stats.chisquare(counts).pvalue > 1e-3

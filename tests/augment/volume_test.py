@@ -1,6 +1,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from PIL import Image
 from scipy import ndimage
 
 from covid_jax.augment import volume
@@ -71,3 +73,27 @@ def test_contrast_and_brightness_on_the_scale_of_one():
     assert values.min() == 0 and values.max() == 1
     middle = values[:, 1]  # 0.5 c + b
     assert 0.3 <= middle.min() < 0.33 and 0.67 < middle.max() <= 0.7
+
+
+@pytest.mark.parametrize('extent', [(48, 30), (24, 37), (24, 24), (12, 9), (31, 48)])
+def test_squashed_as_by_pillow(rng, extent):
+    """To 24 x 24: shrunk, the same and enlarged; nothing beyond the extent is seen, whatever is there."""
+    scans = rng.integers(0, 256, (2, 48, 50, 1), np.uint8)
+    height, width = extent
+    expected = [Image.fromarray(s[:height, :width, 0]).resize((24, 24), Image.Resampling.BILINEAR) for s in scans]
+    squashed = jax.jit(lambda x, extent: volume.squash(x, 24, extent))
+    out = squashed(scans / np.float32(255), np.int32(extent))
+    assert out.shape == (2, 24, 24, 1) and out.dtype == jnp.float32 and out.min() >= 0 and out.max() <= 1 + 1e-6
+    np.testing.assert_allclose(255 * out[..., 0], expected, atol=1.01)  # Pillow rounds twice
+    scans[:, height:] = 255
+    scans[:, :, width:] = 255
+    np.testing.assert_array_equal(squashed(scans / np.float32(255), np.int32(extent)), out)
+
+
+def test_squashed_without_an_extent_is_all_of_it(rng):
+    x = rng.random((2, 30, 21, 3), np.float32)
+    squash = jax.jit(volume.squash, static_argnums=1)
+    padded = np.pad(x, ((0, 0), (0, 5), (0, 9), (0, 0)))
+    np.testing.assert_allclose(squash(x, 12), squash(padded, 12, np.int32([30, 21])), atol=1e-6)
+    np.testing.assert_allclose(squash(x[:, :21], 21), x[:, :21], atol=1e-6)
+    np.testing.assert_allclose(squash(padded, 12, np.int32([1, 1])), np.broadcast_to(x[:, :1, :1], (2, 12, 12, 3)), rtol=1e-6)

@@ -7,7 +7,7 @@ from scan_files import real
 from scipy import ndimage
 
 from covid_jax import UserError
-from covid_jax.data.prep import Place, Prep, blank_words, place, prepare, to_scan
+from covid_jax.data.prep import Place, Prep, blank_words, place, prepare, to_scan, together
 from covid_jax.phantom import address
 from covid_jax.phantom.ct import lungs
 from covid_jax.scans.decode import decode
@@ -136,8 +136,9 @@ def test_no_lungs_says_what_to_do():
 def test_hash_tells_preps_apart_and_is_stable():
     assert PREP.hash == Prep((-1000, 400), (8, 24, 20)).hash == '6d3c7fdb5c235964'
     others = [{'window': (-1000, 401)}, {'size': (8, 24, 21)}, {'spacing': (5, 1, 1)}, {'lungs': 'crop'}, {'lungs': 'mask'},
-              {'lungs': 'mask', 'margin': (5, 9, 8)}, {'version': 1}, {'blank': True}, {'window': ()}]
-    assert len({p.hash for p in [PREP, *(replace(PREP, **other) for other in others)]}) == 10
+              {'lungs': 'mask', 'margin': (5, 9, 8)}, {'version': 1}, {'blank': True}, {'window': ()},
+              {'size': (8, 24, 24)}, {'size': (8, 24, 24), 'keep_aspect': True}]
+    assert len({p.hash for p in [PREP, *(replace(PREP, **other) for other in others)]}) == 12
 
 
 @pytest.mark.parametrize('window,size', [((400.0, -1000.0), (8, 8, 8)), ((-1000.0, 400.0), (8, 8)), ((0.0,), (8, 8, 8)),
@@ -245,3 +246,50 @@ def test_a_real_series_and_its_pooled_twin_prepare_alike():
     for prep in (Prep((-1000.0, 400.0), (64, 128, 128)), Prep((-1350.0, 150.0), (56, 100, 96), (5.0, 3.0, 3.0))):
         a, b = prepare(scan, prep).astype(int), prepare(twin, prep)
         assert np.abs(a - b).max() <= 2 and b.std() > 30
+
+
+@pytest.mark.parametrize('plane, size', [
+    ((40, 60), (20, 30)), ((60, 40), (30, 20)), ((50, 50), (20, 20)), ((5, 7), (20, 28)), ((40, 30), (27, 20)), ((20, 39), (20, 39)),
+    ((10, 100), (20, 40)), ((100, 10), (40, 20)), ((1, 9), (20, 40))])
+def test_the_aspect_is_kept_up_to_two_to_one(rng, plane, size):
+    """As if that size had been asked for: landscape, portrait, square, enlarged, and what is longer than two to one."""
+    prep = Prep((0.0, 1.0), (3, 20, 20), keep_aspect=True)
+    scan = Scan(rng.integers(0, 256, (4, *plane), np.uint8), False, None)
+    out = prepare(scan, prep)
+    assert out.shape == (3, *size, 1) and out.dtype == np.uint8
+    fixed = Prep((0.0, 1.0), (3, *size))
+    np.testing.assert_array_equal(out, prepare(scan, fixed))
+    where = place(scan, prep)
+    assert where.size == (3, *size)
+    cells = rng.random((2, 4, 4))
+    np.testing.assert_array_equal(to_scan(cells, where), to_scan(cells, place(scan, fixed)))
+
+
+@pytest.mark.parametrize('options', [{'lungs': 'crop'}, {'lungs': 'mask'}, {'blank': True}, {'lungs': 'crop', 'blank': True}])
+def test_the_aspect_is_that_of_the_box_around_the_lungs(options):
+    scan = decode(address(7, 3, 'normal'))
+    prep = Prep((-1000.0, 400.0), (20, 32, 32), keep_aspect=True, **options)
+    _, height, width = (side.stop - side.start for side in place(scan, prep).box)
+    assert (height != width) == ('lungs' in options)
+    out = prepare(scan, prep)
+    assert out.shape == (20, round(32 * height / min(height, width)), round(32 * width / min(height, width)), 1)
+    np.testing.assert_array_equal(out, prepare(scan, replace(prep, size=out.shape[:3], keep_aspect=False)))
+
+
+def test_an_aspect_that_cannot_be_kept():
+    with pytest.raises(UserError, match=r'height and width of --config.prep.size=\(8, 24, 20\) must be the same'):
+        replace(PREP, keep_aspect=True)
+    with pytest.raises(UserError, match='--config.prep.spacing='):
+        Prep((0.0, 1.0), (1, 8, 8), (1.0, 1.0, 1.0), keep_aspect=True)
+
+
+def test_scans_of_one_batch_lie_at_the_top_left(rng):
+    images = [rng.integers(1, 256, (2, *plane, 1), np.uint8) for plane in ((4, 8), (5, 4), (8, 4))]
+    fields = together(images, 8)
+    assert fields['image'].shape == (3, 2, 8, 8, 1) and fields['image'].dtype == np.uint8 and fields['extent'].dtype == np.int32
+    np.testing.assert_array_equal(fields['extent'], [[4, 8], [5, 4], [8, 4]])
+    for row, image in zip(fields['image'], images, strict=True):
+        height, width = image.shape[1:3]
+        np.testing.assert_array_equal(row[:, :height, :width], image)
+        assert not row[:, height:].any() and not row[:, :, width:].any()
+    assert {*together(images[:1], 0)} == {'image'}

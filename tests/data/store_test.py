@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import signal
@@ -199,3 +200,29 @@ def test_who_wants_the_same_store_waits_for_the_first(tmp_path, rng, monkeypatch
         assert 'waiting for it' in said
         assert first.result().row == second.result().row == {e.id: i for i, e in enumerate(exams)}
     assert len(calls) == 1
+
+
+def features(made):
+    table = json.loads((made.path / 'packed' / 'features.json').read_text())
+    return table['featuresDict']['features']['image']['tensor']
+
+
+def test_scans_of_their_own_shapes(tmp_path, rng):
+    """Landscape, portrait and square in one store, found again."""
+    exams = exams_in(tmp_path, rng, 3)
+    for exam, plane in zip(exams, ((20, 30), (40, 20), (24, 24)), strict=True):
+        np.savez(exam.path, hu=rng.integers(-1000, 400, (5, *plane)).astype(np.int16))
+    prep = Prep((-1000.0, 400.0), (6, 12, 12), keep_aspect=True)
+    for _ in range(2):
+        made = built(exams, tmp_path / 'store', prep)
+        seen = [made.images[made.row[e.id]]['image'] for e in exams]
+        assert [image.shape for image in seen] == [(6, 12, 18, 1), (6, 24, 12, 1), (6, 12, 12, 1)]
+        for image, exam in zip(seen, exams, strict=True):
+            np.testing.assert_array_equal(image, prepare(decode(exam.path), prep))
+    assert built(exams, tmp_path / 'store').path != made.path
+
+
+def test_a_store_of_one_size_is_packed_as_ever(tmp_path, rng):
+    """Recorded before scans could have shapes of their own: such a store opens in either version."""
+    tensor = features(built(exams_in(tmp_path, rng), tmp_path / 'store'))
+    assert tensor == {'dtype': 'uint8', 'encoding': 'bytes', 'shape': {'dimensions': ['6', '12', '12', '1']}}

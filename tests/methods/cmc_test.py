@@ -11,7 +11,7 @@ from covid_jax import UserError, methods
 from covid_jax.augment.views import train_view
 from covid_jax.losses.contrastive import supcon
 from covid_jax.methods import cmc
-from covid_jax.methods.method import build_network, row_keys, see, to_float
+from covid_jax.methods.method import build_network, row_keys, see
 from covid_jax.models import network
 from covid_jax.models.heads import Projector
 from covid_jax.runtime.mesh import make_mesh
@@ -82,16 +82,16 @@ def test_the_config_says_which_network_is_built():
 
 
 def test_views_are_interleaved_and_differ():
-    """Scans that are their own number, and views that add a number below 1: of scan k are the rows 2k and 2k + 1."""
-    scans, draw = jnp.arange(3.0).reshape(3, 1, 1, 1, 1), jnp.arange(3, dtype=jnp.uint32)
-    views = cmc.two_views(lambda key, scan: scan + jax.random.uniform(key), jax.random.key(1), scans, draw)
+    """Scans of grey 0, 1 and 2, and views that add a number below 1: of scan k are the rows 2k and 2k + 1."""
+    batch = {'image': jnp.arange(3, dtype=jnp.uint8).reshape(3, 1, 1, 1, 1), 'draw': jnp.arange(3, dtype=jnp.uint32)}
+    views = cmc.two_views(lambda key, scan: 255 * scan + jax.random.uniform(key), jax.random.key(1), batch)
     np.testing.assert_array_equal(jnp.floor(views).ravel(), [0, 0, 1, 1, 2, 2])
     assert len(np.unique(views % 1)) == 6
 
 
 def test_a_row_is_drawn_by_its_number_never_by_its_place():
-    image, draw, order = to_float(BATCH['image']), jnp.array([5, 9, 2, 7], jnp.uint32), np.array([2, 0, 3, 1])
-    seen = jax.jit(functools.partial(see, train_view('cmc', 6), jax.random.key(1)))
+    image, draw, order = BATCH['image'], jnp.array([5, 9, 2, 7], jnp.uint32), np.array([2, 0, 3, 1])
+    seen = jax.jit(lambda image, draw: see(train_view('cmc', 6), jax.random.key(1), {'image': image, 'draw': draw}))
     views = seen(image, draw)
     np.testing.assert_array_equal(seen(image[order], draw[order]), views[order])
     assert all(not np.allclose(a, b) for a, b in zip(views, seen(image, draw + 1), strict=True))

@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import small_config
 
 from covid_jax import UserError
+from covid_jax.data.pipeline import prep_of
 from covid_jax.data.prep import Prep
-from covid_jax.methods.method import Method, to_float
+from covid_jax.methods.method import Method, seen_in_test, to_float
 from covid_jax.models import network
 from covid_jax.models.compute import Compute
 from covid_jax.phantom import address
@@ -162,11 +164,11 @@ class Cells(nn.Module):
         return jnp.stack([jnp.zeros(len(x)), x.sum((1, 2, 3, 4))], 1), {'map': x, 'features': x.reshape(len(x), -1)}
 
 
-def seeing(prep, cell, classes=('noncovid', 'covid')):
+def seeing(prep, cell, classes=('noncovid', 'covid'), tested=lambda batch, key: to_float(batch['image'])):
     net = Cells(cell)
 
     def predict(params, state, batch, key=None):
-        logits, out = net.apply({}, to_float(batch['image']))
+        logits, out = net.apply({}, tested(batch, key))
         return {'features': out['features'], 'logits': logits}
 
     run = SimpleNamespace(method=Method(net, None, None, predict), prep=prep, sites=(), classes=classes)
@@ -216,6 +218,23 @@ def test_one_bright_voxel_is_found_at_the_corners_of_the_lungs(monkeypatch):
         at = tuple(side.stop - 1 if c else side.start for side, c in zip(where.box, corner, strict=True))
         assert (found(run, state, scan, at, monkeypatch) <= 0.75).all()
     assert where.box[1].start > 5 and where.box[2].stop < 91
+
+
+@pytest.mark.parametrize('plane', [0, 16])
+@pytest.mark.parametrize('shape', [(1, 40, 70), (1, 70, 40), (1, 50, 50), (1, 30, 90)])
+def test_one_bright_voxel_is_found_in_a_scan_that_keeps_its_aspect(shape, plane, monkeypatch):
+    """The network sees the scan squashed, in cells of 4 x 4: at the corners and in the middle the maximum is in the voxel's cell,
+    or in one of two that it lies between."""
+    c = small_config('baseline,size=small')
+    with c.unlocked():
+        c.prep.update(size=(1, 32, 32), keep_aspect=True, window=(-1000.0, 3000.0))
+        c.views.update(name='cross_site', plane=plane)
+    run, state = seeing(prep_of(c), (1, 4, 4), tested=seen_in_test(c))
+    scan = gradcam.Scan(np.zeros(shape), True, None)
+    _, height, width = shape
+    for at in [(0, 0, 0), (0, 0, width - 1), (0, height - 1, 0), (0, height - 1, width - 1), (0, height // 2, width // 3)]:
+        apart = found(run, state, scan, at, monkeypatch)
+        assert (apart <= 0.75).all(), (at, apart)
 
 
 def test_an_explanation_and_its_picture(tmp_path):
