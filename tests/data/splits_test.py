@@ -148,7 +148,7 @@ def test_settings_that_cannot_be_are_refused(settings, words):
 def settings(**more):
     """The data section of a config."""
     return SimpleNamespace(**{'source': 'folder', 'classes': CLASSES, 'split': 'auto', 'use': 'auto', 'include': '', 'val': .2,
-                              'test': .2, 'held_out': (), 'split_seed': 0, **more})
+                              'test': .2, 'held_out': (), 'held_out_sites': (), 'split_seed': 0, **more})
 
 
 def sites(*splits):
