@@ -26,6 +26,7 @@ DATA = {
     'val': 0.2,  # share of patients, where the source names no val split
     'test': 0.2,
     'held_out': (),  # patients that are the test split
+    'held_out_sites': (),  # sites that are the test split: nothing of them is learnt from
     'split_seed': 0,
     'store': '',  # where prepared scans are kept; '': in the run's folder
     'workers': 0,  # preparing processes; 0: one a core
@@ -61,7 +62,7 @@ MODEL = {
     'taps': 0,  # slices that a kernel sees: 3 | 1, each slice by itself; 0: the network's own, and 1 for single images
     'stem_plane': 0,  # height and width of the first kernel; 0: the network's own
     'depth_strides': (),  # of the stem, its pool, and each stage; (): the network's own
-    'sites': 0,  # sets of statistics of a network that normalises by site; 0: the network's own
+    'sites': 0,  # sets of statistics of a network that normalises by site; 0: one for each that is trained on | 1: one for all
 }
 TRAIN = {
     'batch': 0,  # scans; 0: the least multiple of twice the device count that is at least 8
@@ -157,6 +158,8 @@ def check_ranges(config: ConfigDict) -> None:
             raise UserError(f'--config.{name}={value} must be {", ".join(allowed[:-1])} or {allowed[-1]}')
     if not 0 < config.eval.level < 1:
         raise UserError(f'--config.eval.level={config.eval.level} must be above 0 and below 1, as 0.95')
+    if config.folds > 1 and config.data.held_out_sites:
+        raise UserError(f'--config.folds={config.folds} and --config.data.held_out_sites both say what is tested: set one of them')
 
 
 def check_names(config: ConfigDict, names: Iterable[str]) -> None:

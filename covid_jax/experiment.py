@@ -114,11 +114,9 @@ def prepare_trainings(todo: list[Part], folder: Path, say: Say) -> dict[Path, Re
         if source and os.path.normpath(source) not in planned and not warm.begun(run.folder) and not warm.begun(source):
             what = 'holds no checkpoint' if Path(source).is_dir() else 'is no folder'
             raise UserError(f'{source} is to be started from and {what}: give the folder of a finished run')
-    traced = set()
+    traced: set[str] = set()
     for run in runs.values():
-        if (shape := _traced_fields(run)) not in traced:
-            start.trace(run)
-            traced.add(shape)
+        _trace(run, traced)
     surveys = {}
     learnt: dict[str, list[lineage.Row]] = {}
     ready = {}
@@ -128,11 +126,20 @@ def prepare_trainings(todo: list[Part], folder: Path, say: Say) -> dict[Path, Re
         if data not in surveys:
             surveys[data] = pipeline.survey(config, config.data.store, run.method.labelled, say)
         survey = surveys[data]
+        run = start.settle(run, survey.exams)
         before = _before(run, learnt)
         start.check_survey(run, survey, before, say)
+        _trace(run, traced)  # again, if it has another number of sites than its network by itself
         learnt[os.path.normpath(run.folder)] = [*lineage.own(survey.exams, survey.hashes), *before]
         ready[name] = run, survey
     return ready
+
+
+def _trace(run, traced):
+    """Traces a run, unless one of equal shapes is among those traced."""
+    if (shape := _traced_fields(run)) not in traced:
+        start.trace(run)
+        traced.add(shape)
 
 
 def _before(run, planned=None):

@@ -13,13 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from covid_jax import UserError, methods, warm
+from covid_jax import UserError, methods, sites, warm
 from covid_jax import config as configs
 from covid_jax.data import lineage, order, pipeline
 from covid_jax.data.prep import Prep
 from covid_jax.methods.method import Method, abstract_batch
 from covid_jax.metrics.classification import classification_metrics
-from covid_jax.models import sites
 from covid_jax.report.calibration import read_temperature
 from covid_jax.runtime import checkpoint, optim, workdir
 from covid_jax.runtime.mesh import default_batch, make_mesh, replicated
@@ -33,7 +32,9 @@ class Run(NamedTuple):
     """config: with nothing left to be filled in; folder: where the run lives; prep: how its scans are prepared.
 
     Of a finished run, as `load` opens it: thresholds, the probability of the positive class that was frozen on validation, or
-    None, for exams under 'all' and for the means of patients under 'patients'; temperature, that was fitted there, or None; sites, what each number of batch['site'] means; versions, {package: version} that trained it.
+    None, for exams under 'all' and for the means of patients under 'patients'; temperature, that was fitted there, or None; sites,
+    what each number of batch['site'] means; versions, {package: version} that trained it. Of one that `settle` has settled, sites
+    are those that it learns from.
     """
 
     config: ConfigDict
@@ -71,13 +72,27 @@ def begin(config: ConfigDict, folder: str | Path) -> Run:
 
 
 def build(config: ConfigDict, folder: str | Path, devices: Sequence[jax.Device] | None = None) -> Run:
-    """The Run of a config on these devices (all there are by default), whatever the folder holds but for its batch size."""
+    """The Run of a config on these devices (all there are by default), whatever the folder holds but for its batch size and
+    its number of sites."""
     check_fields(config)
     config = methods.resolve(config)
     prep = pipeline.prep_of(config)
     mesh = make_mesh(devices)
     resolve_batches(config, folder, mesh.size)
+    config.model.sites = sites.resumed(config, folder)
     return Run(config, Path(folder), mesh, methods.make(config, mesh), prep)
+
+
+def settle(run: Run, exams: Sequence[Exam]) -> Run:
+    """The run with the sites that it learns from, of these exams with their splits, and with a set of statistics for each of them
+    where its network normalises by site and config.model.sites does not say by how many."""
+    names = sites.trained(exams)
+    run = run._replace(sites=names)
+    if (asked := sites.asked(run.config, names)) == run.config.model.sites:
+        return run
+    config = run.config.copy_and_resolve_references()
+    config.model.sites = asked
+    return run._replace(config=config, method=methods.make(config, run.mesh))
 
 
 def load(folder: str | Path) -> tuple[Run, TrainState]:
@@ -174,33 +189,12 @@ def check_survey(run: Run, survey: pipeline.Survey, before: list[lineage.Row],
     sites that the network does not normalise, an order that the exams do not allow, and a test that is none, because the runs
     `before` learnt from its patients."""
     workdir.check(workdir.fields(run.config), run.folder, defaults(run.config.method), survey.digest)
-    check_sites(run.config, survey.exams, say)
+    sites.check(run.config, survey.exams, say)
     learnt = [exam for exam in survey.exams if exam.split == 'train']
     order.check(run.config.train.order, run.config.train.batch, [exam.site for exam in learnt],
                 [class_index(exam.label, survey.classes) for exam in learnt])
     if not run.config.allow_leak:
         lineage.refuse(lineage.leaks(survey.exams, survey.hashes, before), survey.exams)
-
-
-def check_sites(config: ConfigDict, exams: list[Exam], say: Callable[[str], None]) -> None:
-    """UserError where the network normalises by another number of sites than are trained on, or by others than the run that
-    it starts from."""
-    normalised = config.model.sites or sites(config.model.name)
-    if normalised < 2:
-        return
-    trained = sorted({e.site for e in exams if e.split == 'train'})
-    if normalised != len(trained):
-        raise UserError(f'{config.model.name} normalises {normalised} sites, not the {len(trained)} to train on '
-                        f'({", ".join(trained)}): set --config.model.sites={len(trained)}')
-    if unseen := sorted({e.site for e in exams if e.split} - {*trained}):
-        say(f'no scan of {", ".join(unseen)} is trained on: there the answer is the average of the answers at '
-            f'{", ".join(trained)}')
-    source = warm.source_run(config)
-    theirs = (workdir.read(source) or {}) if source else {}
-    same = theirs.get('model.name') == config.model.name and theirs.get('model.sites') == config.model.sites
-    if same and theirs['sites'][:normalised] != trained:
-        raise UserError(f'{source} normalises by the sites {", ".join(theirs["sites"][:normalised])}, this run by '
-                        f'{", ".join(trained)}: a site would get the statistics of another')
 
 
 def versions() -> dict[str, str]:

@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 from clu import parameter_overview
 from jax.experimental import multihost_utils
 
-from covid_jax import UserError, evaluate, shortcuts, start, warm
+from covid_jax import UserError, evaluate, shortcuts, sites, start, warm
 from covid_jax.data import lineage, pipeline
 from covid_jax.data import order as orders
 from covid_jax.predictions import marked, write_features
@@ -55,7 +55,7 @@ def train_and_evaluate(run: start.Run, survey: pipeline.Survey, before: list[lin
     config = run.config
     folder = run.folder
     dataset = pipeline.prepare(survey, config.data.store or folder / 'store', config.data.workers, say)
-    start.check_sites(config, dataset.exams, say)  # again: a site may have lost all its scans
+    sites.check(config, dataset.exams, say)  # again: a site may have lost all its scans
     announce(run, dataset, say)
     order = orders.make(dataset, config.train.order, config.train.batch, config.seed)
     total = optim.total_steps(config.train, order.epoch)

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from covid_jax import UserError
+from covid_jax import UserError, sites
 from covid_jax import config as configs
 from covid_jax.methods.method import abstract_batch
 from covid_jax.runtime import checkpoint, files, optim, workdir
@@ -80,16 +80,19 @@ def skipped(config: ConfigDict, theirs: dict) -> tuple[str, ...]:
 
 
 def _of_run(run, params, state, say):
-    """(params, collections of the network) with what agrees in name and shape with the run that this one starts from."""
+    """(params, collections of the network) with what agrees in name and shape with the run that this one starts from; what is
+    by site, by the names of the sites."""
     config = run.config
     source = source_run(config)
     theirs = workdir.read(source) or {}
     _, saved = checkpoint.read(source)
     wanted = params if theirs.get('method') == config.method else {'network': params['network']}
     skip = skipped(config, theirs)
-    found, unchanged = checkpoint.put(saved, {'params': wanted, 'state': {'network': state['network']}}, skip)
+    like = {'params': wanted, 'state': {'network': state['network']}}
+    saved, by_site = sites.carried(run, saved, like, theirs)
+    found, unchanged = checkpoint.put(saved, like, skip)
     fresh = [name.removeprefix('params/') for name in unchanged] + sorted(params.keys() - wanted.keys())
-    say(f'started from {source}; freshly initialised: {", ".join(fresh) or "nothing"}')
+    say(f'started from {source}; freshly initialised: {", ".join(fresh) or "nothing"}{by_site}')
     if skip and config.init_skip == 'auto':
         say('its classifier is of another method or of other classes: --config.init_skip="" would carry it')
     differ = [name for name, value in workdir.fields(config).items()

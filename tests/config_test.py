@@ -87,6 +87,15 @@ def test_a_level_is_a_share(level):
         config.check_ranges(c)
 
 
+def test_folds_and_held_out_sites_both_say_what_is_tested():
+    c = config.base()
+    c.data.held_out_sites = ('oslo',)
+    config.check_ranges(c)
+    c.folds = 2
+    with pytest.raises(UserError, match='^--config.folds=2 and --config.data.held_out_sites both say what is tested: set one of them$'):
+        config.check_ranges(c)
+
+
 def test_the_orders_there_are():
     assert config.CHOICES['train.order'] == tuple(order.ORDERS)
 

@@ -36,7 +36,9 @@ def own_splits(parts: list[list[Exam]], data: ConfigDict, folds: int = 1, say: C
 
     parts: a list of Exam for each source; data: the config's section, which `check` passes. By data.split='source' what a
     source names is kept; by 'drawn' it is left out, which is said; 'auto' is 'source', but 'drawn' where folds > 1.
+    Raises: UserError where data.held_out_sites names a site that there is not, or all of them.
     """
+    _check_sites({exam.site for part in parts for exam in part}, data.held_out_sites)
     drawn = data.split == 'drawn' or (data.split == 'auto' and folds > 1)
     named = [name for name, part in zip(source_names(parts, data), parts, strict=True) if any(exam.split for exam in part)]
     if not (drawn and named):
@@ -45,16 +47,28 @@ def own_splits(parts: list[list[Exam]], data: ConfigDict, folds: int = 1, say: C
     return [[whole(exam) for exam in part] for part in parts]
 
 
+def _check_sites(there, held_out):
+    if unknown := sorted(set(held_out) - there):
+        raise UserError(f'--config.data.held_out_sites names sites that the data does not have: {some(unknown, LISTED)}; it has '
+                        f'{some(sorted(there), LISTED)}')
+    if held_out and not there - set(held_out):
+        raise UserError(f'--config.data.held_out_sites={tuple(held_out)} holds out all sites that there are: leave one to learn '
+                        'from')
+
+
 def assign_sources(parts: list[list[Exam]], data: ConfigDict, folds: int = 1, fold: int = 0,
                    say: Callable[[str], None] = print) -> list[Exam]:
     """All exams of the sources, each with its split; patients are drawn, and dealt into folds, within each source.
 
     parts: as from `own_splits`; what they name is kept (see `assign`), and a source that has no labelled patient left to
     draw is in every fold as it is. data: the config's section.
+    Where data.held_out_sites names sites, these are test, beside the patients of data.held_out; a patient of one of them has
+    no exam in train or val, and other exams that would be test have no split, which is said.
     Raises: UserError as `assign`, and for a source of fewer patients than folds.
     """
     names = source_names(parts, data)
-    held_out = set(data.held_out)
+    at_sites = {exam.patient for part in parts for exam in part if exam.site in data.held_out_sites}
+    held_out = at_sites.union(data.held_out)
     unknown = held_out - {exam.patient for part in parts for exam in part}
     open_patients = [any(exam.label and not exam.split and exam.patient not in held_out for exam in part) for part in parts]
     exams = []
@@ -65,7 +79,18 @@ def assign_sources(parts: list[list[Exam]], data: ConfigDict, folds: int = 1, fo
         here = unknown | held_out & {exam.patient for exam in part}  # `assign` refuses an unknown one
         exams += assign(part, data.classes, val=data.val, test=0 if held_out else data.test, folds=folds if dealt else 1,
                         fold=fold if dealt else 0, seed=data.split_seed, held_out=here, name=name)
-    return exams
+    return _tested_at(exams, data, say) if data.held_out_sites else exams
+
+
+def _tested_at(exams, data, say):
+    """The exams; those of test that neither data.held_out_sites nor data.held_out names without a split."""
+    idle = {exam.id for exam in exams
+            if exam.split == 'test' and exam.site not in data.held_out_sites and exam.patient not in data.held_out}
+    if idle:
+        others = sorted({exam.site for exam in exams if exam.id in idle})
+        say(f'test is what is held out: {len(idle)} other exams, of {some(others)}, are not used, for their source calls them '
+            f'test, or their patients are at {some(data.held_out_sites)}, too')
+    return [exam._replace(split='') if exam.id in idle else exam for exam in exams]
 
 
 def choose(exams: list[Exam], data: ConfigDict, labelled: bool = True,

@@ -68,8 +68,8 @@ def _best(checkpoints):
 
 def restore(checkpoints: ocp.CheckpointManager, step: int, like: TrainState) -> TrainState:
     """The state at `step`, onto the devices and into the structure of `like`. UserError where they do not fit."""
-    saved = _shapes(_metadata(os.path.join(checkpoints.directory, str(step), 'state')))
-    wanted = _shapes(like)
+    saved = shapes(_metadata(os.path.join(checkpoints.directory, str(step), 'state')))
+    wanted = shapes(like)
     misfits = [f'{name} {saved.get(name)} there, {wanted.get(name)} here' for name in sorted({*saved, *wanted})
                if saved.get(name) != wanted.get(name)]
     if misfits:
@@ -84,12 +84,13 @@ def _metadata(item):
         return reader.metadata(item).item_metadata.tree
 
 
-def _shapes(tree):
+def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     """{name: shape}; a field, a key and a place of a tuple are named alike, as they are in a checkpoint."""
-    return {_name(path): tuple(x.shape) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+    return {name_of(path): tuple(x.shape) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def _name(path):
+def name_of(path: tuple) -> str:
+    """What a leaf of this path is called here."""
     return jax.tree_util.keystr(path, simple=True, separator='/')
 
 
@@ -113,11 +114,11 @@ def put(saved: Any, like: Any, skip: Collection[str] = ()) -> tuple[Any, list[st
 
     Returns the tree, on the devices of `like`, and the names of what kept its own value.
     """
-    values = {_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(saved)}
+    values = {name_of(path): x for path, x in jax.tree_util.tree_leaves_with_path(saved)}
     unchanged = []
 
     def saved_or_own(path, x):
-        name = _name(path)
+        name = name_of(path)
         value = values.get(name)
         if value is None or value.shape != x.shape or set(skip) & set(name.split('/')):
             unchanged.append(name)

@@ -148,7 +148,7 @@ def test_settings_that_cannot_be_are_refused(settings, words):
 def settings(**more):
     """The data section of a config."""
     return SimpleNamespace(**{'source': 'folder', 'classes': CLASSES, 'split': 'auto', 'use': 'auto', 'include': '', 'val': .2,
-                              'test': .2, 'held_out': (), 'split_seed': 0, **more})
+                              'test': .2, 'held_out': (), 'held_out_sites': (), 'split_seed': 0, **more})
 
 
 def sites(*splits):
@@ -231,6 +231,42 @@ class TestPlace:
         counts, said = placed(sites(('',), ('train',)), 4, held_out=tuple(f's0/{i}' for i in range(40)))
         assert counts['s0'] == {'test': 40} and counts['s1']['test'] == 10
         assert said[-1] == 's0: nothing to deal into folds, the same in each'
+
+
+class TestHeldOutSites:
+
+    @pytest.mark.parametrize('own', [('',), ('train',), ('train', 'val', 'test')])
+    def test_every_exam_of_a_held_out_site_is_test_and_no_other(self, own):
+        counts, said = placed(sites(own, ('',)), held_out_sites=('s0',))
+        assert counts == {'s0': {'test': 40}, 's1': {'train': 32, 'val': 8}} and said == []
+        counts, _ = placed(sites(own, ('',), ('',)), held_out_sites=('s2', 's0'), split='drawn')
+        assert counts == {'s0': {'test': 40}, 's1': {'train': 32, 'val': 8}, 's2': {'test': 40}}
+
+    def test_what_another_source_calls_test_is_not_used_unless_it_is_drawn(self):
+        parts = sites(('',), ('train', 'test'), ('test', 'val', 'train', 'train'))
+        counts, said = placed(parts, held_out_sites=('s0',))
+        assert counts == {'s0': {'test': 40}, 's1': {'train': 20, '': 20}, 's2': {'train': 20, 'val': 10, '': 10}}
+        assert said == ['test is what is held out: 30 other exams, of s1, s2, are not used, for their source calls them test, or '
+                        'their patients are at s0, too']
+        assert placed(parts, held_out_sites=('s0',), split='drawn')[0]['s1'] == {'train': 32, 'val': 8}
+
+    @pytest.mark.parametrize('own', ['', 'train', 'val'])
+    def test_a_patient_of_a_held_out_site_is_learnt_from_nowhere(self, own):
+        """In one table, also where the source puts the patient's other exam into train."""
+        (table,) = [[*one, *other] for one, other in [sites(('',), ('',))]]
+        table += [exam('moved', 'covid', own, patient='s0/1', site='s1')]
+        counts, said = placed([table], held_out_sites=('s0',))
+        assert counts['s0'] == {'test': 40} and counts['s1'][''] == 1 and said[0].startswith('test is what is held out: 1 other exams')
+        counts, said = placed([table], held_out_sites=('s0',), held_out=('s0/1', 's1/5'))
+        assert counts['s0'] == {'test': 40} and counts['s1']['test'] == 2 and said == []
+
+    @pytest.mark.parametrize('held_out, words', [
+        (('s0', 'rome', 'oslo'), '^--config.data.held_out_sites names sites that the data does not have: oslo, rome; it has s0, s1$'),
+        (('s0', 's1'), 'holds out all sites that there are: leave one to learn from$'),
+    ])
+    def test_sites_that_cannot_be_held_out_are_one_line(self, held_out, words):
+        with pytest.raises(UserError, match=words):
+            placed(sites(('',), ('',)), held_out_sites=held_out)
 
 
 SEEN = [exam('a', 'normal', 'train'), exam('b', 'COVID-19', 'train'), exam('c', 'pneumonia', 'train'), exam('d', '', 'train'),
