@@ -87,8 +87,8 @@ def get_config(arg: str = '') -> ConfigDict:
     c.model.sites = 1 if name in ('single_redesign', 'joint_redesign') else 0
     with c.model.ignore_type():
         c.model.update(IMAGENET)
-    c.prep.update(size=(1, 72, 72) if small else (1, 256, 256))
-    c.views.update(name='none')
+    c.prep.update(size=(1, 72, 72) if small else (1, 256, 256), keep_aspect=True)
+    c.views.update(name='cross_site', plane=64 if small else 224)
     c.train.update(batch=32, order='shuffle' if single else 'by_site', epochs=30.0 if small else 100.0, lr=1e-3 if small else 1e-4,
                    schedule='cosine', weight_decay=0.0 if name == 'ms_net' else 1e-7, clip=2.0)
     if original:

@@ -23,7 +23,7 @@ from covid_jax.methods.method import (
     init_network,
     predictor,
     see,
-    to_float,
+    seen_in_test,
     training_view,
 )
 from covid_jax.models import has, network, sites
@@ -54,13 +54,15 @@ def make(config: ConfigDict, mesh: Mesh) -> Method:
     options = config.cross_site
     net = covidnet(config, mesh)
     view = training_view(config)
+    tested = seen_in_test(config)
     embedding = Hidden(tuple(options.embedding), last_relu=options.embedding_relu)
 
     def init(key, batch, start=None):
         k_net, k_embedding, k_teachers = jax.random.split(key, 3)
-        weights, collections = init_network(net, k_net, batch)
+        image = tested(batch, None)[:1]
+        weights, collections = init_network(net, k_net, image)
         params = {'network': weights}
-        run = partial(net.apply, {'params': weights, **collections}, to_float(batch['image'][:1]), site=batch['site'][:1])
+        run = partial(net.apply, {'params': weights, **collections}, image, site=batch['site'][:1])
         _, out = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(run))
         if options.alpha:
             params['embedding'] = embedding.init(k_embedding, out['features'], norms(batch['site'][:1]))['params']
@@ -84,7 +86,7 @@ def make(config: ConfigDict, mesh: Mesh) -> Method:
         return jnp.sum(values) / jnp.maximum(jnp.sum(pair), 1)
 
     def loss(params, state, batch, key, step):
-        image = see(view, key, to_float(batch['image']), batch['draw'])
+        image = see(view, key, batch)
         (logits, out), collections = net.apply({'params': params['network'], **state['network']}, image, train=True,
                                                site=batch['site'], mutable=['batch_stats'])
         target = jax.nn.one_hot(batch['label'], logits.shape[-1])
