@@ -31,7 +31,8 @@ from ml_collections import ConfigDict
 
 from covid_jax.config import Table, base, row
 
-SITES = {'a': 'sars_cov_2_ct', 'b': 'covid_ct'}
+SOURCES = 'sars_cov_2_ct,covid_ct'
+SITES = {'a': 'SARS-CoV-2-CT', 'b': 'COVID-CT'}  # as these sources call them
 PHANTOM_SITES = {'a': 'site0', 'b': 'site1'}
 ROWS = ('ours', 'sepnorm', 'ms_net', 'parallel_adapter', 'series_adapter', 'joint_redesign', 'joint_covidnet', 'single_redesign',
         'single_covidnet')
@@ -59,8 +60,8 @@ def printed(site: str) -> dict[str, tuple[str, ...]]:
     return {name: tuple(numbers[first:first + len(COLUMNS)]) for name, numbers in cells.items()}
 
 
-TABLES = tuple(Table(f'Table I, Site {site.upper()}: {source}, 4 folds, 3 runs', COLUMNS, printed(site), group=f'site {source}')
-               for site, source in SITES.items())
+TABLES = tuple(Table(f'Table I, Site {site.upper()}: {name}, 4 folds, 3 runs', COLUMNS, printed(site), group=f'site {name}')
+               for site, name in SITES.items())
 
 
 def get_config(arg: str = '') -> ConfigDict:
@@ -99,5 +100,5 @@ def get_config(arg: str = '') -> ConfigDict:
     if not small:
         c.folds = 4
         c.seeds = 3
-        c.data.update(source=','.join(SITES.values()), split='drawn', group='clusters')  # of Site A no patients are known
+        c.data.update(source=SOURCES, split='drawn', group='clusters')  # of Site A no patients are known
     return c.lock()

@@ -10,13 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import cmt_config, small_config
+from conftest import cmt_config, cross_site_config, small_config
 
 from covid_jax import methods, plan
 from covid_jax.runtime import state as run_state
 from covid_jax.runtime.mesh import by_batch, make_mesh, put, replicated
 
-ROWS = 'model4,size=small', 'baseline,size=small', 'cmt', 'dummy'  # one of each method, and one with a queue and a key encoder
+CROSS_SITE = ('ours', 'sepnorm', 'ms_net', 'parallel_adapter', 'series_adapter', 'joint_redesign', 'joint_covidnet', 'single_redesign',
+              'single_covidnet')
+# one of each method, with a queue and a key encoder, and of cross-site learning all of its table, for each has other layers
+ROWS = 'model4,size=small', 'baseline,size=small', 'cmt', 'dummy', *CROSS_SITE
 SIZE, BATCH = (8, 32, 32), 16
 VOXELS = 6 * 32 * 32  # of one view: more than any parameter or embedding of the tiny network
 
@@ -25,7 +28,7 @@ def batches(steps):
     rng = np.random.default_rng(5)
     for i in range(steps):
         image = rng.integers(0, 256, (BATCH, *SIZE, 1), np.uint8)
-        yield {'image': image, 'label': rng.integers(0, 2, BATCH).astype(np.int32), 'site': np.zeros(BATCH, np.int32),
+        yield {'image': image, 'label': rng.integers(0, 2, BATCH).astype(np.int32), 'site': np.arange(BATCH, dtype=np.int32) % 2,
                'draw': np.arange(i * BATCH, (i + 1) * BATCH, dtype=np.uint32)}
 
 

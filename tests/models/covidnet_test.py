@@ -95,11 +95,12 @@ def test_a_block_is_affine_and_its_middle_sees_each_channel_alone(rng):
     assert moved[..., 3].all() and not np.delete(moved, 3, -1).any()
 
 
-def test_each_block_of_the_third_level_goes_down_once(rng):
+@pytest.mark.parametrize('p33, times', [(True, (1, 1, 1, 1, 1, 1)), (False, (1, 2, 0, 1, 1, 1))])
+def test_each_block_of_the_third_level_goes_down_once(rng, p33, times):
     """The blocks of the third level are constants here, and c4 too: what the last block sees of each is its way through p41.
     The authors' code goes twice through p32 and not at all through p33."""
     image = rng.random((1, 64, 64, 3), np.float32)
-    net = network('COVIDNetRedesign')(classes=2, width=4, sites=0, stage_sizes=(1, 1, 6, 2), compute=Compute(form='planar'))
+    net = network('COVIDNetRedesign')(classes=2, width=4, sites=0, stage_sizes=(1, 1, 6, 2), p33=p33, compute=Compute(form='planar'))
     shapes = jax.eval_shape(partial(net.init, jax.random.key(0)), image)['params']
     params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype('f') / 4, shapes)
     for constant in ([params[f'p3{j}']['conv5'] for j in range(1, 7)] + [params['c4']]):
@@ -110,9 +111,9 @@ def test_each_block_of_the_third_level_goes_down_once(rng):
         return jnp.sum(net.apply({'params': {**params, **new}}, image, method='trunk') * np.arange(128))
 
     ways = jax.jit(jax.grad(last_block))({f'p3{j}': params[f'p3{j}']['conv5']['bias'] for j in range(1, 7)})
-    assert np.abs(ways['p33']).max() > 0
-    for way in ways.values():
-        np.testing.assert_allclose(way, ways['p31'], rtol=0, atol=1e-5 * np.abs(ways['p31']).max())
+    assert np.abs(ways['p31']).max() > 0
+    for way, number in zip(ways.values(), times, strict=True):
+        np.testing.assert_allclose(way, number * ways['p31'], rtol=0, atol=1e-5 * np.abs(ways['p31']).max())
 
 
 def test_the_sites_part_in_training_and_a_site_must_be_said(tiny):
@@ -126,6 +127,36 @@ def test_the_sites_part_in_training_and_a_site_must_be_said(tiny):
     for method in ({'train': True}, {'method': 'trunk'}):
         with pytest.raises(ValueError, match='2 sites needs the site of each row'):
             net.apply(variables, image, mutable=['batch_stats'], **method)
+
+
+@pytest.mark.parametrize('head_norm', [False, True])
+def test_trunk_and_head_apart_answer_a_known_site_and_refuse_another(tiny, head_norm):
+    """NaN, through the head too: an answer of nothing would look like one."""
+    net, variables, image = tiny
+    net = net.clone(head_norm=head_norm)
+    if head_norm:
+        shapes = jax.eval_shape(partial(net.init, jax.random.key(0)), image)
+        variables = jax.tree_util.tree_map_with_path(partial(drawn, np.random.default_rng(5)), shapes)
+    site = np.array([0, -1, 1, 2, 0, 7, -3, 1])
+    known = (site == 0) | (site == 1)
+    x = net.apply(variables, image, site=site, method='trunk')
+    logits, features = net.apply(variables, x, site=site, method='head')
+    for answer in (x, logits, features):
+        assert np.isnan(answer[~known]).all()
+    expected, out = net.apply(variables, image, site=site)
+    np.testing.assert_allclose(logits[known], expected[known], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(features[known], out['features'][known], rtol=1e-4, atol=1e-6)
+    if head_norm:
+        assert np.isnan(net.apply(variables, jnp.ones_like(x), site=site, method='head')[0][~known]).all()
+
+
+@pytest.mark.parametrize('pool', [1, 2, 4])
+def test_the_last_block_is_pooled_to_so_many_places(rng, pool):
+    x = rng.normal(size=(2, 4, 4, 8)).astype('f')
+    net = network('_COVIDNetRedesignTiny')(classes=2, pool=pool)
+    _, features = net.apply(net.init(jax.random.key(0), x, method='head'), x, method='head')
+    side = 4 // pool
+    np.testing.assert_allclose(features, x.reshape(2, pool, side, pool, side, 8).mean((2, 4)).reshape(2, -1), rtol=1e-5, atol=1e-6)
 
 
 def test_one_set_of_statistics_is_for_all_whatever_their_site(tiny):
