@@ -51,7 +51,8 @@ def tested(tests: PairedTests, config: str, stages: Sequence[papers.Stage], fiel
             for pair, differences in found.items():
                 for metric in tests.metrics:
                     result.lines.append(_line(row, group, metric, paper, differences, tuple(map(listed, pairs[pair]))))
-                    reasons += [differences[metric, test].reason for test in TESTS if (metric, test) in differences]
+                    reasons += [differences[metric, test].reason for test in TESTS
+                                if (metric, test) in differences and differences[metric, test].p is None]
                 if (tests.metrics[0], comparison.CORRECTED) not in differences:
                     reasons.append('no corrected t-test: no exams.csv says how many patients were learnt from')
             if not found:

@@ -23,7 +23,7 @@ def answered(folder, row, wrong, sites=SITES, seeds=1, learnt=20, bare=False):
         rows = []
         for site in sites:
             for i in range(10):
-                p = 0.9 if (i % 2 == 1) == (i >= wrong[site][fold]) else 0.1
+                p = (0.9 if (i % 2 == 1) == (i >= wrong[site][fold]) else 0.1) + i / 1000
                 rows.append((f'{site}/{10 * fold + i}', 'test', ('noncovid', 'covid')[i % 2], p))
         for seed in range(seeds):
             place = folder / f'fold{fold}' / f'seed{seed}'
@@ -100,6 +100,13 @@ def test_other_exams_one_fold_and_no_run_have_a_reason(tmp_path):
     path.write_text(path.read_text().replace('oslo/9', 'oslo/99'))
     _, whole = shown(tmp_path)
     assert any('did not answer the same exams' in remark for remark in whole.remarks)
+
+
+def test_equal_answers_need_no_reason(tmp_path):
+    for name, row in (('a', 'ours'), ('b', 'single')):
+        answered(tmp_path / name, row, {'oslo': [0, 1, 1], 'rome': [3, 2, 4]})
+    found, whole = shown(tmp_path)
+    assert found['single', 'site oslo', 'accuracy'].plain == '1.000' and not whole.remarks
 
 
 def test_without_what_was_learnt_from_the_corrected_test_is_left_out(tmp_path):
