@@ -175,7 +175,7 @@ def test_a_site_of_one_class_says_so_and_one_labelled_site_is_none_of_several():
 
 
 def test_of_many_sites_the_largest_have_a_column():
-    told = of_sites({name: 0.5 for name in 'fedcba'}, size=24)
+    told = of_sites(dict.fromkeys('fedcba', 0.5), size=24)
     keep = [i for i, e in enumerate(told['file'].exams) if e.site != 'c' or int(e.id[1:]) in (0, 23)]
     found = gathered({kind: p.at(keep) for kind, p in told.items()})
     assert list(found.sites) == [*'abde'] and found.notes == ('2 smaller sites are in all exams alone',)
