@@ -1,16 +1,13 @@
 """A paper's p-values beside those of the runs in a folder: of which runs, on which exams, and why there may be none."""
 
-import io
-
 import numpy as np
 import pytest
-import rich.console
 from finished_runs import exam, finished
 from scipy import stats
 
 from covid_jax import paired, papers
+from covid_jax.commands import table
 from covid_jax.config import PairedTests
-from covid_jax.report import paper
 
 TESTS = PairedTests('Table II', 'ours', {'single': {'site oslo': '.002', 'site rome': '.004'}})
 SITES = 'oslo', 'rome'
@@ -118,13 +115,18 @@ def test_without_what_was_learnt_from_the_corrected_test_is_left_out(tmp_path):
     assert 'single, site oslo: no corrected t-test: no exams.csv says how many patients were learnt from' in whole.remarks
 
 
-def test_what_is_printed(tmp_path, monkeypatch):
-    answered(tmp_path / 'a', 'ours', {'oslo': [0, 1, 1, 2], 'rome': [3, 2, 4, 3]})
-    answered(tmp_path / 'b', 'single', {'oslo': [2, 2, 1, 4]}, sites=('oslo',))
-    console = rich.console.Console(file=io.StringIO(), width=80)
-    monkeypatch.setattr(rich.console, 'Console', lambda: console)
-    paper.show_tests(TESTS, shown(tmp_path)[1])
-    text = console.file.getvalue()
+def test_the_command_prints_them_after_the_tables(tmp_path, monkeypatch, capsys):
+    """On a terminal of 80 columns."""
+    answered(tmp_path / 'runs' / 'a', 'ours', {'oslo': [0, 1, 1, 2], 'rome': [3, 2, 4, 3]})
+    answered(tmp_path / 'runs' / 'b', 'single', {'oslo': [2, 2, 1, 4]}, sites=('oslo',))
+    config = tmp_path / 'cross.py'
+    config.write_text('from covid_jax.config import PairedTests, base\n'
+                      'TABLES = ()\n'
+                      f'PAIRED_TESTS = (PairedTests({TESTS.title!r}, {TESTS.ours!r}, {TESTS.rows!r}),)\n'
+                      'def get_config(arg):\n    c = base()\n    c.method = "supervised"\n    return c\n')
+    monkeypatch.setenv('COLUMNS', '80')
+    table.run(str(config), tmp_path / 'runs')
+    text = capsys.readouterr().out
     line = next(line for line in text.splitlines() if 'oslo' in line and 'accuracy' in line)
     assert [cell.strip() for cell in line.split('│')[1:-1]] == ['single', 'site oslo', '.002', 'accuracy', '+0.125', '0.080', '0.229', '1, 2']
-    assert f'1  {tmp_path}/a' in text and 'has no exams of site rome' in text and 'A: ours.' in text
+    assert f'1  {tmp_path}/runs/a' in text and 'has no exams of site rome' in text and 'A: ours.' in text
