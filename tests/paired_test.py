@@ -1,5 +1,7 @@
 """A paper's p-values beside those of the runs in a folder: of which runs, on which exams, and why there may be none."""
 
+import shutil
+
 import numpy as np
 import pytest
 from finished_runs import exam, finished
@@ -97,6 +99,15 @@ def test_other_exams_one_fold_and_no_run_have_a_reason(tmp_path):
     path.write_text(path.read_text().replace('oslo/9', 'oslo/99'))
     _, whole = shown(tmp_path)
     assert any('did not answer the same exams' in remark for remark in whole.remarks)
+
+
+def test_runs_that_both_lack_a_fold_are_not_compared(tmp_path):
+    for name, row in (('a', 'ours'), ('b', 'single')):
+        answered(tmp_path / name, row, {'oslo': [0, 1, 1], 'rome': [3, 2, 4]})
+        shutil.rmtree(tmp_path / name / 'fold2')
+    found, whole = shown(tmp_path)
+    assert found['single', 'site oslo', 'accuracy'].plain == '-'
+    assert f'single, site oslo: {tmp_path}/a is not finished: give its command again' in whole.remarks
 
 
 def test_equal_answers_need_no_reason(tmp_path):
