@@ -29,7 +29,7 @@ trained on: several sources, or the column `site` of a manifest. single_* takes 
 
 from ml_collections import ConfigDict
 
-from covid_jax.config import Table, base, row
+from covid_jax.config import PairedTests, Table, base, row
 
 SOURCES = 'sars_cov_2_ct,covid_ct'
 SITES = {'a': 'SARS-CoV-2-CT', 'b': 'COVID-CT'}  # as these sources call them
@@ -62,6 +62,14 @@ def printed(site: str) -> dict[str, tuple[str, ...]]:
 
 TABLES = tuple(Table(f'Table I, Site {site.upper()}: {name}, 4 folds, 3 runs', COLUMNS, printed(site), group=f'site {name}')
                for site, name in SITES.items())
+
+# p of a paired t-test of ours against a row, at Site A and at Site B; the paper does not say of which metric.
+PAIRED = (('Table II: ours against plainer learning', {'single_redesign': ('0.002', '0.004'), 'joint_redesign': ('0.007', '0.005'),
+                                                       'sepnorm': ('0.023', '0.009')}),
+          ('Table III: ours against other joint learning', {'series_adapter': ('0.009', '1e-5'), 'parallel_adapter': ('0.012', '0.014'),
+                                                            'ms_net': ('0.021', '0.008')}))
+PAIRED_TESTS = tuple(PairedTests(title, 'ours', {name: {f'site {site}': p for site, p in zip(SITES.values(), of_sites, strict=True)}
+                                                 for name, of_sites in rows.items()}) for title, rows in PAIRED)
 
 
 def get_config(arg: str = '') -> ConfigDict:

@@ -51,13 +51,30 @@ def compare(run_a: str | Path, run_b: str | Path, split: str = 'test', resamples
         single, discordant = _single_rows(whole, level)
         rows += single
     share = _test_share(parts_a, parts_b) if len(folds) > 1 else None
-    if len(units) > 1:
-        rows += _t_rows(units, FOLDS if len(folds) > 1 else SEEDS, partial(significance.paired_t, level=level))
-    if share is not None:
-        rows += _t_rows(units, CORRECTED, partial(significance.corrected_t, test_share=share, level=level))
+    if len(folds) > 1:
+        rows += _fold_rows(folds, share, level)
+    elif len(units) > 1:
+        rows += _t_rows(units, SEEDS, partial(significance.paired_t, level=level))
     return Comparison((str(run_a), str(run_b)), split, names, len(folds), tuple(sorted({p.seed for p in parts_a})),
                       len(whole.exams), len({e.patient for e in whole.exams}), (_seen(parts_a), _seen(parts_b)), resamples,
                       level, share, discordant, rows)
+
+
+def over_folds(run_a: str, parts_a: list[runs.Part], run_b: str, parts_b: list[runs.Part], level: float = 0.95) -> list[Row]:
+    """The paired t-tests over folds alone, of the answers that these parts carry: each fold the mean over its seeds.
+
+    parts_a, parts_b: by fold and seed, their predictions labelled rows. UserError as `runs.match`. A difference of one fold has the
+    reason why there is no test; the corrected test is left out where a run does not say what it learnt from.
+    """
+    return _fold_rows(runs.match(run_a, parts_a, run_b, parts_b), _test_share(parts_a, parts_b), level)
+
+
+def _fold_rows(folds, share, level):
+    """The plain paired t-test, and the corrected one where the share of a fold is known."""
+    rows = _t_rows(folds, FOLDS, partial(significance.paired_t, level=level))
+    if share is not None:
+        rows += _t_rows(folds, CORRECTED, partial(significance.corrected_t, test_share=share, level=level))
+    return rows
 
 
 def _score(label, probability, weight=None):

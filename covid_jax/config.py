@@ -105,7 +105,8 @@ class Table(NamedTuple):
 
     columns: metrics. rows: {row of the config, or stage of it: a cell for each column, as the paper prints it, '' where it gives
     none}; others: the same of what this config cannot run. positives, negatives: how many exams were tested, 0: unknown.
-    percent: the paper's unit. group: 'all', 'site NAME' or 'patients'. levels: of the intervals beside our numbers.
+    percent: the paper's unit. group: 'all', 'site NAME' (a run without exams of that site is not in the table) or 'patients'.
+    levels: of the intervals beside our numbers.
     """
 
     title: str
@@ -117,6 +118,19 @@ class Table(NamedTuple):
     percent: bool = True
     group: str = 'all'
     levels: tuple[float, ...] = (0.95,)
+
+
+class PairedTests(NamedTuple):
+    """A paper's p-values of paired tests of one row against others, as the PAIRED_TESTS of a config file have them.
+
+    ours: the row. rows: {other row: {group, 'all' or 'site NAME': p as the paper prints it}}. metrics: of which our p are shown, all
+    that the paper's may be of where it names none.
+    """
+
+    title: str
+    ours: str
+    rows: dict[str, dict[str, str]]
+    metrics: tuple[str, ...] = ('accuracy', 'auc')
 
 
 def base() -> ConfigDict:

@@ -266,6 +266,7 @@ def write_report(folder: Path | str, predictions: Predictions, level: float | No
     write(folder / 'metrics.json', json.dumps(metrics, indent=1))
     submission.write(folder / 'submission', p, broken)
     curves = {}
+    of_sites: dict[str, dict] = {}
     for split in p.splits:
         rows = p.of(split).labelled()
         if not rows.exams:
@@ -273,8 +274,12 @@ def write_report(folder: Path | str, predictions: Predictions, level: float | No
         matrix = confusion(rows.label, decide(rows.probability, positive=POSITIVE), len(p.names))
         plots.confusion_png(folder / f'confusion_{split}.png', matrix, p.names, note)
         curves[split] = curve(rows)
+        for site in rows.sites:
+            of_sites.setdefault(site, {})[split] = curve(rows.of(site=site))
     if curves:
         plots.roc_png(folder / 'roc.png', curves, note)
+    if len(of_sites) > 1:
+        plots.roc_sites_png(folder / 'roc_sites.png', of_sites, note)
     calibration.write(folder, p, level, note)
     return metrics
 

@@ -8,13 +8,14 @@ from typing import NamedTuple
 from covid_jax import UserError, evaluate, runs, summary
 from covid_jax.config import Table
 from covid_jax.metrics.published import contradictions
-from covid_jax.predictions import of_run
-from covid_jax.report import tables
+from covid_jax.predictions import Predictions, of_run
 from covid_jax.runtime import workdir
 from covid_jax.text import some
 
 # Fields that say nothing of what was run: where and how often, and batch sizes, which a run fills in by itself.
 OF_THE_RUN = (*workdir.FREE, *workdir.PATHS, 'seed', 'seeds', 'fold', 'folds', 'stages', 'kind', 'train.batch', 'eval.batch')
+OF_SITE = 'site '  # how a group of one site begins
+MEAN = '±'  # in a cell that is a mean over runs
 NUMBER = re.compile(r'\d*\.?\d+')
 
 
@@ -81,20 +82,28 @@ def shown(table: Table, config: str, stages: Sequence[Stage], fields: Callable[[
     """
     result = Shown([], [], [])
     for row, cells in table.rows.items():
-        ours = [stage for stage in stages if _answers(stage, config, row)]
-        for stage in ours:
-            numbers, told = _numbers(stage, table, result.remarks)
-            described = f'{told}{_differences(stage, fields(stage))}'
-            if described not in result.runs:
-                result.runs.append(described)
+        before = len(result.lines)
+        for stage in (stage for stage in stages if is_of(stage, config, row)):
+            found = _numbers(stage, table, result.remarks)
+            if found is None:
+                continue
+            numbers, told = found
+            run = number_of(f'{told}{differences(stage, fields(stage))}', result.runs)
             for metric, cell in zip(table.columns, cells, strict=True):
                 value, intervals = numbers[metric]
-                result.lines.append(Line(row, metric, cell, value, intervals, result.runs.index(described) + 1))
-        if not ours:
+                result.lines.append(Line(row, metric, cell, value, intervals, run))
+        if len(result.lines) == before:
             result.lines.extend(_without(table, row, cells))
     for row, cells in table.others.items():
         result.lines.extend(_without(table, row, cells))
     return result
+
+
+def number_of(run: str, listed: list[str]) -> int:
+    """The number of a run in a list, from 1 up; at its end it is put where it is not there."""
+    if run not in listed:
+        listed.append(run)
+    return listed.index(run) + 1
 
 
 def _without(table, row, cells):
@@ -102,33 +111,61 @@ def _without(table, row, cells):
     return [Line(row, metric, cell, '-', none, 0) for metric, cell in zip(table.columns, cells, strict=True)]
 
 
-def _answers(stage, config, row):
-    """Whether a stage stands in a row: because it is called so, or because its run is of that row and ends with it."""
+def is_of(stage: Stage, config: str, row: str) -> bool:
+    """Whether a stage stands in a row of configs/<config>.py: because it is called so, or because its run is of that row and ends
+    with it."""
     file, _, asked = stage.row.partition(':')
     return file == config and (stage.name == row or (stage.last and asked.split(',')[0] == row))
 
 
-def _differences(stage, own):
-    """What was set otherwise than in the row, for a sentence."""
+def differences(stage: Stage, own: dict) -> str:
+    """What was set otherwise than in the row, for the end of a sentence; '' where it is as there. own: the fields of the row,
+    {'section.field': value}."""
     kept = workdir.read(next(iter(stage.parts.values())).folder) or {}
     changed = [f'{name}={kept[name]}' for name, value in own.items()
                if name not in OF_THE_RUN and kept.get(name, value) != value != 'auto']
     return f'; but {some(changed, 6)}' if changed else ''
 
 
+def where(stage: Stage) -> str:
+    """The folder of a stage."""
+    return f'{stage.root}/{stage.name}' if stage.name else str(stage.root)
+
+
+def asked_of(stage: Stage, group: str) -> tuple[str, dict[tuple[int, int], Predictions]] | None:
+    """(the split that is shown, {(fold, seed): what was answered}), of a group of one site, as 'site NAME', its exams alone; None
+    where there are none of it. UserError for a table that is damaged, and for a fold without exams of the site."""
+    answers = {key: of_run(part.folder) for key, part in stage.parts.items()}
+    first = next(iter(answers.values()))
+    labelled = [split for split in ('test', 'val') if first.of(split).labelled().exams]
+    split = (labelled or first.splits or ('test',))[0]
+    if not group.startswith(OF_SITE):
+        return split, answers
+    site = group.removeprefix(OF_SITE)
+    there = {site in rows.of(split).sites for rows in answers.values()}
+    if True not in there:
+        return None
+    if False in there:
+        raise UserError(f'{where(stage)} has a fold without exams of {site}')
+    return split, {key: rows.of(site=site) for key, rows in answers.items()}
+
+
 def _numbers(stage, table, remarks):
-    """{metric: (value, intervals)} of a stage as they are printed, and what it was; reasons and notes go into remarks."""
-    where = f'{stage.root}/{stage.name}' if stage.name else str(stage.root)
+    """{metric: (value, intervals)} of a stage as they are printed, and what it was; reasons and notes go into remarks. None where
+    it has no exams of the table's site."""
     nothing = dict.fromkeys(table.columns, ('-', ('-',) * len(table.levels)))
-    if not stage.whole:
-        return nothing, f'{where}: not finished, give its command again'
     try:
-        answers = {key: of_run(part.folder) for key, part in stage.parts.items()}
+        asked = asked_of(stage, table.group)
     except UserError as e:
         return nothing, f'left out: {e}'
+    if asked is None:
+        return None
+    if not stage.whole:
+        return nothing, f'{where(stage)}: not finished, give its command again'
+    split, answers = asked
     metrics = {key: evaluate.all_metrics(rows) for key, rows in answers.items()}
-    split = tables.shown_split({'': {str(key): of_part for key, of_part in metrics.items()}})
-    by_level = [_entries({key: rows.of(split) for key, rows in answers.items()}, metrics, split, table.group, level)
+    group = 'all' if table.group.startswith(OF_SITE) else table.group
+    by_level = [_entries({key: rows.of(split) for key, rows in answers.items()}, metrics, split, group, level)
                 for level in table.levels]
     folds = {fold for fold, _ in answers}
     numbers = {}
@@ -138,10 +175,10 @@ def _numbers(stage, table, remarks):
         numbers[metric] = _printed(found[0][0], table), intervals
         told = found[0][1]
         remarks.extend(remark for remark in (told.get('reason'), told.get('note')) if remark and remark not in remarks)
-    return numbers, _described(stage, where, answers, split)
+    return numbers, _described(stage, answers, split)
 
 
-def _described(stage, where, answers, split):
+def _described(stage, answers, split):
     """What a stage was, in a sentence."""
     folds = {fold for fold, _ in answers}
     seeds = {seed for _, seed in answers}
@@ -155,7 +192,7 @@ def _described(stage, where, answers, split):
         told += f'; {count(folds, "fold")} x {count(seeds, "seed")}, ± over the {"folds" if len(folds) > 1 else "seeds"}'
     if len(folds) > 1:
         told += ', before each interval the metric of all folds pooled'
-    return f'{where}: {told}'
+    return f'{where(stage)}: {told}'
 
 
 def count(things: Collection, word: str) -> str:
@@ -204,7 +241,8 @@ def impossible(table: Table) -> list[str]:
                 values[_as_published(metric)] = float(number[0]) / (100 if table.percent else 1)
                 digits.append(len(number[0].partition('.')[2]))
         rounding = 10.0 ** -min(digits, default=0) / (100 if table.percent else 1)  # a paper may cut in place of rounding
-        found += [f'{row}: {sentence}' for sentence in contradictions(values, rounding, table.positives, table.negatives)]
+        found += [f'{row}: {sentence}' for sentence in contradictions(values, rounding, table.positives, table.negatives,
+                                                                means=any(MEAN in cell for cell in cells))]
     return found
 
 

@@ -1,6 +1,7 @@
 """The label from what has nothing to do with disease: a network that reaches no more than these was not needed for it.
 
-Each probe is a linear one (metrics/probes.py), fitted on the labelled exams of train, its strength chosen on val.
+Each probe is a linear one (metrics/probes.py), fitted on the labelled exams of train, its strength chosen on val. Where there are
+several sites, another one knows the site alone.
 """
 
 import json
@@ -88,6 +89,17 @@ def linear(split: np.ndarray, label: np.ndarray, seen: np.ndarray, classes: int)
     return probes.linear(seen[train], label[train], seen[val], label[val], classes)(seen)
 
 
+def of_site(site: np.ndarray, split: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
+    """The share of each class among the labelled training exams of a row's site, of a site without any among all of them: float64
+    [n, classes]. site, split: str [n]; label: int [n], -1: unlabelled, of which train `teaches`."""
+    train = (split == 'train') & (label >= 0)
+    one_hot = np.eye(classes)[label]
+    shares = np.tile(one_hot[train].mean(0), (len(label), 1))
+    for name in np.unique(site[train]):
+        shares[site == name] = one_hot[train & (site == name)].mean(0)
+    return shares
+
+
 def answer(dataset: Dataset, names: tuple[str, ...]) -> dict[str, Predictions]:
     """{probe: what it answers of val and test}, for classes of these names, of which train `teaches`."""
     rows, seen = features(dataset)
@@ -95,8 +107,11 @@ def answer(dataset: Dataset, names: tuple[str, ...]) -> dict[str, Predictions]:
     label = dataset.label[rows]
     asked = np.flatnonzero(split != 'train')
     exams = [dataset.exams[i] for i in rows[asked]]
-    return {name: Predictions(names, exams, label[asked], linear(split, label, of_probe, len(names))[asked])
-            for name, of_probe in seen.items()}
+    told = {name: linear(split, label, of_probe, len(names)) for name, of_probe in seen.items()}
+    site = np.array([dataset.exams[i].site for i in rows])
+    if len(np.unique(site)) > 1:
+        told[evidence.SITE] = of_site(site, split, label, len(names))
+    return {name: Predictions(names, exams, label[asked], probability[asked]) for name, probability in told.items()}
 
 
 def report(folder: str | Path, dataset: Dataset, names: tuple[str, ...], level: float) -> None:

@@ -177,6 +177,20 @@ def test_sites_are_shown_apart(tmp_path):
     assert metrics['test']['site b']['threshold_frozen'] == metrics['test']['all']['threshold_frozen']
 
 
+def test_a_curve_of_each_site_where_there_are_several(tmp_path, monkeypatch):
+    """Of labelled exams: those of c have no label."""
+    drawn = {}
+    monkeypatch.setattr(evaluate.plots, 'roc_sites_png', lambda path, panels, note: drawn.update({path.name: panels}))
+    label = [0, 1, 0, 1, 0, 1, -1]
+    report(tmp_path, label, ['val'] * 2 + ['test'] * 5, [0.125, 0.875, 0.25, 0.75, 0.5, 0.375, 0.625], site=[*'aaaabbc'])
+    panels = drawn['roc_sites.png']
+    assert {site: [*splits] for site, splits in panels.items()} == {'a': ['val', 'test'], 'b': ['test']}
+    assert [values.tolist() for values in panels['b']['test']] == [[0, 1], [0.5, 0.375]]
+    drawn.clear()
+    report(tmp_path, label, ['val'] * 2 + ['test'] * 5, [0.125] * 7, site=[*'aaaaaac'])
+    assert not drawn
+
+
 def test_what_was_seen_before_is_said(tmp_path):
     p = table([0, 1, 0, 1], ['test'] * 4, [0.1, 0.9, 0.2, 0.8])
     p = p._replace(columns={'seen': np.array([1, 0, 1, 0], np.float32)})

@@ -64,10 +64,11 @@ def run(folder, quality, folds=1, seeds=(0,), n=60, stage='', change=lambda exam
     return Path(folder)
 
 
-def finished(folder, rows, stage='', fold=0, seed=0, config=None, last=True, folds=1, seeds=1):
-    """A part that answered (id, split, label, probability of covid), each exam of a patient of its own: its metrics."""
-    exams = [Exam(name, name, 'here', label, split, '') for name, split, label, _ in rows]
+def finished(folder, rows, stage='', fold=0, seed=0, config=None, last=True, folds=1, seeds=1, learnt=()):
+    """A part that answered (id, split, label, probability of covid), each exam of a patient of its own, at the site that its id
+    begins with, as 'oslo/3', else 'here': its metrics. learnt: exams that exams.csv names."""
+    exams = [Exam(name, name, name.rpartition('/')[0] or 'here', label, split, '') for name, split, label, _ in rows]
     leave(folder, exams, [row[3] for row in rows], BINARY)
     metrics = evaluate.all_metrics(predictions.of_run(folder))
-    finish(folder, stage, fold, seed, folds, (), seeds, {'data.classes': list(BINARY), **(config or {})}, last, metrics)
+    finish(folder, stage, fold, seed, folds, learnt, seeds, {'data.classes': list(BINARY), **(config or {})}, last, metrics)
     return metrics

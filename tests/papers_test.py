@@ -111,6 +111,56 @@ def test_numbers_of_the_paper_that_cannot_be():
     fractions = Table('T', ('precision', 'sensitivity', 'f1_covid'), {'a': ('.840', '.848', '.850')}, positives=50, negatives=468,
                       percent=False)
     assert any('sensitivity' in sentence for sentence in papers.impossible(fractions))
+    means = Table('T', ('precision', 'sensitivity', 'f1_covid'), {'below': ('90.0 ± 1.0', '50.0 ± 2.0', '60.0 ± 1.0'),
+                                                                  'above': ('90.0 ± 1.0', '50.0 ± 2.0', '65.0 ± 1.0')})
+    assert [sentence[:5] for sentence in papers.impossible(means)] == ['above']  # the harmonic mean is 64.3
+
+
+def of_site(site, rows):
+    return [(f'{site}/{name}', *row) for name, *row in rows]
+
+
+SITE_A = TABLE._replace(group='site oslo')
+
+
+def test_a_table_of_one_site_has_the_runs_of_both_and_those_of_it_alone(tmp_path):
+    """By hand: of oslo all are right in the joint run, half in that of oslo alone. Rome's run is in no table of oslo."""
+    finished(tmp_path / 'a', of_site('oslo', RIGHT) + of_site('rome', HALF), config={'row': 'cmc:model4'})
+    finished(tmp_path / 'b', of_site('oslo', HALF), config={'row': 'cmc:model1,site=a'})
+    finished(tmp_path / 'c', of_site('rome', RIGHT), config={'row': 'cmc:model1,site=b'})
+    found, runs = shown(tmp_path, SITE_A)
+    assert found['model4', 'accuracy', 2].ours == '100.00' and found['model1', 'accuracy', 1].ours == '50.00'
+    assert not any(run == 0 for row, _, run in found if row in ('model1', 'model4')) and len(runs) == 2
+    assert runs[0].endswith('b: site=a; 40 exams of test, oslo') and runs[1].endswith('a: 40 exams of test, oslo')
+    alone = evaluate.score(predictions.of_run(tmp_path / 'b', ('noncovid', 'covid')), level=0.95)['accuracy']
+    assert found['model1', 'accuracy', 1].intervals[0] == f'[{100 * alone["low"]:.2f}, {100 * alone["high"]:.2f}]'
+    other, _ = shown(tmp_path, TABLE._replace(group='site rome'))
+    assert (other['model4', 'accuracy', 2].ours, other['model1', 'accuracy', 1].ours) == ('50.00', '100.00')
+    nowhere, none = shown(tmp_path, TABLE._replace(group='site lima'))
+    assert nowhere['model1', 'accuracy', 0].ours == '-' and none == []
+
+
+def test_a_site_in_folds(tmp_path):
+    """By hand: of oslo right by 1 and by 0.5, whether rome is there or not. A fold without oslo has no mean."""
+    for fold, rows in enumerate((RIGHT[:20], HALF[20:])):
+        more = {'fold': fold, 'folds': 2}
+        finished(tmp_path / f'a/fold{fold}/seed0', of_site('oslo', rows), config={'row': 'cmc:model1'}, **more)
+        both = of_site('oslo', rows) + of_site('rome', RIGHT[:20] if fold else RIGHT[20:])
+        finished(tmp_path / f'b/fold{fold}/seed0', both, config={'row': 'cmc:model4'}, **more)
+    found, runs = shown(tmp_path, SITE_A)
+    assert found['model1', 'accuracy', 1].ours == found['model4', 'accuracy', 2].ours == '75.00 ± 35.36'
+    assert all('40 exams of test, oslo; 2 folds' in run for run in runs)
+    finished(tmp_path / 'b/fold1/seed0', of_site('rome', RIGHT), config={'row': 'cmc:model4'}, fold=1, folds=2)
+    found, runs = shown(tmp_path, SITE_A)
+    assert found['model4', 'accuracy', 2].ours == '-' and runs[1].endswith('b has a fold without exams of oslo')
+
+
+def test_an_unfinished_run_of_another_site_is_not_in_the_table(tmp_path):
+    finished(tmp_path / 'a/fold0/seed0', of_site('rome', RIGHT), folds=2, config={'row': 'cmc:model4'})
+    found, runs = shown(tmp_path, SITE_A)
+    assert found['model4', 'accuracy', 0].ours == '-' and runs == []
+    _, runs = shown(tmp_path, TABLE._replace(group='site rome'))
+    assert runs[0].endswith('not finished, give its command again')
 
 
 def test_a_folder_without_runs(tmp_path):

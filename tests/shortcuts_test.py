@@ -69,6 +69,22 @@ def test_a_size_between_two_others_is_found(rng, label):
     assert aucs(dataset(noise(rng, len(label)), label, facts))['file'] == 1
 
 
+def test_of_several_sites_the_site_alone_tells_what_it_tells(rng, label):
+    """By hand: of train 3 of 4 are covid at a and 1 of 4 at b, half of both together, as at c that nobody learnt from. What is
+    not labelled does not count, nor do val and test."""
+    split = np.array(['train'] * 9 + ['val', 'test', 'test', 'test'])
+    site = np.array([*'aaaabbbbb', *'aabc'])
+    truth = np.array([1, 1, 1, 0, 0, 0, 0, 1, -1, 0, 0, 1, 1])
+    told = shortcuts.of_site(site, split, truth, 2)
+    np.testing.assert_allclose(told[-4:], [[0.25, 0.75], [0.25, 0.75], [0.75, 0.25], [0.5, 0.5]])
+    data = dataset(noise(rng, len(label)), label, [PNG] * len(label))
+    assert 'site' not in shortcuts.answer(data, NAMES)
+    apart = data._replace(exams=[e._replace(site=NAMES[k]) for e, k in zip(data.exams, label, strict=True)])
+    found = shortcuts.answer(apart, NAMES)
+    assert list(found) == list(evidence.SHORTCUTS)
+    assert roc_auc_score(found['site'].of('test').label, found['site'].of('test').probability[:, 1]) == 1
+
+
 def test_what_each_sees_by_hand():
     """Of a 16 x 16 image of rows 0 to 15: two rows a block; the border is one voxel thick."""
     image = np.broadcast_to(np.arange(16, dtype=np.uint8)[None, :, None, None], (1, 16, 16, 1))

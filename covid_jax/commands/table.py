@@ -13,12 +13,12 @@ from covid_jax.text import printable
 def run(config: Annotated[str, typer.Option(help='The config file of the paper: configs/cmc.py.')],
         workdir: Annotated[Path, typer.Option(help='The folder that holds the runs, at any depth.')] = Path('runs'),
         ) -> None:
-    """A paper's tables: each of its numbers beside those of the runs in a folder, '-' for what was not run."""
+    """A paper's tables: each of its numbers beside those of the runs in a folder, '-' for what was not run; and its p-values."""
     file = config.partition(':')[0]
     defined = names_of(file)
     if 'TABLES' not in defined:
         raise UserError(f'{file} has no TABLES: configs/cmc.py has those of its paper')
-    from covid_jax import papers, stages  # jax is imported for this alone
+    from covid_jax import paired, papers, stages  # jax is imported for this alone
     from covid_jax.report import paper
     from covid_jax.runtime import workdir as kept
 
@@ -32,3 +32,5 @@ def run(config: Annotated[str, typer.Option(help='The config file of the paper: 
         print(f'no run below {workdir} is of {file}: of {len(found)} that are there, none names a row of it', flush=True)
     for table in defined['TABLES']:
         paper.show(table, papers.shown(table, name, found, fields), papers.impossible(table))
+    for tests in defined.get('PAIRED_TESTS', ()):
+        paper.show_tests(tests, paired.tested(tests, name, found, fields))

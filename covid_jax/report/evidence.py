@@ -1,7 +1,9 @@
 """A result beside what simpler evidence reaches on the same exams. What a result claims is the gap above the best of it."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,8 +24,10 @@ FOLDER = 'evidence'  # of a run's folder: a table of answers for each kind of ev
 NOTES = 'notes.txt'  # in it: what is to be said of these, a line each
 SELF = 'the run itself'
 LINEAR = 'linear probe'
-SHORTCUTS = ('thumbnail', 'border', 'file')  # of the data alone, whatever the network
+SITE = 'site'  # of which an exam is: where there are several
+SHORTCUTS = ('thumbnail', 'border', 'file', SITE)  # of the data alone, whatever the network
 SIMPLER = ('no lungs', *SHORTCUTS)  # what sees little of the disease: the claim is above these
+SITES = 4  # that have a column: more do not fit
 KINDS = (SELF, 'nearest neighbours', 'random trunk', *SIMPLER)
 
 Entry = dict[str, Any]  # {'value', 'low', 'high', 'level', 'n', ...}, as of a metric
@@ -32,7 +36,8 @@ Entry = dict[str, Any]  # {'value', 'low', 'high', 'level', 'n', ...}, as of a m
 class Evidence(NamedTuple):
     """split, positive: of what the AUCs are. rows: {what answered: its AUC}, the result first, which best and gap are about.
     best: of the SIMPLER, the one of the highest AUC on these exams (so that the gap is rather too small), '' where there is
-    none. gap: the result less the best, over patients. notes: what else is to be said."""
+    none. gap: the result less the best, over patients. notes: what else is to be said. exams, share: how many have a label, and
+    how many of these are positive. sites: {site: the same of its exams} where several have labels (of many the largest), else {}."""
 
     split: str
     positive: str
@@ -41,6 +46,9 @@ class Evidence(NamedTuple):
     best: str
     gap: Difference
     notes: tuple[str, ...]
+    exams: int
+    share: float
+    sites: Mapping[str, 'Evidence'] = MappingProxyType({})
 
 
 def leave(folder: Path | str, answers: Mapping[str, Predictions], notes: tuple[str, ...] = ()) -> None:
@@ -100,14 +108,33 @@ def gather(name: str, result: Predictions, others: Mapping[str, Predictions], le
            notes: tuple[str, ...] = ()) -> Evidence | None:
     """The Evidence of a result, called `name`, and of others that answered the same exams of one split; None where no exam has
     a label. UserError for other exams."""
-    if not (result.label >= 0).any():
+    labelled = result.labelled()
+    if not labelled.exams:
         return None
     tables = dict(zip((name, *others), aligned([result, *others.values()], [name, *others]), strict=True))
     rows = {kind: auc(table, level) for kind, table in tables.items()}
     found = [(rows[kind]['value'], kind) for kind in SIMPLER if kind in rows and rows[kind]['value'] is not None]
     best = max(found)[1] if found else ''
-    gap = _gap(tables[name], tables[best], level) if best else Difference(reason='there is no simpler evidence to compare with')
-    return Evidence(result.splits[0], result.names[POSITIVE], level, rows, best, gap, notes)
+    missing = rows[name].get('reason') if rows[name]['value'] is None else 'there is no simpler evidence to compare with'
+    gap = _gap(tables[name], tables[best], level) if best else Difference(reason=missing)
+    share = float((labelled.label == POSITIVE).mean())
+    sites = _of_sites(name, tables, _largest(labelled), level) if len(labelled.sites) > 1 else {}
+    if smaller := len(labelled.sites) - len(sites) if sites else 0:
+        notes = (*notes, f'{smaller} smaller site{"s are" if smaller > 1 else " is"} in all exams alone')
+    return Evidence(result.splits[0], result.names[POSITIVE], level, rows, best, gap, notes, len(labelled.exams), share, sites)
+
+
+def _largest(labelled):
+    """The sites of most exams, by name."""
+    count = Counter(exam.site for exam in labelled.exams)
+    return sorted(sorted(count, key=lambda site: (-count[site], site))[:SITES])
+
+
+def _of_sites(name, tables, sites, level):
+    """{site: the Evidence on its exams alone}, where the site itself tells nothing."""
+    others = {kind: table for kind, table in tables.items() if kind not in (name, SITE)}
+    return {site: gather(name, tables[name].of(site=site), {kind: table.of(site=site) for kind, table in others.items()}, level)
+            for site in sites}
 
 
 def _gap(a, b, level):
@@ -155,25 +182,53 @@ def sentence(found: Evidence) -> str:
     return f'the claim is the gap: {told}' if bounds[0] > 0 else f'the gap may be none: {told}'
 
 
+def sentences(found: Evidence) -> list[str]:
+    """What the gap says, of several sites that of each, since the AUC of all exams may come from telling them apart; and the
+    notes."""
+    if not found.sites:
+        return [sentence(found), *found.notes]
+    shares = sorted(of_site.share for of_site in found.sites.values())
+    alone = f', the site alone reaches {number(found.rows[SITE]["value"])}' if SITE in found.rows else ''
+    whole = (f'all exams: AUC {number(next(iter(found.rows.values()))["value"])}, of which telling the sites apart may be a part '
+             f'({100 * shares[0]:.0f} % to {100 * shares[-1]:.0f} % of a site are {found.positive}{alone}): the claims are those '
+             'within the sites')
+    return [*(f'{site}: {sentence(of_site)}' for site, of_site in found.sites.items()), whole, *found.notes]
+
+
 def lines(found: Evidence) -> list[rich.table.Table | str]:
-    """What is printed: a table, the sentence, and the notes."""
+    """What is printed: a table, the sentences, and the notes."""
     header, *rows = _cells(found)
-    table = rich.table.Table(*header, pad_edge=False, title=escape(printable(_title(found))))
+    columns = [escape(printable(name)) for name in header]
+    table = rich.table.Table(*columns, pad_edge=False, title=escape(printable(_title(found))))
     for row in rows:
         table.add_row(*row)
-    return [table, *(printable(line) for line in (sentence(found), *found.notes))]
+    return [table, *map(printable, sentences(found))]
 
 
 def markdown(found: Evidence) -> str:
     """The same for results.md."""
-    said = [f'- {line}' for line in (sentence(found), *found.notes)]
+    said = [f'- {line}' for line in sentences(found)]
     return '\n'.join(printable(line) for line in [f'## {_title(found)}', '', *markdown_table(_cells(found)), *said]) + '\n\n'
 
 
 def _title(found):
-    return f'what simpler evidence reaches: {found.split}, AUC of {found.positive}'
+    interval_words = f', with {100 * found.level:g} % intervals' if found.sites else ''
+    return f'what simpler evidence reaches: {found.split}, AUC of {found.positive}{interval_words}'
 
 
 def _cells(found):
-    rows = [(kind, number(entry['value']), interval(entry)) for kind, entry in found.rows.items()]
-    return [('evidence', 'AUC', f'{100 * found.level:g} % interval'), *rows]
+    """Rows of the table, the header first: of several sites a column for each, beside that of all exams."""
+    if not found.sites:
+        rows = [(kind, number(entry['value']), interval(entry)) for kind, entry in found.rows.items()]
+        return [('evidence', 'AUC', f'{100 * found.level:g} % interval'), *rows]
+    groups = {**found.sites, 'all exams': found}
+    rows = [(kind, *(_cell(group.rows.get(kind)) for group in groups.values())) for kind in found.rows]
+    return [('evidence', *groups), *rows,
+            (f'exams, {found.positive}', *(f'{group.exams}, {100 * group.share:.0f} %' for group in groups.values()))]
+
+
+def _cell(entry):
+    if entry is None:
+        return ''
+    bounds = interval(entry).replace(' to ', '-')
+    return f'{number(entry["value"])} ({bounds})' if bounds else number(entry['value'])

@@ -7,8 +7,11 @@ import rich.console
 import rich.table
 from rich.markup import escape
 
-from covid_jax.config import Table
+from covid_jax.config import PairedTests, Table
 from covid_jax.text import printable
+
+AGAINST = ('A: {ours}. B: the row that it is against. p: a paired t-test over the folds, the means over their seeds, which takes folds as '
+           'independent; corrected: for training sets that overlap (Nadeau and Bengio 2003).')
 
 
 def show(table: Table, shown: Any, impossible: Sequence[str]) -> None:
@@ -34,5 +37,25 @@ def show(table: Table, shown: Any, impossible: Sequence[str]) -> None:
     told += [f'-  {remark}' for remark in shown.remarks]
     told += [f'No confusion matrix of two classes gives this row of the paper. {sentence}.' for sentence in impossible]
     for line in told:
+        console.print(printable(line), soft_wrap=True, markup=False)
+    console.print()
+
+
+def show_tests(tests: PairedTests, tested: Any) -> None:
+    """Prints a table of p-values; then what its runs were, and what is missing. tested: paired.Tested."""
+    console = rich.console.Console()
+    grid = rich.table.Table('against', 'exams', 'paper', 'metric', 'A - B', 'p', 'corrected', 'runs', title=escape(tests.title))
+    before = None
+    for line in tested.lines:
+        here = line.row, line.group, line.runs
+        if before is not None and here[0] != before[0]:
+            grid.add_section()
+        opening = ('', '', '') if here == before else (escape(line.row), escape(line.group), escape(line.paper))
+        grid.add_row(*opening, line.metric, line.difference, line.plain, line.corrected, ', '.join(map(str, line.runs)))
+        before = here
+    console.print(grid)
+    told = [f'{number}  {run}' for number, run in enumerate(tested.runs, 1)]
+    told += [f'-  {remark}' for remark in tested.remarks]
+    for line in (*told, AGAINST.format(ours=tests.ours)):
         console.print(printable(line), soft_wrap=True, markup=False)
     console.print()

@@ -12,10 +12,12 @@ from sklearn.metrics import auc, roc_curve
 
 from covid_jax.metrics.calibration import ece, net_benefit, reliability
 from covid_jax.runtime import files
+from covid_jax.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+PANELS = 4  # in a row
 THRESHOLDS = np.arange(100) / 100  # of a decision curve
 Curves = Mapping[str, tuple[ArrayLike, ArrayLike]]
 
@@ -38,6 +40,12 @@ def roc_png(path: str | Path, curves: Curves, note: str = '') -> None:
         note: a sentence above them.
     """
     _save(path, roc_figure(curves), note)
+
+
+def roc_sites_png(path: str | Path, panels: Mapping[str, Curves], note: str = '') -> None:
+    """Writes the curves of each site on axes of its own, side by side. panels: {site: curves, as of roc_png}; note: a sentence above
+    them."""
+    _save(path, roc_sites_figure(panels), note)
 
 
 def confusion_figure(matrix: np.ndarray, names: Sequence[str]) -> 'Figure':
@@ -66,7 +74,29 @@ def roc_figure(curves: Curves) -> 'Figure':
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 5), layout='constrained')
-    axes = figure.subplots()
+    _draw_roc(figure.subplots(), curves, list(curves))
+    return figure
+
+
+def roc_sites_figure(panels: Mapping[str, Curves]) -> 'Figure':
+    """What roc_sites_png writes."""
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
+    columns = min(len(panels), PANELS)
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.5 * columns, 4.8 * rows), layout='constrained')
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, (site, curves) in zip(grid, panels.items(), strict=False):
+        _draw_roc(axes, curves, names)
+        axes.set_title(printable(site), fontsize=10, parse_math=False)
+    for axes in grid[len(panels):]:
+        axes.axis('off')
+    return figure
+
+
+def _draw_roc(axes, curves, names):
+    """names: of all curves of the figure, each of which has its colour."""
     axes.plot([0, 1], [0, 1], color='grey', linestyle=':', label='AUC 0.500  chance')
     for name, (label, score) in curves.items():
         label = np.asarray(label)
@@ -76,11 +106,11 @@ def roc_figure(curves: Curves) -> 'Figure':
             continue
         false_positive_rate, sensitivity, _ = roc_curve(label, score)
         area = auc(false_positive_rate, sensitivity)
-        axes.plot(false_positive_rate, sensitivity, label=f'AUC {area:.3f}  {name} (n = {len(label)})', clip_on=False)
+        axes.plot(false_positive_rate, sensitivity, f'C{names.index(name)}', label=f'AUC {area:.3f}  {name} (n = {len(label)})',
+                  clip_on=False)
     axes.set(xlabel='1 - specificity', ylabel='sensitivity', xlim=(0, 1), ylim=(0, 1), aspect='equal')
     axes.grid(alpha=0.3)
     axes.legend(loc='lower right', fontsize=9)
-    return figure
 
 
 def reliability_png(path: str | Path, curves: Curves, note: str = '') -> None:

@@ -30,6 +30,15 @@ def test_f1_is_the_harmonic_mean():
     assert 'harmonic mean' in line
 
 
+def test_a_mean_of_f1_may_be_below_the_harmonic_mean_and_never_above():
+    """Two runs of precision and recall 0.9 and 0.5, and the other way round: F1 is 0.643 in both, the means are 0.7."""
+    rates = {'precision': 0.7, 'sensitivity': 0.7}
+    assert not contradictions(rates | {'f1': 0.643}, TENTH, 10, 10, means=True)
+    (line,) = contradictions(rates | {'f1': 0.702}, TENTH, means=True)
+    assert line.startswith('F1 70.20 % is above the harmonic mean')
+    assert contradictions(rates | {'f1': 0.643}, TENTH)
+
+
 def test_numbers_that_are_possible_alone_and_not_together():
     """CMC-COV19D, Model5: 203, 6, 20 and 145 are accuracy 93.05 and macro F1 92.88. One error more is 92.78."""
     assert not contradictions({'accuracy': 0.9305, 'macro_f1': 0.9288}, PERCENT, 165, 209)

@@ -102,3 +102,80 @@ def test_what_is_left_is_read_and_shown(tmp_path):
     value = f'{gathered.rows["file"]["value"]:.3f}'
     for shown in (text, evidence.markdown(gathered)):
         assert 'test, AUC of covid' in shown and '90 % interval' in shown and value in shown and 'a note' in shown
+
+
+def of_sites(shares, size=60, seed=0):
+    """{kind: made-up answers} of so many exams at each site, whose share of covid is given: the network tells the sites apart and
+    something more, the file the sites alone, the border nothing."""
+    rng = np.random.default_rng(seed)
+    exams = []
+    told = {'the network': [], 'file': [], 'border': [], 'site': []}
+    for site, share in shares.items():
+        for i in range(size):
+            positive = i < round(share * size)
+            exams.append(exam(int(positive))._replace(id=f'{site}{i}', patient=f'{site}{i}', site=site))
+            told['the network'].append(4 * share + 1.2 * positive + rng.normal())
+            told['file'].append(4 * share + 0.1 * rng.normal())
+            told['border'].append(rng.normal())
+            told['site'].append(share)
+    label = np.array([NAMES.index(e.label) for e in exams], np.int32)
+    scores_of = {kind: 1 / (1 + np.exp(2 - np.array(z))) for kind, z in told.items()}
+    return {kind: Predictions(NAMES, exams, label, np.stack([1 - p, p], 1)) for kind, p in scores_of.items()}
+
+
+def gathered(told, **change):
+    network, *others = told
+    return evidence.gather(network, told[network], {kind: told[kind] for kind in others}, 0.95, **change)
+
+
+def test_each_of_several_sites_has_its_own_gap():
+    """By the metrics of the site's exams alone; the site itself tells nothing there."""
+    told = of_sites({'oslo': 0.2, 'rome': 0.8})
+    found = gathered(told)
+    assert list(found.sites) == ['oslo', 'rome'] and (found.exams, found.share) == (120, 0.5)
+    for site, share in (('oslo', 0.2), ('rome', 0.8)):
+        alone = found.sites[site]
+        own = {kind: p.of(site=site) for kind, p in told.items()}
+        assert list(alone.rows) == ['the network', 'file', 'border'] and alone.sites == {}
+        assert (alone.exams, alone.share) == (60, pytest.approx(share))
+        for kind in alone.rows:
+            assert alone.rows[kind] == pytest.approx(evidence.auc(own[kind], 0.95))
+        assert alone.gap.value == pytest.approx(alone.rows['the network']['value'] - alone.rows[alone.best]['value'])
+    assert found.rows['site']['value'] == pytest.approx(0.8)  # by hand: 0.64 of the pairs are right, 0.32 are equal
+
+
+def test_over_all_exams_nothing_is_claimed_where_there_are_sites():
+    found = gathered(of_sites({'oslo': 0.2, 'rome': 0.8}), notes=('a note',))
+    *of_each, whole, note = evidence.sentences(found)
+    assert [line.partition(': ')[2] for line in of_each] == [evidence.sentence(found.sites[site]) for site in ('oslo', 'rome')]
+    value = f'{found.rows["the network"]["value"]:.3f}'
+    assert whole == (f'all exams: AUC {value}, of which telling the sites apart may be a part (20 % to 80 % of a site are covid, the site '
+                     'alone reaches 0.800): the claims are those within the sites')
+    assert note == 'a note' and 'the claim is the gap' not in whole
+    lines = evidence.markdown(found).splitlines()
+    assert lines[2] == '| evidence | oslo | rome | all exams |' and '| exams, covid | 60, 20 % | 60, 80 % | 120, 50 % |' in lines
+    entry = found.sites['oslo'].rows['file']
+    cell = f'{entry["value"]:.3f} ({entry["low"]:.3f}-{entry["high"]:.3f})'
+    (row,) = [line for line in lines if line.startswith('| file |')]
+    assert row.split(' | ')[1] == cell
+    (row,) = [line for line in lines if line.startswith('| site |')]
+    assert row.split(' | ')[1:3] == ['', ''] and row.split(' | ')[3].startswith('0.800 (')
+    printed = evidence.lines(found)[1:]
+    assert printed == evidence.sentences(found)
+
+
+def test_a_site_of_one_class_says_so_and_one_labelled_site_is_none_of_several():
+    found = gathered(of_sites({'oslo': 0.5, 'rome': 1.0}))
+    assert found.sites['rome'].rows['the network']['value'] is None
+    assert evidence.sentence(found.sites['rome']).startswith('no gap: undefined: no examples other than class covid')
+    told = of_sites({'oslo': 0.5, 'rome': 0.5})
+    one = {kind: p._replace(label=np.where(np.arange(120) < 60, p.label, -1)) for kind, p in told.items()}
+    found = gathered(one)
+    assert found.sites == {} and evidence.sentences(found) == [evidence.sentence(found)]
+
+
+def test_of_many_sites_the_largest_have_a_column():
+    told = of_sites(dict.fromkeys('fedcba', 0.5), size=24)
+    keep = [i for i, e in enumerate(told['file'].exams) if e.site != 'c' or int(e.id[1:]) in (0, 23)]
+    found = gathered({kind: p.at(keep) for kind, p in told.items()})
+    assert list(found.sites) == [*'abde'] and found.notes == ('2 smaller sites are in all exams alone',)

@@ -12,6 +12,7 @@ from covid_jax.report.plots import (
     reliability_figure,
     roc_figure,
     roc_png,
+    roc_sites_figure,
 )
 
 MATRIX = np.array([[203, 6], [20, 145]])
@@ -47,6 +48,18 @@ def test_an_undefined_roc_curve_says_so(label, missing):
     figure = roc_figure({'site B': (np.array(label), SCORE), 'val': (LABEL, SCORE)})
     assert legend(figure)[1:] == [f'undefined  site B: no {missing}', 'AUC 0.750  val (n = 4)']
     assert len(figure.axes[0].lines[1].get_xdata()) == 0
+
+
+def test_each_site_has_its_panel():
+    """By hand: of rome the same scores with the labels turned round. Of five sites four are in a row, and no place is left framed."""
+    figure = roc_sites_figure({'oslo': {'ours': (LABEL, SCORE)}, '$ro_me$': {'ours': (1 - LABEL, SCORE), 'joint': (LABEL, SCORE)}})
+    assert [axes.get_title() for axes in figure.axes] == ['oslo', '$ro_me$']
+    texts = [[text.get_text() for text in axes.get_legend().get_texts()[1:]] for axes in figure.axes]
+    assert texts == [['AUC 0.750  ours (n = 4)'], ['AUC 0.250  ours (n = 4)', 'AUC 0.750  joint (n = 4)']]
+    third = roc_sites_figure({'a': {'ours': (LABEL, SCORE), 'joint': (LABEL, SCORE)}, 'b': {'joint': (LABEL, SCORE)}})
+    assert third.axes[0].lines[2].get_color() == third.axes[1].lines[1].get_color() != third.axes[0].lines[1].get_color()
+    many = roc_sites_figure({f'site {i}': {'ours': (LABEL, SCORE)} for i in range(5)})
+    assert [axes.axison for axes in many.axes] == [True] * 5 + [False] * 3
 
 
 def test_reliability_by_bin_and_how_many_exams_each_has():
