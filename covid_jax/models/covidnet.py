@@ -172,8 +172,8 @@ class COVIDNet(nn.Module):
 
     def head(self, x: jax.Array, train: bool = False, site: jax.Array | None = None,
              group: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-        """Feature map -> logits [batch, classes], features [batch, dim], both float32."""
-        x = (x if x.ndim == 4 else x[:, 0]).astype(jnp.float32)
+        """Feature map -> logits [batch, classes], features [batch, dim], both float32 (float64 for float64)."""
+        x = (x if x.ndim == 4 else x[:, 0]).astype(jnp.promote_types(x.dtype, jnp.float32))
         x = adaptive_avg_pool(x, (self.pool, self.pool)) if self.pool else x
         norm = self._norms(train, site, group, dtype='float32') if self.head_norm else None
         logits = self.classifier(self.hidden(x, norm))

@@ -21,7 +21,7 @@ CROSS_SITE = ('ours', 'sepnorm', 'ms_net', 'parallel_adapter', 'series_adapter',
 # one of each method, with a queue and a key encoder, and of cross-site learning all of its table, for each has other layers
 ROWS = 'model4,size=small', 'baseline,size=small', 'cmt', 'dummy', *CROSS_SITE
 SIZE, BATCH = (8, 32, 32), 16
-OF_IMAGES = 1, 36, 36  # of which 32 x 32 are seen
+OF_IMAGES, PLANE = (1, 40, 40), 36  # of which 36 x 36 are seen
 
 
 def batches(steps, name):
@@ -47,7 +47,7 @@ def compiled(name, devices):
             config.views.name = 'cmt'
         if name in CROSS_SITE:
             config.prep.size = OF_IMAGES
-            config.views.update(name='cross_site', plane=32)
+            config.views.update(name='cross_site', plane=PLANE)
             config.cross_site.warm_up = 1  # the student joins the teachers
     mesh = make_mesh(jax.devices()[:devices])
     method, tx = methods.make(config, mesh), optax.sgd(0.1, momentum=0.0)  # keeps the gradients in its state
@@ -71,9 +71,10 @@ def collective_sizes(program):
 
 
 def before_a_normalisation(row, name):
-    """Whether a parameter is a bias before a normalisation, which takes it out again: its gradient is zero but for rounding."""
+    """Whether a parameter is a bias before a normalisation, which takes it out again: its gradient is zero but for rounding. A series
+    adapter has two normalisations, and what the first adds the second takes out."""
     if row in CROSS_SITE:
-        return 'covidnet' not in row and bool(re.search(r"\['network'\]\['(conv1|c\d)'\]\['bias'\]$", name))
+        return 'covidnet' not in row and bool(re.search(r"\['network'\]\['(conv1|c\d)(_norm'\]\['adapter_norm)?'\]\['bias'\]$", name))
     return name.endswith("['conv2']['fc1']['bias']")
 
 
@@ -90,7 +91,7 @@ def test_one_device_equals_eight(on_eight):
         runs.append((losses, grads, jax.device_get(train.state)))
     (loss1, *trees1), (loss8, *trees8) = runs
     np.testing.assert_allclose(loss1, loss8, atol=1e-5)
-    assert len(set(np.round(loss1, 4))) == 3
+    assert len(set(np.round(loss1, 6))) == 3
     for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(trees1), jax.tree.leaves(trees8), strict=True):
         name = jax.tree_util.keystr(path)
         if before_a_normalisation(row, name):
@@ -106,7 +107,7 @@ def test_nothing_of_image_size_travels(on_eight):
     name, (_, step, train) = on_eight
     sizes = collective_sizes(step)
     parameters = {x.size for x in jax.tree.leaves(train.params)}
-    voxels = BATCH * 32 * 32 if name in CROSS_SITE else 6 * 32 * 32  # of the images; of one view of a volume
+    voxels = BATCH * PLANE**2 if name in CROSS_SITE else 6 * 32 * 32  # of the images; of one view of a volume
     assert sizes and voxels not in parameters and (voxels > max(parameters) or name in CROSS_SITE)
     large = {size for size in sizes if size > 2 * BATCH * 2 * BATCH}
     assert large <= parameters, sorted(large - parameters)
