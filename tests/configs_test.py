@@ -8,14 +8,14 @@ import jax
 import pytest
 
 from covid_jax import UserError, papers, stages, start
-from covid_jax.methods import cmc
+from covid_jax.methods import cmc, cross_site
 from covid_jax.methods.method import abstract_batch
 from covid_jax.models import network
 from covid_jax.runtime import optim, state
 from covid_jax.sources.exams import class_index
 
 ROOT = Path(__file__).parents[1]
-CMC, CMT = (runpy.run_path(str(ROOT / 'configs' / f'{name}.py')) for name in ('cmc', 'cmt'))
+CMC, CMT, CROSS_SITE = (runpy.run_path(str(ROOT / 'configs' / f'{name}.py')) for name in ('cmc', 'cmt', 'cross_site'))
 ROWS = [(path.stem, f'{row},size={size}') for path in sorted((ROOT / 'configs').glob('*.py'))
         for row in runpy.run_path(str(path))['ROWS'] for size in ('full', 'small')]
 ROWS += [('cmc', f'{row},encoder=authors') for row in ('model1', 'model4', 'model5')]
@@ -106,7 +106,7 @@ def test_model5_is_made_of_rows():
     assert list(parts) == ['model1', 'model3', 'model4']
 
 
-@pytest.mark.parametrize('config, others', [(CMC, '$'), (CMT, 'fig4|.*sweep|.*_all_')])
+@pytest.mark.parametrize('config, others', [(CMC, '$'), (CMT, 'fig4|.*sweep|.*_all_'), (CROSS_SITE, '$')])
 def test_the_tables_are_of_rows_that_exist(config, others):
     """And every row but others is in a table; a cell is a number, or nothing."""
     named = {row for table in config['TABLES'] for row in table.rows}
@@ -168,6 +168,58 @@ def test_stages_of_cmt_cnn():
     assert fig4['baseline'].cmt.weight == 0 and fig4['baseline'].views.name == 'none'
 
 
+@pytest.mark.parametrize('row, network, sites, alpha, adapter, teachers', [
+    ('ours', 'COVIDNetRedesign', 0, 1.0, '', False), ('sepnorm', 'COVIDNetRedesign', 0, 0.0, '', False),
+    ('ms_net', 'COVIDNetRedesign', 0, 0.0, '', True), ('series_adapter', 'COVIDNetRedesign', 0, 0.0, 'series', False),
+    ('parallel_adapter', 'COVIDNetRedesign', 0, 0.0, 'parallel', False), ('joint_redesign', 'COVIDNetRedesign', 1, 0.0, '', False),
+    ('single_redesign', 'COVIDNetRedesign', 1, 0.0, '', False), ('single_covidnet', 'COVIDNet', 0, 0.0, '', False),
+    ('joint_covidnet', 'COVIDNet', 0, 0.0, '', False)])
+def test_rows_of_cross_site_learning(row, network, sites, alpha, adapter, teachers):
+    """Section III.C, and of the authors' code what it does not say."""
+    c = CROSS_SITE['get_config'](row)
+    o = c.cross_site
+    assert (c.model.name, c.model.sites, o.alpha, o.adapter, o.teachers) == (network, sites, alpha, adapter, teachers)
+    assert (o.temperature, o.embedding, o.embedding_relu, o.head_norm, o.p33, o.pool, o.warm_up) == (0.05, (1024, 128), False, False, True,
+                                                                                                    0, 500)
+    t = c.train
+    assert (t.optimizer, t.lr, t.batch, t.epochs, t.clip) == ('adam', 1e-4, 32, 100, 2.0)
+    assert t.weight_decay == (0 if row == 'ms_net' else 1e-7)
+    assert (t.order, c.data.sites) == (('shuffle', ('SARS-CoV-2-CT',)) if row.startswith('single') else ('by_site', ()))
+    assert (c.prep.size, c.prep.keep_aspect, c.views.name, c.views.plane) == ((1, 256, 256), True, 'cross_site', 224)
+    assert (c.model.mean, c.model.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert (c.folds, c.seeds, c.data.split, c.data.group, c.eval.select) == (4, 3, 'drawn', 'clusters', 'auto')
+    assert c.data.source == 'sars_cov_2_ct,covid_ct' and (t.schedule == 'cosine') == (network == 'COVIDNetRedesign')
+
+
+def test_the_original_covid_net_of_cross_site_learning():
+    """Its rate is a tenth after each 30 of 100 epochs."""
+    c = CROSS_SITE['get_config']('joint_covidnet')
+    rate = optim.steps(c.train, 10)
+    assert c.train.schedule == 'steps'
+    assert [round(1e4 * float(rate(10 * epoch)), 6) for epoch in (0, 29, 31, 59, 61, 89, 91)] == [1, 1, 0.1, 0.1, 0.01, 0.01, 0.001]
+
+
+def test_arguments_of_cross_site_learning():
+    """One site of two is named by its data; the phantom is of two scanners."""
+    get_config = CROSS_SITE['get_config']
+    assert get_config('single_redesign,site=b').data.sites == ('COVID-CT',)
+    assert get_config('single_redesign,site=b,size=small').data.sites == ('site1',)
+    assert get_config('ours,bna=on').cross_site.head_norm
+    c = get_config()
+    assert c.to_json() == get_config('ours,size=small').to_json()
+    assert (c.data.source, c.data.phantom.kind, c.data.phantom.sites, c.train.order) == ('phantom', 'slice', 2, 'by_site')
+
+
+def test_what_cross_site_learning_cannot_have_measured():
+    """The harmonic mean of recall and precision is concave: no mean of F1 is above that of their means, as 10 of 18 are."""
+    found = [{sentence.partition(':')[0] for sentence in papers.impossible(table)} for table in CROSS_SITE['TABLES']]
+    both = {'single_covidnet', 'single_redesign', 'joint_covidnet', 'joint_redesign'}
+    assert found == [both | {'parallel_adapter', 'ours'}, both]
+    for tests in CROSS_SITE['PAIRED_TESTS']:
+        assert tests.rows.keys() < set(CROSS_SITE['ROWS']) and tests.ours == 'ours'
+        assert all(group in {table.group for table in CROSS_SITE['TABLES']} for row in tests.rows.values() for group in row)
+
+
 def test_plain_classification_takes_images_volumes_and_three_classes():
     """By size alone: an image is a volume of one slice."""
     supervised = runpy.run_path(str(ROOT / 'configs' / 'supervised.py'))['get_config']
@@ -191,6 +243,7 @@ def test_a_field_reaches_every_stage_or_one():
 def test_the_section_of_the_method_is_what_the_method_declares():
     """configs/cmc.py writes the fields out, so that they are flags before jax is imported."""
     assert CMC['get_config']('model4').cmc.to_dict() == cmc.DEFAULTS
+    assert CROSS_SITE['get_config']('ours').cross_site.to_dict() == cross_site.DEFAULTS
 
 
 def test_the_default_is_model4_small():
