@@ -92,6 +92,7 @@ def survey(config: ConfigDict, root: Path | str, labelled: bool = True, say: Cal
     data = config.data
     parts = splits.own_splits(_listed(data, say), data, config.folds, say)
     exams = splits.assign_sources(_grouped(parts, data, root, say), data, config.folds, config.get('fold', 0), say)
+    exams = _of_sites(exams, data.sites)  # after the splits, which are then the same whatever sites are taken
     included = _included(exams, data.include, say) if data.include else None
     exams = splits.choose(exams, data, labelled, included)
     hashes = store.content_hashes(exams, root)
@@ -105,7 +106,7 @@ def survey_test(config: ConfigDict, root: Path | str, say: Callable[[str], None]
     check(config)
     data = config.data
     parts = [[whole(exam) for exam in part] for part in _listed(data, say)]
-    exams = [exam._replace(split='test') for exam in chain.from_iterable(_grouped(parts, data, root, say))]
+    exams = _of_sites([exam._replace(split='test') for exam in chain.from_iterable(_grouped(parts, data, root, say))], data.sites)
     if not any(exam.label for exam in exams):
         raise UserError(f'data source {data.source!r} at {data.root}: none of {len(exams)} exams has a label, so that no answer '
                         'can be scored: give labelled data')
@@ -166,16 +167,15 @@ def _listed(data, say):
             class_index(exam.label, data.classes)
         except UserError as e:
             raise UserError(f'{exam.id}: {e}') from None
-    return _of_sites(parts, data.sites) if data.sites else parts
+    return parts
 
 
-def _of_sites(parts, asked):
-    """The exams of these sites alone."""
-    known = sorted({exam.site for part in parts for exam in part})
+def _of_sites(exams, asked):
+    """The exams of these sites alone; of all, where none is asked for."""
+    known = sorted({exam.site for exam in exams})
     if unknown := [site for site in asked if site not in known]:
         raise UserError(f'--config.data.sites={tuple(asked)}: no exam is of {unknown[0]!r}; there are: {", ".join(known)}')
-    chosen = [[exam for exam in part if exam.site in asked] for part in parts]
-    return [part for part in chosen if part]
+    return [exam for exam in exams if not asked or exam.site in asked]
 
 
 def _grouped(parts, data, root, say):

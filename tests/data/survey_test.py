@@ -158,3 +158,23 @@ def test_near_duplicates_of_test_data_are_one_patient_where_they_are_asked_for(t
     groups = {group: len({e.patient for e in pipeline.survey_test(of('folder', tmp_path, group=group), tmp_path / 'store').exams})
               for group in ('source', 'clusters')}
     assert groups == {'source': 3, 'clusters': 2}
+
+
+@pytest.mark.parametrize('folds', [1, 3])
+def test_exams_of_some_sites_are_in_the_splits_that_they_have_among_all(tmp_path, folds):
+    """Of two sources, and of two sites of one manifest."""
+    mixed = tmp_path / 'scans.csv'
+    folder(tmp_path / 'oslo')
+    rows = [f'oslo/{label}/{i}.npy,{label},{"oslo" if i < 8 else "bonn"}' for i in range(20) for label in
+            ['covid' if i % 4 < 2 else 'normal']]
+    mixed.write_text('\n'.join(['path,label,site', *rows]))
+    for c in (of('folder,folder', tmp_path / 'oslo', folder(tmp_path / 'rome')), of('manifest', mixed)):
+        c.folds = folds
+        joint = {e.id: e for e in pipeline.survey(c, tmp_path).exams}
+        c.data.sites = ('oslo',)
+        alone = pipeline.survey(c, tmp_path).exams
+        assert alone == [e for e in joint.values() if e.site == 'oslo'] and 0 < len(alone) < len(joint)
+        assert {e.site for e in pipeline.survey_test(c, tmp_path).exams} == {'oslo'}
+        c.data.sites = ('oslo', 'paris')
+        with pytest.raises(UserError, match=r"data.sites=\('oslo', 'paris'\): no exam is of 'paris'; there are: (bonn, oslo|oslo, rome)"):
+            pipeline.survey(c, tmp_path)
