@@ -23,8 +23,14 @@ prints Tables I to III, every number beside those of the runs in a folder. No ro
 paper: a TITAN Xp). ROW,bna=on normalises the dense layers too, as the authors' README does. What the paper or its code leave open is
 --config.cross_site.alpha, temperature, pool, p33 and embedding_relu (docs/fidelity.md).
 
+A hospital that is not in the training set is answered by the mean of those that are; how well, says a run that leaves one out:
+
+    python -m covid_jax.main --config=configs/cross_site.py:ours --config.data.root=SARS-CoV-2-CT,COVID-CT --config.folds=1 \\
+        --config.data.held_out_sites="('COVID-CT',)" --workdir=runs/unseen
+
 ROW,size=small is any row at 64 x 64 with a COVIDNetRedesignSmall, on the phantom where no data source is set. Any number of sites can be
-trained on: several sources, or the column `site` of a manifest. single_* takes --config.data.sites=NAME of other data.
+trained on: several sources, or the column `site` of a manifest; the batch must divide by it (--config.train.batch=48 for three).
+single_* takes --config.data.sites="('NAME',)" of other data.
 """
 
 from ml_collections import ConfigDict
@@ -98,7 +104,7 @@ def get_config(arg: str = '') -> ConfigDict:
         c.model.update(IMAGENET)
     c.prep.update(size=(1, 72, 72) if small else (1, 256, 256), keep_aspect=True)
     c.views.update(name='cross_site', plane=64 if small else 224)
-    c.train.update(batch=32, order='shuffle' if single else 'by_site', epochs=30.0 if small else 100.0, lr=1e-3 if small else 1e-4,
+    c.train.update(batch=32, order='by_site', epochs=30.0 if small else 100.0, lr=1e-3 if small else 1e-4,
                    schedule='cosine', weight_decay=0.0 if name == 'ms_net' else 1e-7, clip=2.0)
     if original:
         c.train.update(schedule='steps', lr_steps=(0.3, 0.6, 0.9))

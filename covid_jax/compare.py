@@ -131,18 +131,20 @@ def _values(units):
 
 
 def _test_share(*both):
-    """Patients of a fold that are tested on, over those that are learnt from: the mean over a run's folds, of the run where it is
-    larger; None where a run does not say what it learnt from."""
+    """Patients of a fold that are tested on, over those that are learnt from, at the same sites where there are any: the mean over a
+    run's folds, of the run where it is larger; None where a run does not say what it learnt from."""
     shares = []
     for parts in both:
         each = []
         for part in parts:
             table = lineage.read(part.folder) if (part.folder / 'exams.csv').is_file() else []
             own = [row for row in table if not row.run] or table  # an ensemble has those of its members
-            learnt = {row.exam.patient for row in own if row.exam.split == 'train'}
+            learnt = {(row.exam.site, row.exam.patient) for row in own if row.exam.split == 'train'}
             if not learnt:
                 return None
-            each.append(len({exam.patient for exam in part.predictions.exams}) / len(learnt))
+            sites = {exam.site for exam in part.predictions.exams}
+            there = {patient for patient in learnt if patient[0] in sites}
+            each.append(len({exam.patient for exam in part.predictions.exams}) / len(there or learnt))
         shares.append(np.mean(each))
     return float(max(shares))
 

@@ -18,7 +18,7 @@ from covid_jax.runtime import workdir
 from covid_jax.sources.exams import class_index, class_names
 
 PHANTOM = tuple(f'data.phantom.{name}' for name in configs.base().data.phantom)
-OF_COLUMN = ('data.source', 'data.root', 'data.group', 'data.exclude', *PHANTOM)  # what says which exams a run's data are
+OF_COLUMN = ('data.source', 'data.root', 'data.group', 'data.exclude', 'data.sites', *PHANTOM)  # what says which exams a run's data are
 FIELDS = ('row', 'kind', 'seed', 'cross.runs', 'cross.sources', 'data.group', 'data.classes', 'data.exclude', 'eval.level',
           *PHANTOM)  # all that a cross has of a config
 
@@ -134,7 +134,8 @@ def _data_of(row: Row, config: ConfigDict) -> ConfigDict:
         raise UserError(f'{folder} holds no run that trained a network: give the folder of a finished run')
     asked = config.copy_and_resolve_references()
     for name in OF_COLUMN:
-        configs.put(asked, name, kept.get(name, configs.get(configs.base(), name)))
+        value = kept.get(name, configs.get(configs.base(), name))
+        configs.put(asked, name, tuple(value) if isinstance(value, list) else value)
     asked.data.include = ''
     try:
         sources.check(asked.data)
@@ -152,7 +153,7 @@ def _test_only(config: ConfigDict, say: Say) -> dict[str, ConfigDict]:
                 '--config.STAGE.cross.roots')
             continue
         found[source] = config.copy_and_resolve_references()
-        found[source].data.update(source=source, root=root, include='')
+        found[source].data.update(source=source, root=root, include='', sites=())
     return found
 
 

@@ -40,7 +40,9 @@ def tested(tests: PairedTests, config: str, stages: Sequence[papers.Stage], fiel
     result = Tested([], [], [])
 
     def listed(stage):
-        return papers.number_of(f'{papers.where(stage)}{papers.differences(stage, fields(stage))}', result.runs)
+        asked = stage.row.partition(',')[2]
+        told = f'{papers.where(stage)}{f": {asked}" if asked else ""}{papers.differences(stage, fields(stage))}'
+        return papers.number_of(told, result.runs)
 
     for row, cells in tests.rows.items():
         pairs = [(ours, other) for ours in stages if papers.is_of(ours, config, tests.ours)

@@ -83,9 +83,11 @@ def shown(table: Table, config: str, stages: Sequence[Stage], fields: Callable[[
     result = Shown([], [], [])
     for row, cells in table.rows.items():
         before = len(result.lines)
+        without = []
         for stage in (stage for stage in stages if is_of(stage, config, row)):
             found = _numbers(stage, table, result.remarks)
             if found is None:
+                without.append(where(stage))
                 continue
             numbers, told = found
             run = number_of(f'{told}{differences(stage, fields(stage))}', result.runs)
@@ -94,6 +96,7 @@ def shown(table: Table, config: str, stages: Sequence[Stage], fields: Callable[[
                 result.lines.append(Line(row, metric, cell, value, intervals, run))
         if len(result.lines) == before:
             result.lines.extend(_without(table, row, cells))
+            result.remarks.extend(f'{run} has no exams of {table.group}' for run in without)
     for row, cells in table.others.items():
         result.lines.extend(_without(table, row, cells))
     return result

@@ -18,11 +18,6 @@ from covid_jax.sources.exams import Exam
 Names = Sequence[str]
 
 
-def number(name: str, given: int) -> int:
-    """Sets of statistics of the network called `name`, of which config.model.sites asks for `given`; 0: it has none."""
-    return given or (models.sites(name) if name in models.NETWORKS else 0)
-
-
 def trained(exams: Sequence[Exam]) -> tuple[str, ...]:
     """The sites of the exams in train, in the order of their numbers in a batch."""
     return tuple(sorted({exam.site for exam in exams if exam.split == 'train'}))
@@ -31,13 +26,13 @@ def trained(exams: Sequence[Exam]) -> tuple[str, ...]:
 def resumed(config: ConfigDict, folder: str | Path) -> int:
     """config.model.sites, or where it is 0 what the run in the folder, if there is one, was started with."""
     name = config.model.name
-    return config.model.sites or (number(name, 0) and (workdir.read(folder) or {}).get('model.sites') or 0)
+    return config.model.sites or (models.sites(name) and (workdir.read(folder) or {}).get('model.sites') or 0)
 
 
 def asked(config: ConfigDict, names: Names) -> int:
     """config.model.sites for a training on the sites of these names: where it is 0 and the network normalises by another number
     of sites by itself, theirs."""
-    own = number(config.model.name, 0)
+    own = models.sites(config.model.name)
     return len(names) if own not in (0, len(names)) and not config.model.sites else config.model.sites
 
 
@@ -45,7 +40,7 @@ def check(config: ConfigDict, exams: Sequence[Exam], say: Callable[[str], None] 
     """UserError where the network has more sets of statistics than one, and another number than there are sites to train on.
     Says how many it has, if that is not the network's own number, and which sites' exams are of none of them."""
     name = config.model.name
-    sets = number(name, config.model.sites)
+    sets = models.sites(name, config.model.sites)
     names = trained(exams)
     if sets > 1 and sets != len(names):
         raise UserError(f'{name} normalises {sets} sites, not the {len(names)} to train on ({", ".join(names)}): set '
@@ -64,7 +59,7 @@ def check(config: ConfigDict, exams: Sequence[Exam], say: Callable[[str], None] 
 def axes(config: ConfigDict, mesh: Mesh) -> dict[str, int]:
     """{name of an array of parameters or statistics, as in a checkpoint: its axis of sites}, of all that are by site in the
     config's method: the axis that is one longer where there is one site more."""
-    sets = number(config.model.name, config.model.sites)
+    sets = models.sites(config.model.name, config.model.sites)
     if not sets:
         return {}
     here = _shapes(config, mesh, sets)
@@ -96,8 +91,8 @@ def carried(run: Any, saved: Any, like: Any, theirs: Mapping[str, Any]) -> tuple
     row of `like`, and an array of another form is left out. One set for all is of no site: it starts every site; and where
     there is one for all here, it starts from no site's.
     """
-    sets = number(run.config.model.name, run.config.model.sites)
-    count = number(theirs.get('model.name', ''), theirs.get('model.sites') or 0)
+    sets = models.sites(run.config.model.name, run.config.model.sites)
+    count = models.sites(theirs.get('model.name', ''), theirs.get('model.sites') or 0)
     there = tuple(theirs.get('sites') or ())[:count]
     ours = run.sites if len(run.sites) == sets else ('',) * sets
     rows = [0 if count == 1 else there.index(site) if site in there else None for site in ours]

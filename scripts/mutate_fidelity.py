@@ -212,7 +212,7 @@ MUTATIONS = [
              'max(map(len, sites)) * len(sites) / batch',
              'max(map(len, sites)) * len(sites) // batch'),
     Mutation('cross-site, sites in a batch of 32', 'configs_test.py::test_rows_of_cross_site_learning',
-             'configs/cross_site.py', "order='shuffle' if single else 'by_site'", "order='shuffle'"),
+             'configs/cross_site.py', "order='by_site'", "order='shuffle'"),
     Mutation('cross-site, last layer of the embedding network',
              'methods/cross_site_test.py::test_a_last_relu_of_the_embedding_leaves_no_angle_above_a_right_one',
              'covid_jax/methods/cross_site.py', 'last_relu=options.embedding_relu', 'last_relu=True'),

@@ -19,6 +19,7 @@ CMC, CMT, CROSS_SITE = (runpy.run_path(str(ROOT / 'configs' / f'{name}.py')) for
 ROWS = [(path.stem, f'{row},size={size}') for path in sorted((ROOT / 'configs').glob('*.py'))
         for row in runpy.run_path(str(path))['ROWS'] for size in ('full', 'small')]
 ROWS += [('cmc', f'{row},encoder=authors') for row in ('model1', 'model4', 'model5')]
+ROWS += [('cross_site', f'{row},bna=on') for row in ('ours', 'series_adapter')]
 
 
 def config_of(file, row):
@@ -184,7 +185,7 @@ def test_rows_of_cross_site_learning(row, network, sites, alpha, adapter, teache
     t = c.train
     assert (t.optimizer, t.lr, t.batch, t.epochs, t.clip) == ('adam', 1e-4, 32, 100, 2.0)
     assert t.weight_decay == (0 if row == 'ms_net' else 1e-7)
-    assert (t.order, c.data.sites) == (('shuffle', ('SARS-CoV-2-CT',)) if row.startswith('single') else ('by_site', ()))
+    assert (t.order, c.data.sites) == ('by_site', ('SARS-CoV-2-CT',) if row.startswith('single') else ())
     assert (c.prep.size, c.prep.keep_aspect, c.views.name, c.views.plane) == ((1, 256, 256), True, 'cross_site', 224)
     assert (c.model.mean, c.model.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert (c.folds, c.seeds, c.data.split, c.data.group, c.eval.select) == (4, 3, 'drawn', 'clusters', 'auto')

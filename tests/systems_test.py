@@ -4,8 +4,11 @@ import runpy
 
 import numpy as np
 import pytest
+from conftest import cross_site_config
 
-from covid_jax import experiment, papers, start
+from covid_jax import experiment, paired, papers, start
+from covid_jax.predictions import of_run
+from covid_jax.report import gradcam
 
 
 @pytest.mark.slow  # 80 s, of which most is compiling
@@ -37,3 +40,35 @@ def test_the_three_losses_of_cmt_cnn_and_their_rows(tmp_path, root, capsys):
         assert 0 <= float(lines[row].ours) <= 100 and lines[row].paper == table.rows[row][0]
     weights = start.load(tmp_path / full)[1].params
     assert {'attention', 'latent', 'classifier', 'network'} == {*weights}
+
+
+@pytest.mark.slow  # of which most is compiling
+def test_rows_of_cross_site_learning_and_their_tables(tmp_path, root):
+    """Two folds of three phantom sites: the contrastive row, one set for all, and one site alone, on the same folds."""
+    module = runpy.run_path(str(root / 'configs' / 'cross_site.py'))
+    for row in ('ours', 'joint_redesign', 'single_redesign'):
+        config = cross_site_config(row)
+        with config.unlocked():
+            config.folds = 2
+            config.data.phantom.update(sites=3, train=36, val=12, test=12)
+            config.train.batch = 24  # 8 of each site
+            config.prep.update(size=(1, 40, 40), keep_aspect=True)
+            config.views.update(name='cross_site', plane=32)
+        experiment.run(config.lock(), tmp_path / row)
+    answers = {row: [of_run(tmp_path / row / f'fold{fold}').of('test') for fold in (0, 1)]
+               for row in ('ours', 'joint_redesign', 'single_redesign')}
+    assert answers['ours'][0].sites == ('site0', 'site1', 'site2') and answers['single_redesign'][0].sites == ('site0',)
+    for fold in (0, 1):
+        mine = [exam.id for exam in answers['ours'][fold].exams if exam.site == 'site0']
+        assert mine == [exam.id for exam in answers['single_redesign'][fold].exams] != []
+    run, state = start.load(tmp_path / 'ours' / 'fold0')
+    assert run.config.model.sites == 3 and state.params['network']['conv1_norm']['scale'].shape[0] == 3
+    assert state.params['embedding']['fc2']['kernel'].shape == (16, 8)
+    phantom = answers['ours'][0].exams[0]
+    assert gradcam.explain(run, state, f'phantom:slice:0:{phantom.id}', site='site1').heat.ndim == 3
+    stages = papers.finished(tmp_path)
+    table = module['TABLES'][0]._replace(group='site site0')
+    lines = {line.row: line.ours for line in papers.shown(table, 'cross_site', stages, lambda stage: {}).lines if line.metric == 'auc'}
+    assert {row for row, ours in lines.items() if ours != '-'} == {'ours', 'joint_redesign', 'single_redesign'}
+    tests = module['PAIRED_TESTS'][0]._replace(rows={'single_redesign': {'site site0': '0.002'}, 'joint_redesign': {'site site0': '0.007'}})
+    assert all(line.difference != '-' for line in paired.tested(tests, 'cross_site', stages, lambda stage: {}).lines)

@@ -26,7 +26,8 @@ def make(dataset: 'Dataset', kind: str, batch: int, seed: int) -> Order:
 
     kind: shuffle:  all of them in a new order each time, batches not minding where one time ends.
           by_site:  as many of each site in every batch, the rows of the sites taking turns, sites in their numbers' order.
-                    Each site is shuffled on its own, a smaller one read again; an epoch is one pass over the largest.
+                    Each site is shuffled on its own, a smaller one read again; an epoch is one pass over the largest. Of one
+                    site it is shuffle.
           balanced: of rarer classes exams are repeated until all classes are as frequent as the most frequent. In an epoch
                     exams of that one come once, the others as often as each other, but for one time more or less.
     UserError for another kind, and where train does not allow it.
@@ -41,8 +42,6 @@ def check(kind: str, batch: int, sites: Sequence[str], labels: Sequence[int]) ->
     if kind not in ORDERS:
         raise UserError(f'--config.train.order={kind} must be one of {", ".join(ORDERS)}')
     names = sorted(set(sites))
-    if kind == 'by_site' and len(names) < 2:
-        raise UserError(f'--config.train.order=by_site needs two sites to learn from, and there is {names[0]} alone')
     if kind == 'by_site' and batch % len(names):
         raise UserError(f'--config.train.batch={batch} does not divide over {len(names)} sites ({", ".join(names)}), as '
                         f'--config.train.order=by_site needs it: take a multiple of {len(names)}')

@@ -1,4 +1,4 @@
-"""Which exam is learnt from, validated on and tested on: by patient, stratified by class, whatever the order of rows."""
+"""Which exam is learnt from, validated on and tested on: by patient, stratified by class and site, whatever the order of rows."""
 
 import math
 from collections import Counter, defaultdict
@@ -14,6 +14,7 @@ from covid_jax.sources.names import whole
 from covid_jax.text import some
 
 LISTED = 10  # patients or pairs of scans that a message names
+SEEDS = 2**32  # numbers that a generator is made of are from 0 up to this
 
 
 def check(data: ConfigDict) -> None:
@@ -36,9 +37,9 @@ def own_splits(parts: list[list[Exam]], data: ConfigDict, folds: int = 1, say: C
 
     parts: a list of Exam for each source; data: the config's section, which `check` passes. By data.split='source' what a
     source names is kept; by 'drawn' it is left out, which is said; 'auto' is 'source', but 'drawn' where folds > 1.
-    Raises: UserError where data.held_out_sites names a site that there is not, or all of them.
+    Raises: UserError where data.sites or data.held_out_sites names a site that there is not, or the second all of the first.
     """
-    _check_sites({exam.site for part in parts for exam in part}, data.held_out_sites)
+    _check_sites({exam.site for part in parts for exam in part}, data)
     drawn = data.split == 'drawn' or (data.split == 'auto' and folds > 1)
     named = [name for name, part in zip(source_names(parts, data), parts, strict=True) if any(exam.split for exam in part)]
     if not (drawn and named):
@@ -47,13 +48,15 @@ def own_splits(parts: list[list[Exam]], data: ConfigDict, folds: int = 1, say: C
     return [[whole(exam) for exam in part] for part in parts]
 
 
-def _check_sites(there, held_out):
-    if unknown := sorted(set(held_out) - there):
-        raise UserError(f'--config.data.held_out_sites names sites that the data does not have: {some(unknown, LISTED)}; it has '
-                        f'{some(sorted(there), LISTED)}')
-    if held_out and not there - set(held_out):
-        raise UserError(f'--config.data.held_out_sites={tuple(held_out)} holds out all sites that there are: leave one to learn '
-                        'from')
+def _check_sites(there, data):
+    taken = set(data.sites) or there
+    for field, asked, known in (('sites', data.sites, there), ('held_out_sites', data.held_out_sites, taken)):
+        if unknown := sorted(set(asked) - known):
+            raise UserError(f'--config.data.{field} names sites that there are not: {some(unknown, LISTED)}; there are '
+                            f'{some(sorted(known), LISTED)}')
+    if data.held_out_sites and not taken - set(data.held_out_sites):
+        raise UserError(f'--config.data.held_out_sites={tuple(data.held_out_sites)} holds out all sites that there are: leave one '
+                        'to learn from')
 
 
 def assign_sources(parts: list[list[Exam]], data: ConfigDict, folds: int = 1, fold: int = 0,
@@ -143,7 +146,7 @@ def assign(exams: list[Exam], classes: Sequence[str], val: float = 0.2, test: fl
     """The exams in their order, each with its split: 'train', 'val' or 'test'.
 
     A patient whose split the source gives keeps it, for all exams; a patient of held_out is in test whatever the source
-    says. The others are drawn by patient from strata (the set of a patient's classes): test if neither the source nor
+    says. The others are drawn by patient from strata (the set of a patient's classes, shared among the sites): test if neither the source nor
     held_out names any, then val if the source names none, floor(fraction * patients of the stratum + 1/2) of each
     stratum; the rest is train. With folds > 1 test is the fold-th of so many nearly equal parts of the drawn patients,
     each in test in one fold. An exam without a label follows its patient; a patient of none but such exams is in train.
@@ -191,23 +194,36 @@ def _fixed(exams, held_out):
 
 
 def _strata(exams, classes, fixed, seed):
-    """{sorted classes of a patient: such patients that are not fixed, shuffled}, whatever the order of the exams."""
+    """{sorted classes of a patient, and before them the sites where there are several: such patients that are not fixed,
+    shuffled}, whatever the order of the exams."""
+    sites = sorted({exam.site for exam in exams})
+    number = {site: -i for i, site in enumerate(sites, 1)} if len(sites) > 1 else {}  # no class has such a one
     found = defaultdict(set)
     for exam in exams:
         if exam.label:
             found[exam.patient].add(class_index(exam.label, classes))
+    for exam in exams:
+        if exam.patient in found and number:
+            found[exam.patient].add(number[exam.site])
     strata = defaultdict(list)
     for patient in sorted(found.keys() - fixed.keys()):
         strata[tuple(sorted(found[patient]))].append(patient)
     for stratum, patients in strata.items():
-        np.random.default_rng([seed, *stratum]).shuffle(patients)
+        np.random.default_rng([seed, *(n % SEEDS for n in stratum)]).shuffle(patients)
     return dict(sorted(strata.items()))
 
 
 def _draw(strata, whole, fraction):
-    """The first floor(fraction * size + 1/2) patients of every stratum, the size being that of the whole stratum."""
-    return [patient for stratum, patients in strata.items()
-            for patient in patients[:math.floor(fraction * len(whole[stratum]) + 0.5)]]
+    """The first patients of every stratum: of the strata of the same classes together floor(fraction * size + 1/2), the size being
+    that of these strata when they were whole, shared among their sites as evenly as whole patients can be."""
+    drawn = []
+    size: Counter = Counter()  # of the strata up to here, by their classes
+    for stratum, patients in strata.items():
+        classes = tuple(n for n in stratum if n >= 0)
+        before = math.floor(fraction * size[classes] + 0.5)
+        size[classes] += len(whole[stratum])
+        drawn += patients[:math.floor(fraction * size[classes] + 0.5) - before]
+    return drawn
 
 
 def _deal(strata, folds, fold, name, placed):

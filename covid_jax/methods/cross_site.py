@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from covid_jax import UserError
 from covid_jax.losses.classification import cross_entropy
 from covid_jax.losses.contrastive import label_pairs
+from covid_jax.methods import ms_net
 from covid_jax.methods.method import (
     Method,
     build_network,
@@ -67,8 +68,7 @@ def make(config: ConfigDict, mesh: Mesh) -> Method:
         if options.alpha:
             params['embedding'] = embedding.init(k_embedding, out['features'], norms(batch['site'][:1]))['params']
         if options.teachers:
-            keys = jax.random.split(k_teachers, max(1, net.sites))
-            params['teachers'] = jax.vmap(lambda k: net.init(k, out['map'], method='head')['params'])(keys)
+            params['teachers'] = ms_net.teachers(net, k_teachers, out['map'], net.sites)
         params, collections = start or (params, collections)
         return params, {'network': collections}
 
@@ -92,10 +92,9 @@ def make(config: ConfigDict, mesh: Mesh) -> Method:
         target = jax.nn.one_hot(batch['label'], logits.shape[-1])
         scalars = {}
         if options.teachers:
-            heads = jax.vmap(lambda head: net.apply({'params': head}, out['map'], method='head')[0])(params['teachers'])
-            teacher = own_site(heads, batch['site'])
+            teacher = ms_net.taught(net, params['teachers'], out['map'], batch['site'])
             scalars['teacher'] = jnp.mean(cross_entropy(teacher, target))
-            scalars['student'] = student_loss(logits, teacher, target)
+            scalars['student'] = ms_net.student_loss(logits, teacher, target)
             value = scalars['teacher'] + jnp.where(step >= options.warm_up, scalars['student'], 0.0)
         else:
             value = scalars['clf'] = jnp.mean(cross_entropy(logits, target))
@@ -104,13 +103,14 @@ def make(config: ConfigDict, mesh: Mesh) -> Method:
             value = value + options.alpha * scalars['con']  # Eq 5
         return value, ({**state, 'network': collections}, scalars)
 
-    return Method(net, init, loss, predictor(net, config))
+    warm_up = options.warm_up if options.teachers else 0
+    return Method(net, init, loss, predictor(net, config), warm_up=warm_up)
 
 
 def covidnet(config: ConfigDict, mesh: Mesh) -> nn.Module:
     """The config's network, with the adapters and the fields that config.cross_site asks for."""
     options = config.cross_site
-    number = config.model.sites or sites(config.model.name)
+    number = sites(config.model.name, config.model.sites)
     fields: dict[str, Any] = {'head_norm': options.head_norm, 'p33': options.p33}
     if options.pool:
         fields['pool'] = options.pool
@@ -122,27 +122,12 @@ def covidnet(config: ConfigDict, mesh: Mesh) -> nn.Module:
     return build_network(config, mesh, fields, **compute)
 
 
-def own_site(values: jax.Array, site: jax.Array) -> jax.Array:
-    """[sites, batch, n], int [batch] -> [batch, n]: of each row what its own site says."""
-    return jnp.einsum('sbn,bs->bn', values, jax.nn.one_hot(site, len(values)), precision='highest')
-
-
-def student_loss(logits: jax.Array, teacher: jax.Array, target: jax.Array) -> jax.Array:
-    """What the classifier of all sites learns from: half the labels, half what the teacher of the row's site takes for most
-    probable, which learns nothing from it. MS-Net (Liu et al. 2020) with cross entropy in place of Dice.
-
-    logits, teacher, target: [batch, classes]; the target is one-hot.
-    """
-    taught = jax.nn.one_hot(jnp.argmax(teacher, -1), logits.shape[-1])  # which has no gradient
-    return 0.5 * jnp.mean(cross_entropy(logits, target)) + 0.5 * jnp.mean(cross_entropy(logits, taught))
-
-
 def check(config: ConfigDict) -> None:
     """UserError as `make`."""
     options = config.cross_site
     name = config.model.name
     network(name)  # that there is one
-    if not has(name, 'p33'):
+    if not has(name, 'head_norm'):
         raise UserError(f'cross_site trains a COVID-Net, not {name}: set --config.model.name=COVIDNetRedesign, or another '
                         '--config.method')
     if options.adapter not in ADAPTERS:
@@ -154,8 +139,9 @@ def check(config: ConfigDict) -> None:
             raise UserError(f'--config.cross_site.{field}={options[field]} must be at least 0')
     if not options.embedding or min(options.embedding) < 1:
         raise UserError(f'--config.cross_site.embedding={tuple(options.embedding)} must be widths of at least one layer')
-    number = config.model.sites or sites(name)
-    if number == 0 and (options.adapter or options.teachers or options.head_norm):
+    if not sites(name, config.model.sites) and (options.adapter or options.teachers or options.head_norm):
         raise UserError(f'{name} has no normalisation by site: set --config.model.name=COVIDNetRedesign')
     if options.teachers and options.head_norm:
         raise UserError('the teachers have no normalisation: set --config.cross_site.head_norm=False')
+    if options.teachers and config.eval.select == 'loss':
+        raise UserError('the loss of MS-Net has another term after its warm-up: set --config.eval.select to a metric')

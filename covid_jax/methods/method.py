@@ -37,6 +37,7 @@ class Method(NamedTuple):
     frozen(params)                          -> tree of bool: what the optimizer must not touch; None: nothing
     labelled: whether the loss reads batch['label']
     scores: those of the loss's scalars that may choose a checkpoint, the highest the best
+    warm_up: steps in which what answers learns nothing yet
     """
 
     network: nn.Module
@@ -46,6 +47,7 @@ class Method(NamedTuple):
     frozen: Callable = lambda params: None
     labelled: bool = True
     scores: tuple[str, ...] = ()
+    warm_up: int = 0
 
 
 def row_keys(key: jax.Array, name: str, draw: jax.Array) -> jax.Array:

@@ -17,8 +17,8 @@ def contradictions(values: Mapping[str, float], rounding: float, positives: int 
         means: the numbers are means over several runs.
 
     With counts every confusion matrix is tried, for each number alone and then for all together. Without them two laws are left:
-    accuracy lies between sensitivity and specificity, and F1 is the harmonic mean of precision and sensitivity. Of means the first and
-    half of the second are left: the harmonic mean is concave, so a mean of F1 is not above that of the means.
+    accuracy lies between sensitivity and specificity, and F1 is the harmonic mean of precision and sensitivity. Of means half of the
+    second is left: the harmonic mean is concave, so a mean of F1 is not above that of the means.
     """
     known = {name: value for name, value in values.items() if name in ('accuracy', 'sensitivity', 'specificity', 'precision', 'f1',
                                                                        'macro_f1')}
@@ -37,7 +37,7 @@ def contradictions(values: Mapping[str, float], rounding: float, positives: int 
 
 def _broken_laws(values, rounding, means):
     found = []
-    if {'accuracy', 'sensitivity', 'specificity'} <= values.keys():
+    if {'accuracy', 'sensitivity', 'specificity'} <= values.keys() and not means:
         low, high = sorted((values['sensitivity'], values['specificity']))
         if not low - 2 * rounding <= values['accuracy'] <= high + 2 * rounding:
             found.append(f'accuracy {_percent(values["accuracy"])} is not between sensitivity {_percent(values["sensitivity"])} '

@@ -45,9 +45,9 @@ NETWORKS: dict[str, Any] = {  # classes, or some of their fields given
 }
 
 
-def sites(name: str) -> int:
-    """Sets of statistics of a network that normalises by site, if it is given no other number; 0: it does not."""
-    return getattr(NETWORKS[name], 'keywords', {}).get('sites', 0)
+def sites(name: str, given: int = 0) -> int:
+    """Sets of statistics of a network that normalises by site, `given` or the network's own number; 0: it does not."""
+    return given or getattr(NETWORKS.get(name), 'keywords', {}).get('sites', 0)
 
 
 def has(name: str, field: str) -> bool:

@@ -12,13 +12,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from covid_jax.models.norm import DomainBatchNorm
+from covid_jax.models.norm import DomainBatchNorm, of_sites
 
 
 class SiteConv(nn.Module):
     """1x1 convolution of each site: x [batch, depth, height, width, in], site int [batch] -> [batch, depth', height', width',
     features]. Kernel [sites, in, features], started at 0; zeros for a row whose site is none of them. One site is for all
-    rows. `form` does nothing: it is a product of matrices on every platform."""
+    rows. Every row goes through the kernels of all sites, so that time and memory grow with their number. `form` does nothing:
+    it is a product of matrices on every platform. ValueError where there are several sites and `site` is None."""
 
     features: int
     strides: tuple[int, int, int] = (1, 1, 1)
@@ -32,7 +33,9 @@ class SiteConv(nn.Module):
         x = x[:, ::depth, ::height, ::width].astype(self.dtype)
         kernel = self.param('kernel', nn.initializers.zeros, (self.sites, x.shape[-1], self.features))
         of_all = jnp.einsum('b...i,sif->b...sf', x, kernel.astype(self.dtype))
-        return jnp.einsum('b...sf,bs->b...f', of_all, _member(site, self.sites, len(x)).astype(self.dtype))
+        if site is None and self.is_initializing():
+            site = jnp.zeros(len(x), jnp.int32)
+        return jnp.einsum('b...sf,bs->b...f', of_all, of_sites(site, self.sites, len(x)).astype(self.dtype))
 
 
 class SeriesAdapter(nn.Module):
@@ -51,10 +54,3 @@ class SeriesAdapter(nn.Module):
         adapted = norm('adapter_norm')(x, site=site, group=group)
         x = x + SiteConv(x.shape[-1], sites=self.sites, dtype=self.dtype, name='adapter')(adapted, site)
         return norm('norm')(x, site=site, group=group)
-
-
-def _member(site: jax.Array | None, sites: int, rows: int) -> jax.Array:
-    """One-hot [batch, sites]; at the start of a network without sites, and where there is one, all rows are of the first."""
-    if sites == 1 or site is None:
-        site = jnp.zeros(rows, jnp.int32)
-    return jax.nn.one_hot(site, sites)

@@ -21,6 +21,7 @@ Names of scripts/parity_covidnet.py, by rule (no weights are published); kernels
     fc1.weight                          hidden/fc1/kernel               [out, c h w] -> [h, w, c, out]
     fc2.*, classifier.*                 hidden/fc2/*, classifier/*      kernel transposed
     fc{k}_norm.*                        hidden/fc{k}_norm/*             [sites, channels], with head_norm
+    {conv1,c{i}}_norm.norm.* and so on  {conv1,c{i}}_norm/norm/*        of adapters (adapters.py) the names are ours
 """
 
 import math
@@ -101,7 +102,7 @@ class COVIDNet(nn.Module):
     head_norm: normalise by site between the dense layers too (the authors' code; the paper does not).
     stage_sizes: PEPX blocks of each level; width: channels of the stem, which all others follow.
     compute.remat: of the stem and each block.
-    compute.norm: stands in for the normalisation by site where it is another than BatchNorm.
+    compute.norm: stands in for the trunk's normalisation by site where it is another than BatchNorm.
     compute.adapter: what each site adds to the convolutions of the stem and of the upper branch.
 
     `group` does nothing without sites; with them, normalisation by site is a ValueError by group.
@@ -136,7 +137,7 @@ class COVIDNet(nn.Module):
                             'to 1')
         conv = self.compute.conv(use_bias=True, **TORCH)
         depthwise = self.compute.conv(DepthwiseConv, use_bias=True, **TORCH)
-        norm = self._norms(train, site, group)
+        norm = self._norms(self._norm_of_trunk(), train, site, group)
         adapter = self.compute.adapter and self.compute.conv(self.compute.adapter)
         block = self.compute.block(PEPX)
 
@@ -175,7 +176,7 @@ class COVIDNet(nn.Module):
         """Feature map -> logits [batch, classes], features [batch, dim], both float32 (float64 for float64)."""
         x = (x if x.ndim == 4 else x[:, 0]).astype(jnp.promote_types(x.dtype, jnp.float32))
         x = adaptive_avg_pool(x, (self.pool, self.pool)) if self.pool else x
-        norm = self._norms(train, site, group, dtype='float32') if self.head_norm else None
+        norm = self._norms(self._by_site(), train, site, group, dtype='float32') if self.head_norm else None
         logits = self.classifier(self.hidden(x, norm))
         return self._known_alone(logits, site) if self.head_norm else logits, x.reshape(len(x), -1)
 
@@ -219,9 +220,13 @@ class COVIDNet(nn.Module):
             return x
         return jnp.where(jnp.expand_dims(self._known(site), range(1, x.ndim)), x, jnp.nan)
 
-    def _norms(self, train, site, group, **fields):
-        by_site = partial(DomainBatchNorm, sites=self.sites)
-        norm = by_site if self.compute.norm is BatchNorm else self.compute.norm
+    def _by_site(self):
+        return partial(DomainBatchNorm, sites=self.sites)
+
+    def _norm_of_trunk(self):
+        return self._by_site() if self.compute.norm is BatchNorm else self.compute.norm
+
+    def _norms(self, norm, train, site, group, **fields):
         return replace(self.compute, norm=norm).norms(train, site, group, **fields)
 
     def _stride(self):
@@ -236,7 +241,9 @@ def _halve(x):
 def torch_name(modules: Sequence[str], library: str = 'timm') -> str:
     """['p11', 'conv2'] -> 'p11.1': what scripts/parity_covidnet.py calls our module."""
     block, *rest = [m for m in modules if m != 'hidden']
-    return f'{block}.{int(rest[0][-1]) - 1}' if rest else block
+    if not rest:
+        return block
+    return f'{block}.{int(rest[0][-1]) - 1}' if rest[0].startswith('conv') else f'{block}.{rest[0]}'
 
 
 COVIDNetRedesign = partial(COVIDNet, sites=2, pool=2)

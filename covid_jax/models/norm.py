@@ -72,11 +72,9 @@ class DomainBatchNorm(nn.Module):
     def __call__(self, *pieces: jax.Array, site: jax.Array | None = None,
                  group: jax.Array | None = None) -> jax.Array | list[jax.Array]:
         scale, bias, running = _variables(self, (self.sites, sum(x.shape[-1] for x in pieces)))
-        if self.sites == 1 or (site is None and self.is_initializing()):
+        if site is None and self.is_initializing():
             site = jnp.zeros(len(pieces[0]), jnp.int32)
-        if site is None:
-            raise ValueError(f'a normalisation of {self.sites} sites needs the site of each row')
-        member = jax.nn.one_hot(site, self.sites, dtype='float32')
+        member = of_sites(site, self.sites, len(pieces[0]))
         if self.use_running_average:
             mean, var = (statistic.value for statistic in running)
         elif group is not None:
@@ -89,6 +87,16 @@ class DomainBatchNorm(nn.Module):
                     statistic.value = jnp.where(_has_a_row(member), moved, statistic.value)
         factor = scale * lax.rsqrt(var + self.epsilon)
         return _affine(pieces, factor, bias - mean * factor, self.dtype, member)
+
+
+def of_sites(site: jax.Array | None, sites: int, rows: int) -> jax.Array:
+    """Which rows are of which site, one-hot float32 [rows, sites]; zeros for a row of another (negative, or `sites` and above). One
+    site is for all rows, whatever `site` says. ValueError where there are several and `site` is None."""
+    if sites == 1:
+        return jnp.ones((rows, 1))
+    if site is None:
+        raise ValueError(f'a layer of {sites} sites needs the site of each row')
+    return jax.nn.one_hot(site, sites, dtype='float32')
 
 
 def _variables(module, shape):

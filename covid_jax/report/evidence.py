@@ -119,7 +119,8 @@ def gather(name: str, result: Predictions, others: Mapping[str, Predictions], le
     gap = _gap(tables[name], tables[best], level) if best else Difference(reason=missing)
     share = float((labelled.label == POSITIVE).mean())
     sites = _of_sites(name, tables, _largest(labelled), level) if len(labelled.sites) > 1 else {}
-    if smaller := len(labelled.sites) - len(sites) if sites else 0:
+    smaller = len(labelled.sites) - len(sites)
+    if sites and smaller:
         notes = (*notes, f'{smaller} smaller site{"s are" if smaller > 1 else " is"} in all exams alone')
     return Evidence(result.splits[0], result.names[POSITIVE], level, rows, best, gap, notes, len(labelled.exams), share, sites)
 

@@ -148,7 +148,7 @@ def test_settings_that_cannot_be_are_refused(settings, words):
 def settings(**more):
     """The data section of a config."""
     return SimpleNamespace(**{'source': 'folder', 'classes': CLASSES, 'split': 'auto', 'use': 'auto', 'include': '', 'val': .2,
-                              'test': .2, 'held_out': (), 'held_out_sites': (), 'split_seed': 0, **more})
+                              'test': .2, 'held_out': (), 'sites': (), 'held_out_sites': (), 'split_seed': 0, **more})
 
 
 def sites(*splits):
@@ -261,7 +261,7 @@ class TestHeldOutSites:
         assert counts['s0'] == {'test': 40} and counts['s1']['test'] == 2 and said == []
 
     @pytest.mark.parametrize('held_out, words', [
-        (('s0', 'rome', 'oslo'), '^--config.data.held_out_sites names sites that the data does not have: oslo, rome; it has s0, s1$'),
+        (('s0', 'rome', 'oslo'), '^--config.data.held_out_sites names sites that there are not: oslo, rome; there are s0, s1$'),
         (('s0', 's1'), 'holds out all sites that there are: leave one to learn from$'),
     ])
     def test_sites_that_cannot_be_held_out_are_one_line(self, held_out, words):
@@ -322,3 +322,29 @@ class TestDuplicates:
     def test_within_a_split_or_without_one_is_fine(self):
         exams = [exam('a', split='train'), exam('b', split='train'), exam('c'), exam('d', split='test')]
         check_duplicates(exams, ['1', '1', '1', '2'])
+
+
+def of_sites(sizes, positives=0.5):
+    """Exams of one patient each, so many at each site, the first share of each covid."""
+    return [Exam(f'{site}{i}', f'{site}{i}', site, 'covid' if i < positives * size else 'normal', '', '')
+            for site, size in sizes.items() for i in range(size)]
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_what_is_drawn_is_shared_among_sites(seed):
+    """Of 200, 40 and 12 patients a fifth each to within a patient of each class; of a hundred sites of one patient a fifth in all."""
+    found = assign(of_sites({'a': 200, 'b': 40, 'c': 12}), CLASSES, seed=seed)
+    for site, size in (('a', 200), ('b', 40), ('c', 12)):
+        for label in ('covid', 'normal'):
+            count = Counter(e.split for e in found if (e.site, e.label) == (site, label))
+            assert abs(count['test'] - 0.1 * size) <= 1 and abs(count['val'] - 0.1 * size) <= 1
+    single = Counter(e.split for e in assign(of_sites({f's{i}': 1 for i in range(100)}), CLASSES, seed=seed))
+    assert single == {'train': 60, 'val': 20, 'test': 20}
+
+
+def test_folds_are_shared_among_sites():
+    exams = of_sites({'a': 40, 'b': 40, 'c': 12})
+    for fold in range(4):
+        count = Counter((e.site, e.label) for e in assign(exams, CLASSES, folds=4, fold=fold) if e.split == 'test')
+        assert all(abs(count[site, label] - size / 8) < 1 for site, size in (('a', 40), ('b', 40), ('c', 12))
+                   for label in ('covid', 'normal'))

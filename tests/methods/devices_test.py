@@ -25,11 +25,16 @@ OF_IMAGES, PLANE = (1, 40, 40), 36  # of which 36 x 36 are seen
 
 
 def batches(steps, name):
-    size = OF_IMAGES if name in CROSS_SITE else SIZE
     rng = np.random.default_rng(5)
+    size = SIZE
+    more = {}
+    if name in CROSS_SITE:  # images of their own aspect, on a canvas
+        least = OF_IMAGES[1]
+        size = 1, 2 * least, 2 * least
+        more['extent'] = np.stack([np.full(BATCH, least), rng.integers(least, 2 * least + 1, BATCH)], 1).astype(np.int32)
     for i in range(steps):
         image = rng.integers(0, 256, (BATCH, *size, 1), np.uint8)
-        yield {'image': image, 'label': rng.integers(0, 2, BATCH).astype(np.int32), 'site': np.arange(BATCH, dtype=np.int32) % 2,
+        yield {'image': image, **more, 'label': rng.integers(0, 2, BATCH).astype(np.int32), 'site': np.arange(BATCH, dtype=np.int32) % 2,
                'draw': np.arange(i * BATCH, (i + 1) * BATCH, dtype=np.uint32)}
 
 
@@ -46,7 +51,7 @@ def compiled(name, devices):
         if name == 'cmt':
             config.views.name = 'cmt'
         if name in CROSS_SITE:
-            config.prep.size = OF_IMAGES
+            config.prep.update(size=OF_IMAGES, keep_aspect=True)
             config.views.update(name='cross_site', plane=PLANE)
             config.cross_site.warm_up = 1  # the student joins the teachers
     mesh = make_mesh(jax.devices()[:devices])
@@ -91,7 +96,8 @@ def test_one_device_equals_eight(on_eight):
         runs.append((losses, grads, jax.device_get(train.state)))
     (loss1, *trees1), (loss8, *trees8) = runs
     np.testing.assert_allclose(loss1, loss8, atol=1e-5)
-    assert len(set(np.round(loss1, 6))) == 3
+    # what is not normalised hardly learns in three steps
+    assert len(set(np.round(loss1, 6 if 'covidnet' in row else 4))) == 3
     for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(trees1), jax.tree.leaves(trees8), strict=True):
         name = jax.tree_util.keystr(path)
         if before_a_normalisation(row, name):

@@ -88,7 +88,7 @@ def splits_of(exams, group_of):
     classes = ('NonCOVID|normal|pneumonia', 'COVID|COVID-19')
     for folds, fold, seed in ((1, 0, 0), (1, 0, 1), (3, 0, 0), (3, 2, 1)):
         data = SimpleNamespace(source='x', classes=classes, split='drawn', val=0.2, test=0.2, held_out=(),
-                               held_out_sites=(), split_seed=seed)
+                               sites=(), held_out_sites=(), split_seed=seed)
         found = defaultdict(set)
         for exam in assign_sources(own_splits([exams], data, folds, list), data, folds, fold, list):
             found[group_of(exam)].add(exam.split)
