@@ -67,8 +67,9 @@ def squash(volume: jax.Array, plane: int, extent: jax.Array | None = None) -> ja
 
 
 def _triangles(size, length, samples):
-    """float32 [samples, size]: the weight in each sample of each pixel, of which the first `length` are there."""
-    step = jnp.maximum(length, 1) / samples
+    """float32 [samples, size]: the weight in each sample of each pixel, of which the first `length` are there, at least
+    one."""
+    step = length / samples
     middle = (jnp.arange(samples) + 0.5) * step
     apart = jnp.abs(jnp.arange(size) + 0.5 - middle[:, None])
     weight = jnp.maximum(1 - apart / jnp.maximum(step, 1), 0) * (jnp.arange(size) < jnp.maximum(length, 1))

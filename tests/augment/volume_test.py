@@ -97,3 +97,4 @@ def test_squashed_without_an_extent_is_all_of_it(rng):
     np.testing.assert_allclose(squash(x, 12), squash(padded, 12, np.int32([30, 21])), atol=1e-6)
     np.testing.assert_allclose(squash(x[:, :21], 21), x[:, :21], atol=1e-6)
     np.testing.assert_allclose(squash(padded, 12, np.int32([1, 1])), np.broadcast_to(x[:, :1, :1], (2, 12, 12, 3)), rtol=1e-6)
+    assert np.isfinite(squash(padded, 12, np.int32([0, 0]))).all()  # of the empty batch that a network starts on

@@ -154,10 +154,10 @@ PLANES = [(4, 4), (4, 8), (7, 4), (5, 4)]  # of the exams in turn
 
 
 def of_aspects():
-    """The same, each of its own shape, on a canvas of 8 x 8."""
+    """The same, each of its own shape, on a canvas of 9 x 9."""
     plain = dataset()
     images = [{'image': np.full((2, *PLANES[i % 4], 1), i + 1, np.uint8)} for i in range(18)]
-    return plain._replace(images=images, canvas=8)
+    return plain._replace(images=images, canvas=9)
 
 
 @pytest.mark.parametrize('hosts', [1, 2])
@@ -170,12 +170,12 @@ def test_scans_of_their_own_shapes_are_padded(hosts):
         feeds += [stack.enter_context(pipeline.eval_batches(data, 'val', 8, h, hosts)) for h in range(hosts)]
         batches = [next(feed) for feed in feeds]
     found = {k: np.concatenate([batch[k] for batch in batches]) for k in batches[0]}
-    assert found['image'].shape == (16, 2, 8, 8, 1)
+    assert found['image'].shape == (16, 2, 9, 9, 1)
     number = found['image'][:, 0, 0, 0, 0].astype(int) - 1
     assert number.tolist() == [13, 11, 8, 10, 12, 14, 16, 5, 4, 3, 2, 1, 0, 0, 0, 0]  # as of one size, in the order of ever
     np.testing.assert_array_equal(found['extent'], [PLANES[i % 4] for i in number])
     for image, i, (height, width) in zip(found['image'], number, found['extent'], strict=True):
-        expected = np.zeros((2, 8, 8, 1))
+        expected = np.zeros((2, 9, 9, 1))
         expected[:, :height, :width] = i + 1
         np.testing.assert_array_equal(image, expected)
 

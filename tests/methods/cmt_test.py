@@ -105,11 +105,12 @@ def test_which_view_is_classified(monkeypatch, classified, expected):
     bright = np.uint8(255 * BATCH['label']).reshape(-1, 1, 1, 1, 1)
     batch = {**BATCH, 'image': np.broadcast_to(bright, BATCH['image'].shape)}
 
-    def views(view, key, image, draw):
+    def views(view, key, batch):
+        image = batch['image'] / np.float32(255)
         return jnp.stack([1 - image, image], 1).reshape(-1, *image.shape[1:])
 
     monkeypatch.setattr(cmt, 'two_views', views)
-    monkeypatch.setattr(cmt, 'init_network', lambda net, key, batch: ({'classifier': jnp.ones(())}, {}))
+    monkeypatch.setattr(cmt, 'init_network', lambda net, key, image: ({'classifier': jnp.ones(())}, {}))
     method = made(classified=classified, latent=0)
     params, state = {'network': {'classifier': jnp.ones(())}}, {'network': {}}
     _, (_, scalars) = method.loss(params, state, batch, jax.random.key(0), 0)

@@ -13,7 +13,7 @@ from conftest import small_config
 from covid_jax import UserError
 from covid_jax.data.pipeline import prep_of
 from covid_jax.data.prep import Prep
-from covid_jax.methods.method import Method, seen_in_test, to_float
+from covid_jax.methods.method import Method, abstract_batch, seen_in_test, to_float
 from covid_jax.models import network
 from covid_jax.models.compute import Compute
 from covid_jax.phantom import address
@@ -231,6 +231,9 @@ def test_one_bright_voxel_is_found_in_a_scan_that_keeps_its_aspect(shape, plane,
         c.views.update(name='cross_site', plane=plane)
     run, state = seeing(prep_of(c), (1, 4, 4), tested=seen_in_test(c))
     scan = gradcam.Scan(np.zeros(shape), True, None)
+    monkeypatch.setattr(gradcam, 'decode', lambda address: scan)
+    shapes = jax.tree.map(jnp.shape, gradcam.one_scan(run, 'here')[2])
+    assert shapes == {name: x.shape for name, x in abstract_batch(c, 1).items()}
     _, height, width = shape
     for at in [(0, 0, 0), (0, 0, width - 1), (0, height - 1, 0), (0, height - 1, width - 1), (0, height // 2, width // 3)]:
         apart = found(run, state, scan, at, monkeypatch)
