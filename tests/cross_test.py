@@ -246,6 +246,18 @@ def test_exams_that_are_left_out_are_not_asked_about(two, tmp_path):
     assert asked == [('a', ids[8:15]), ('a', ids[17:]), ('b', ids[:8]), ('b', ids[17:])]
 
 
+def test_a_column_is_of_the_sites_that_its_run_took(two, tmp_path):
+    """Two runs on one table, each on one of its sites: what the matrix is made for."""
+    c, asked = two
+    table = images(tmp_path / 'both')
+    lines = table.read_text().split()
+    table.write_text('\n'.join([f'{lines[0]},site', *(f'{line},{"oslo" if i < 4 else "rome"}' for i, line in enumerate(lines[1:]))]))
+    for name, site, first in (('a', 'oslo', 0), ('b', 'rome', 4)):
+        trained(tmp_path / 'runs' / name, table, {f'e{first + j}': BINARY[j % 2] for j in range(2)}, **{'data.sites': [site]})
+    experiment.run(c, tmp_path / 'w')
+    assert asked == [('a', ['e4', 'e5', 'e6', 'e7']), ('b', ['e0', 'e1', 'e2', 'e3'])]
+
+
 def test_each_column_is_asked_about_as_its_run_has_it(two, tmp_path, monkeypatch):
     """Where the data lie, and whose exams count as one patient's; of a set that no run is of, as the matrix says."""
     c, _ = two

@@ -28,6 +28,7 @@ from covid_jax.sources.exams import SPLITS, Exam, check_classes, class_index, cl
 from covid_jax.sources.files import Facts, facts
 from covid_jax.sources.listing import find_listed
 from covid_jax.sources.names import whole
+from covid_jax.text import some
 
 SHORT_EXTENT = 200  # mm: an extent below it cuts into most chests
 THREADS = 2  # that read batches: enough to keep ahead of a step, few enough to leave the cores to it
@@ -93,6 +94,7 @@ def survey(config: ConfigDict, root: Path | str, labelled: bool = True, say: Cal
     parts = splits.own_splits(_listed(data, say), data, config.folds, say)
     exams = splits.assign_sources(_grouped(parts, data, root, say), data, config.folds, config.get('fold', 0), say)
     exams = _of_sites(exams, data.sites)  # after the splits, which are then the same whatever sites are taken
+    _say_shared_patients(exams, say)
     included = _included(exams, data.include, say) if data.include else None
     exams = splits.choose(exams, data, labelled, included)
     hashes = store.content_hashes(exams, root)
@@ -181,6 +183,15 @@ def _grouped(parts, data, root, say):
         return parts
     return [duplicates.join(part, data, root, name, say)
             for part, name in zip(parts, splits.source_names(parts, data), strict=True)]
+
+
+def _say_shared_patients(exams, say):
+    """Whether patients of one name are at several sites, which hospitals that number their own would give."""
+    at = {(exam.patient, exam.site) for exam in exams}
+    shared = [patient for patient, count in Counter(patient for patient, _ in at).items() if count > 1]
+    if shared:
+        say(f'{len(shared)} patients are at several sites ({some(sorted(shared), 3)}) and are one patient each: where every site numbers '
+            'its own, put the site before the number')
 
 
 def _included(exams, path, say):

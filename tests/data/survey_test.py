@@ -184,3 +184,16 @@ def test_exams_of_some_sites_are_in_the_splits_that_they_have_among_all(tmp_path
             c.folds = 1
             with pytest.raises(UserError, match=line):
                 pipeline.survey(c, tmp_path)
+
+
+@pytest.mark.parametrize('patient, line', [('{i}', ['10 patients are at several sites']), ('{site}-{i}', [])])
+def test_patients_of_one_name_at_two_hospitals_are_said(tmp_path, patient, line):
+    folder(tmp_path)
+    rows = ['path,label,patient,site']
+    for i in range(20):
+        label = 'covid' if i % 4 < 2 else 'normal'
+        rows.append(f'{label}/{i}.npy,{label},{patient.format(i=i % 10, site=i // 10)},{("oslo", "rome")[i // 10]}')
+    (tmp_path / 'scans.csv').write_text('\n'.join(rows))
+    said = []
+    pipeline.survey(of('manifest', tmp_path / 'scans.csv'), tmp_path, say=said.append)
+    assert [text[:32] for text in said if 'several sites' in text] == line
