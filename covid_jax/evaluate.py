@@ -63,15 +63,16 @@ class Finished(Running, Protocol):
 
 def predictor(method: Method, mesh: jax.sharding.Mesh, features: bool = False) -> Predict:
     """Compiled (params, state, batch, key or None) -> {name: [batch, ...]} on every host: what method.predict answers, with
-    'probability' [batch, classes] in place of its logits, and without its features where they are not asked for."""
+    'probability' [batch, classes] in place of its logits, and without its features where they are not asked for, unless these are
+    all that it answers."""
 
     @partial(jax.jit, out_shardings=replicated(mesh))
     def answer(params, state, batch, key=None):
         answers = method.predict(params, state, batch, key)
         if 'logits' in answers:
             answers['probability'] = jax.nn.softmax(answers.pop('logits'))
-        if not features:
-            del answers['features']
+            if not features:
+                del answers['features']
         return answers
 
     return answer

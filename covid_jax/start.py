@@ -27,6 +27,8 @@ from covid_jax.sources.exams import Exam, class_index, class_names
 from covid_jax.text import some
 from covid_jax.weights import pretrained
 
+OF_NEIGHBOURS = 'knn_auc', 'knn_macro_f1'  # what may choose a checkpoint of a method that does not classify
+
 
 class Run(NamedTuple):
     """config: with nothing left to be filled in; folder: where the run lives; prep: how its scans are prepared.
@@ -170,7 +172,7 @@ def trace(run: Run) -> None:
     params, state = jax.eval_shape(method.init, key, abstract_batch(config, 1))
     jax.eval_shape(method.loss, params, state, abstract_batch(config, config.train.batch), key, 0)
     answers = jax.eval_shape(method.predict, params, state, abstract_batch(config, config.eval.batch))
-    metrics = metric_names(run.classes) if 'logits' in answers else ()
+    metrics = metric_names(run.classes) if 'logits' in answers else OF_NEIGHBOURS
     known = ('auto', 'last', 'loss', *method.scores, *metrics)
     if config.eval.select not in known:
         raise UserError(f'--config.eval.select={config.eval.select} must be one of {", ".join(known)}')

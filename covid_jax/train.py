@@ -16,7 +16,9 @@ from jax.experimental import multihost_utils
 from covid_jax import UserError, evaluate, shortcuts, sites, start, warm
 from covid_jax.data import lineage, pipeline
 from covid_jax.data import order as orders
-from covid_jax.predictions import marked, write_features
+from covid_jax.methods.method import Method
+from covid_jax.metrics import probes
+from covid_jax.predictions import Predictions, marked, write_features
 from covid_jax.runtime import checkpoint, files, optim, workdir
 from covid_jax.runtime.interrupt import Interrupted, requests
 from covid_jax.runtime.mesh import put, replicated
@@ -142,7 +144,7 @@ def loop(session: Session, step: Callable, state: TrainState, asked: Callable[[]
                 if writer:
                     writer.write(rows)
                     save_seconds()
-                say(done, f'loss {rows[-1]["loss"]:.4f}')
+                say(done, f'loss {rows[-1]["loss"]:.4f}{below_least(run.method, rows[-1])}')
                 rows = []
             if evaluating or stop:  # after the rows: a restart keeps the rows of the steps before it
                 checkpoint.save(session.checkpoints, state, score)
@@ -167,6 +169,11 @@ def check_finite(state: TrainState) -> None:
                         f'--config.train.lr and another --workdir')
 
 
+def below_least(method: Method, row: Mapping[str, float]) -> str:
+    """What it means that scalars of a step are below what the method takes for healthy, to be put after its loss."""
+    return ''.join(f'  {name} {row[name]:.3f}: {meaning}' for name, (least, meaning) in method.least.items() if row[name] < least)
+
+
 def agreed(number: int) -> int:
     """The highest signal number that any host was asked with: all stop at the same step, or none."""
     return int(multihost_utils.process_allgather(np.int32(number)).max())
@@ -176,24 +183,41 @@ def validate(session: Session, state: TrainState) -> tuple[float | None, dict[st
     """The score of a checkpoint by config.eval.select, higher is better, or None; and the validation split's scalars.
 
     Selected is a metric of the validation split (macro F1 by default, where the method classifies), the lowest 'loss' there
-    (the default of other methods), or the highest of a scalar of the loss that the method names in `scores`.
+    (the default of other methods), what the nearest neighbours tell from the features of such a one, or the highest of a scalar of
+    the loss that the method names in `scores`.
     """
     run = session.run
     dataset = session.dataset
     if not len(dataset.of_split('val')):
         return None, {}
     predictions = evaluate.collect(run, session.predict, state, dataset, ('val',))
-    metrics = {} if predictions.probability is None else evaluate.score(predictions)
+    if predictions.probability is None:
+        learnt = evaluate.collect(run, session.predict, state, dataset, ('train',))
+        metrics = of_neighbours(learnt, predictions)
+    else:
+        metrics = evaluate.score(predictions)
     values = {name: m['value'] for name, m in metrics.items() if m['value'] is not None}
     select = run.config.eval.select
     if select == 'auto':
-        select = 'macro_f1' if metrics else 'loss'
+        select = 'loss' if predictions.probability is None else 'macro_f1'
     if select != 'last' and select not in metrics:
         values |= val_losses(session, state)
     score = values.get(select)
     if select == 'loss' and score is not None:
         score = -score
     return score, {f'val/{name}': jnp.float32(value) for name, value in values.items()}
+
+
+def of_neighbours(learnt: Predictions, asked: Predictions) -> evaluate.Metrics:
+    """{metric of start.OF_NEIGHBOURS: entry}, what the 20 nearest neighbours by cosine among the features of labelled rows tell of other
+    rows. {} where the first are not of two classes, and where none of the second has a label."""
+    known = learnt.labelled()
+    told = asked.labelled()
+    if len(set(known.label)) < 2 or not told.exams:
+        return {}
+    vote = probes.knn(known.features, known.label, len(known.names))
+    entries = evaluate.score(told._replace(probability=vote(told.features)))
+    return {name: entries[name.removeprefix('knn_')] for name in start.OF_NEIGHBOURS}
 
 
 def val_losses(session: Session, state: TrainState) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Augmentations of the plane of one volume [depth, height, width, channels], in and out: its perspective. Key first.
 
-rotate, flip: CMT-CNN section 3.2.1 (3). crop, mirror: the authors' code of contrastive cross-site COVID-Net. Each draws once for
+rotate, flip: CMT-CNN section 3.2.1 (3). quarter_turn: the self-supervised baseline of Self-Trans. crop, mirror: the authors' code of contrastive cross-site COVID-Net. Each draws once for
 a volume, so that all its slices are treated alike; values only move, so they stay in their range. `jax.vmap` over keys and
 volumes makes the batch.
 """
@@ -19,6 +19,14 @@ def rotate(key: jax.Array, volume: jax.Array) -> jax.Array:
                         'name operations without rotation in --config.views.ops')
     turned = [jnp.rot90(volume, quarters, (1, 2)) for quarters in (1, 2, 3)]
     return jax.lax.select_n(jax.random.randint(key, (), 0, 3), *turned)
+
+
+def quarter_turn(quarters: jax.Array, volume: jax.Array) -> jax.Array:
+    """The plane turned by 90 degrees as often as `quarters` says, int in 0 1 2 3. UserError for a plane that is not square."""
+    height, width = volume.shape[1:3]
+    if height != width:
+        raise UserError(f'a plane of {height} x {width} is turned by quarters only if it is square: set --config.prep.size')
+    return jax.lax.select_n(quarters, *(jnp.rot90(volume, k, (1, 2)) for k in range(4)))
 
 
 def flip(key: jax.Array, volume: jax.Array) -> jax.Array:

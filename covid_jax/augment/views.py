@@ -3,7 +3,7 @@
 A law is a pure function (key, volume, depth) -> [depth, height, width, channels], in [0, 1] too. A single image is a
 volume of one slice. `jax.vmap` over keys and volumes makes the batch.
 
-What a law sees is the plane that the network is to have, to which the scan is squashed; `cross_site` cuts it out of the scan
+What a law sees is the plane that the network is to have, to which the scan is squashed; some cut it out of the scan
 instead. A volume that is larger than its scan comes with an extent, the height and width of the scan at its top left.
 """
 
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from covid_jax import UserError
 from covid_jax.augment.distort import hounsfield, poisson_noise, shuffle_pixels
 from covid_jax.augment.image import crop, flip, mirror, rotate
+from covid_jax.augment.intensity import blur, jitter
 from covid_jax.augment.paint import in_paint, out_paint
 from covid_jax.augment.volume import random_contrast_brightness, random_depth_crop, random_resized_crop, squash
 
@@ -115,6 +116,31 @@ def cross_site(key: jax.Array, volume: jax.Array, depth: int, extent: jax.Array 
     return mirror(k_mirror, volume)
 
 
+def moco(key: jax.Array, volume: jax.Array, depth: int, extent: jax.Array | None = None, plane: int = 0) -> jax.Array:
+    """Neighbouring slices, a crop of a fifth of the plane or more resized, brightness and contrast in four of five views, blur in
+    every other, left and right exchanged in every other. MoCo v2 on grey images, as Self-Trans has it (authors' code).
+
+    Of a volume all slices alike. plane: height and width of the view; 0: those of the volume.
+    """
+    k_depth, k_crop, k_jitter, k_blur, k_mirror, k_taken = jax.random.split(key, 6)
+    volume = random_depth_crop(k_depth, volume, depth)
+    volume = random_resized_crop(k_crop, volume, area=(0.2, 1.0), plane=plane, extent=extent)
+    jittered, blurred, mirrored = jax.random.bernoulli(k_taken, jnp.array([0.8, 0.5, 0.5]))
+    volume = jnp.where(jittered, jitter(k_jitter, volume, 0.4, 0.4), volume)
+    volume = jnp.where(blurred, blur(k_blur, volume), volume)
+    return jnp.where(mirrored, volume[:, :, ::-1], volume)
+
+
+def self_trans(key: jax.Array, volume: jax.Array, depth: int, extent: jax.Array | None = None, plane: int = 0) -> jax.Array:
+    """Neighbouring slices, a crop of half the plane or more resized, left and right exchanged in every other view, brightness and
+    contrast. Self-Trans section IV.B, fine-tuning. plane as in `moco`."""
+    k_depth, k_crop, k_jitter, k_mirror = jax.random.split(key, 4)
+    volume = random_depth_crop(k_depth, volume, depth)
+    volume = random_resized_crop(k_crop, volume, area=(0.5, 1.0), plane=plane, extent=extent)
+    volume = jnp.where(jax.random.bernoulli(k_mirror), volume[:, :, ::-1], volume)
+    return jitter(k_jitter, volume, 0.2, 0.2)
+
+
 def none(key: jax.Array, volume: jax.Array, depth: int) -> jax.Array:
     """The middle slices as they are, whatever the key: for probes and baselines."""
     start = (volume.shape[0] - depth) // 2
@@ -127,7 +153,7 @@ def _laws(name, ops, plane):
 
 
 def _on_plane(law, plane):
-    if law is cross_site:
+    if law in CUTTING:
         return partial(law, plane=plane)
     return lambda key, volume, depth, extent: law(key, whole(volume, plane, extent), depth)
 
@@ -149,5 +175,8 @@ LAWS = {  # of training, of test-time augmentation
     'cmc': (cmc, cmc),
     'cmt': (cmt, cmt),
     'cross_site': (cross_site, cross_site),
+    'moco': (moco, moco),
+    'self_trans': (self_trans, self_trans),
     'none': (none, none),
 }
+CUTTING = cross_site, moco, self_trans  # laws that cut the plane out of the scan

@@ -23,14 +23,18 @@ def random_depth_crop(key: jax.Array, volume: jax.Array, depth: int) -> jax.Arra
     return jnp.take(volume, start + jnp.arange(depth), 0)
 
 
-def random_resized_crop(key: jax.Array, volume: jax.Array, area: Range = AREA, ratio: Range = RATIO) -> jax.Array:
-    """A random box of the transverse plane, resized back to the plane. CMC-COV19D section 3.2, augmentation 1.
+def random_resized_crop(key: jax.Array, volume: jax.Array, area: Range = AREA, ratio: Range = RATIO, plane: int = 0,
+                        extent: jax.Array | None = None) -> jax.Array:
+    """A random box of the transverse plane, resized to plane x plane; 0: back to the plane. CMC-COV19D section 3.2,
+    augmentation 1.
 
     The box has `area` times the plane's area (uniform) and width / height drawn log-uniformly from `ratio`; of ten draws
     the first that fits is taken, else the whole plane (the law of torchvision's RandomResizedCrop, without its rounding
     to whole pixels).
+
+    extent: int32 [2], height and width of what there is at the top left of the volume, the plane meant above; None: all is.
     """
-    height, width = volume.shape[1:3]
+    height, width = volume.shape[1:3] if extent is None else extent
     k_area, k_ratio, k_top, k_left = jax.random.split(key, 4)
     box_area = jax.random.uniform(k_area, (TRIES,), minval=area[0], maxval=area[1]) * height * width
     aspect = jnp.exp(jax.random.uniform(k_ratio, (TRIES,), minval=jnp.log(ratio[0]), maxval=jnp.log(ratio[1])))
@@ -42,15 +46,15 @@ def random_resized_crop(key: jax.Array, volume: jax.Array, area: Range = AREA, r
     w = jnp.where(fits[taken], w[taken], width)
     top = jax.random.uniform(k_top) * (height - h)
     left = jax.random.uniform(k_left) * (width - w)
-    return resized_crop(volume, top, left, h, w)
+    return resized_crop(volume, top, left, h, w, plane)
 
 
 def resized_crop(volume: jax.Array, top: jax.Array | float, left: jax.Array | float, height: jax.Array | float,
-                 width: jax.Array | float) -> jax.Array:
-    """The box (top, left, height, width), in pixels and fractions of them, resized to the whole plane: linear in each
-    axis, half-pixel centres, edges repeated."""
-    volume = _interpolate(volume, 1, top, height)
-    return _interpolate(volume, 2, left, width)
+                 width: jax.Array | float, plane: int = 0) -> jax.Array:
+    """The box (top, left, height, width), in pixels and fractions of them, resized to plane x plane (0: to the whole plane):
+    linear in each axis, half-pixel centres, edges of the volume repeated."""
+    volume = _interpolate(volume, 1, top, height, plane or volume.shape[1])
+    return _interpolate(volume, 2, left, width, plane or volume.shape[2])
 
 
 def squash(volume: jax.Array, plane: int, extent: jax.Array | None = None) -> jax.Array:
@@ -76,9 +80,9 @@ def _triangles(size, length, samples):
     return weight / jnp.sum(weight, 1, keepdims=True)
 
 
-def _interpolate(x, axis, start, length):
+def _interpolate(x, axis, start, length, samples):
     n = x.shape[axis]
-    at = jnp.clip(start + (jnp.arange(n) + 0.5) * length / n - 0.5, 0, n - 1)
+    at = jnp.clip(start + (jnp.arange(samples) + 0.5) * length / samples - 0.5, 0, n - 1)
     low = jnp.floor(at).astype(jnp.int32)
     weight = (at - low).reshape([-1 if a == axis else 1 for a in range(x.ndim)])
     below = jnp.take(x, low, axis)

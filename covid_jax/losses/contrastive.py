@@ -67,3 +67,24 @@ def label_pairs(z: jax.Array, label: jax.Array, temperature: float = 0.05) -> tu
     least = -0.5 * jnp.finfo(jnp.float32).max  # finite: the gradient of an empty sum is 0, not NaN
     others = jax.nn.logsumexp(jnp.where(same, least, similarity), 1, keepdims=True)
     return jnp.where(pair, jax.nn.softplus(others - similarity), 0.0), pair
+
+
+def info_nce(query: jax.Array, key: jax.Array, queue: jax.Array, temperature: float = 0.07) -> tuple[jax.Array, jax.Array]:
+    """Loss of telling each query's key from a queue of others: Self-Trans (He et al. 2020) Algorithm 1; He et al. 2020 (MoCo) Eq 1.
+
+        l_i = -log [ exp(q_i k_i / t) / (exp(q_i k_i / t) + sum_j exp(q_i n_j / t)) ],   n_j the rows of the queue
+
+    Eq 1 of Self-Trans as printed lacks t in the sum; its Algorithm 1 and its code have it.
+
+    Args:
+      query, key: [n, dim], rows of unit length, row i of both of one scan.
+      queue: [K, dim], rows of unit length.
+      temperature: t > 0.
+
+    Returns: float32 (float64 for float64) [n]; bool [n], whether the key is nearer to its query than all of the queue.
+    """
+    query, key, queue = (x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in (query, key, queue))
+    own = jnp.sum(query * key, 1) / temperature
+    others = jnp.matmul(query, queue.T, precision='highest') / temperature
+    logits = jnp.concatenate([own[:, None], others], 1)
+    return jax.nn.logsumexp(logits, 1) - own, own > jnp.max(others, 1)

@@ -18,6 +18,7 @@ from covid_jax.losses.classification import cross_entropy
 from covid_jax.losses.contrastive import nt_xent
 from covid_jax.methods.method import (
     Method,
+    after_features,
     build_network,
     dropout_key,
     init_network,
@@ -41,7 +42,6 @@ DEFAULTS = {
 
 CLASSIFIED = ('both', 'first', 'clean')
 OWN = 'attention', 'latent', 'classifier'  # modules of the method beside its network, where the options ask for them
-BEYOND = ('fc2', 'hidden', 'classifier')  # modules of a network that come after its features
 
 
 def make(config: ConfigDict, mesh: Mesh) -> Method:
@@ -86,11 +86,7 @@ def make(config: ConfigDict, mesh: Mesh) -> Method:
         return encode(params, state['network'], tested(batch, key), batch['site'])[0]
 
     def untouched(params):
-        beyond = BEYOND if options.latent or not options.classification else ()
-        mask = jax.tree.map(lambda _: False, params)
-        for name in mask['network'].keys() & {*beyond}:
-            mask['network'][name] = jax.tree.map(lambda _: True, mask['network'][name])
-        return mask
+        return after_features(params) if options.latent or not options.classification else None
 
     return Method(net, init, loss, predict, untouched, labelled=options.classification)
 

@@ -22,6 +22,7 @@ from covid_jax.sources.exams import class_names
 
 Batch = Mapping[str, jax.Array]
 MAX_STORED = 255  # of the uint8 that prepared scans are
+BEYOND = ('fc2', 'hidden', 'classifier')  # modules of a network that come after its features
 
 
 class Method(NamedTuple):
@@ -38,6 +39,7 @@ class Method(NamedTuple):
     labelled: whether the loss reads batch['label']
     scores: those of the loss's scalars that may choose a checkpoint, the highest the best
     warm_up: steps in which what answers learns nothing yet
+    least: {scalar of the loss: (a value, what it means where the scalar is below)}
     """
 
     network: nn.Module
@@ -48,6 +50,7 @@ class Method(NamedTuple):
     labelled: bool = True
     scores: tuple[str, ...] = ()
     warm_up: int = 0
+    least: Mapping[str, tuple[float, str]] = MappingProxyType({})
 
 
 def row_keys(key: jax.Array, name: str, draw: jax.Array) -> jax.Array:
@@ -95,6 +98,15 @@ def init_network(net: nn.Module, key: jax.Array, image: jax.Array) -> tuple[dict
     """The network's parameters and its collections, freshly initialised from the first row of images as `seen_in_test`."""
     variables = dict(net.init(key, image[:1]))
     return variables.pop('params'), variables
+
+
+def after_features(params: dict) -> dict:
+    """Tree of bool, as `frozen` gives it: the modules of the network that come after its features, unused where nothing reads its
+    logits."""
+    mask = jax.tree.map(lambda _: False, params)
+    for name in mask['network'].keys() & {*BEYOND}:
+        mask['network'][name] = jax.tree.map(lambda _: True, mask['network'][name])
+    return mask
 
 
 def training_view(config: ConfigDict) -> View:
