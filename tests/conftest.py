@@ -97,3 +97,20 @@ def cross_site_config(row='ours', **options):
         c.cross_site.update(embedding=(16, 8), **options)
         c.train.update(batch=8, epochs=2.0)
     return c
+
+
+def moco_config(network='_ResNetTiny', **options):
+    """Momentum contrast on eight images of 32 x 32 a batch, whose views are the images themselves, in groups of two."""
+    from covid_jax.methods import moco
+
+    c = small_config('baseline,size=small')
+    with c.unlocked():
+        del c['supervised']
+        c.method = 'moco'
+        c.moco = {**moco.DEFAULTS, 'queue': 24, 'projection': 8, **options}
+        c.prep.size = (1, 32, 32)
+        c.views.update(name='none', depth=0)
+        c.model.name = network
+        c.train.batch = 8
+        c.eval.tta = 0
+    return c

@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from covid_jax.losses.contrastive import label_pairs, nt_xent, supcon
+from covid_jax.losses.contrastive import info_nce, label_pairs, nt_xent, supcon
 
 SUPCON = jax.jit(supcon, static_argnums=(2, 3), static_argnames=('temperature', 'base_temperature'))
 NT_XENT = jax.jit(nt_xent, static_argnums=1)
@@ -137,3 +137,25 @@ def test_label_pairs_as_pytorch_metric_learning_has_them(label, temperature, val
     found, gradient = jax.jit(jax.value_and_grad(mean_of_pairs))(z, np.array([*map(int, label)]), temperature)
     np.testing.assert_allclose(found, value, rtol=1e-6)
     np.testing.assert_allclose(gradient[0], slope, rtol=1e-4)
+
+
+@pytest.mark.parametrize('temperature, expected', [(0.2, 0.0124328), (0.07, 3.5917e-6)])
+def test_info_nce_oracles(temperature, expected):
+    """Without the temperature in the sum, as Self-Trans prints it, the first would be 0.0168553."""
+    query = np.array([[1., 0]], 'f')
+    key = np.array([[np.cos(0.5), np.sin(0.5)]], 'f')
+    queue = np.array([[0., 1], [-1, 0]], 'f')
+    loss, nearest = info_nce(query, key, queue, temperature)
+    np.testing.assert_allclose(loss, [expected], rtol=2e-3 if temperature == 0.07 else 1e-5)  # one float32 from a difference
+    assert nearest.tolist() == [True]
+    assert info_nce(query, key, np.array([[1., 0]], 'f'))[1].tolist() == [False]
+
+
+def test_info_nce_is_cross_entropy_of_the_first_of_all_by_the_temperature(rng):
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (rng.normal(size=(n, 6)) for n in (5, 5, 12))]
+    query, key, queue = unit
+    loss, nearest = info_nce(*(x.astype('f') for x in unit), 0.1)
+    for i in range(5):
+        logits = np.array([query[i] @ key[i], *(queue @ query[i])]) / 0.1
+        np.testing.assert_allclose(loss[i], np.log(np.exp(logits).sum()) - logits[0], rtol=1e-4)
+        assert nearest[i] == (logits.argmax() == 0)
