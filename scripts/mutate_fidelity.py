@@ -246,15 +246,12 @@ MUTATIONS = [
     Mutation('adapters, start',
              'models/adapters_test.py::test_at_the_start_a_network_with_adapters_is_the_network_without[series]',
              'covid_jax/models/adapters.py', "'kernel', nn.initializers.zeros", "'kernel', nn.initializers.normal(0.1)"),
-    Mutation('MS-Net, loss',
-             'methods/cross_site_test.py::TestMsNet::test_the_student_learns_half_from_labels_and_half_from_the_teacher',
-             'covid_jax/methods/cross_site.py',
-             'return 0.5 * jnp.mean(cross_entropy(logits, target))',
+    Mutation('MS-Net, loss', 'methods/cross_site_test.py::TestMsNet::test_the_student_learns_half_from_labels_and_half_from_the_teacher',
+             'covid_jax/methods/ms_net.py', 'return 0.5 * jnp.mean(cross_entropy(logits, target))',
              'return 1.0 * jnp.mean(cross_entropy(logits, target))'),
     Mutation('MS-Net, steps', 'methods/cross_site_test.py::TestMsNet::test_of_the_classifiers_a_loss_trains_its_own',
-             'covid_jax/methods/cross_site.py',
-             "net.apply({'params': head}, out['map'], method='head')",
-             "net.apply({'params': head}, jax.lax.stop_gradient(out['map']), method='head')"),
+             'covid_jax/methods/ms_net.py', "net.apply({'params': head}, feature_map, method='head')[0]",
+             "net.apply({'params': head}, jax.lax.stop_gradient(feature_map), method='head')[0]"),
 
     # Networks
     Mutation('VGG-19, pools', 'models/vgg_test.py::test_published_numbers_of_parameters_and_the_papers_shapes',
@@ -305,7 +302,7 @@ MUTATIONS = [
     Mutation('3D ResNet of dual-track ranking', 'models/resnet_test.py::test_published_numbers_of_parameters',
              'covid_jax/models/resnet.py', "'stem_taps': 7", "'stem_taps': 3"),
     Mutation('sites in a batch', 'models/norm_test.py::test_each_site_is_normalised_as_if_it_were_alone',
-             'covid_jax/models/norm.py', 'jax.nn.one_hot(site, self.sites,', 'jax.nn.one_hot(0 * site, self.sites,'),
+             'covid_jax/models/norm.py', 'jax.nn.one_hot(site, sites,', 'jax.nn.one_hot(0 * site, sites,'),
 
     # Data
     Mutation('CMC-COV19D, resize', 'data/prep_test.py::test_resize_equals_scipy_on_half_pixels',

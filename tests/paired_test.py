@@ -65,7 +65,7 @@ def test_of_two_runs_of_one_site_each_the_one_of_the_group_counts(tmp_path):
     assert found['single', 'site oslo', 'accuracy'].difference == '+0.200'
     assert found['single', 'site rome', 'accuracy'].difference == '+0.133'
     assert not whole.remarks and len(whole.lines) == 4
-    assert [run.rpartition('/')[2] for run in whole.runs] == ['a', 'b', 'c']
+    assert [run.rpartition('/')[2] for run in whole.runs] == ['a', 'b: site=a', 'c: site=b']
 
 
 def test_each_fold_is_the_mean_over_its_seeds(tmp_path):

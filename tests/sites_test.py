@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import QUICK, small_config
 
-from covid_jax import UserError, evaluate, experiment, methods, sites, stages, start, warm
+from covid_jax import UserError, evaluate, experiment, methods, models, sites, stages, start, warm
 from covid_jax.data import lineage, pipeline
 from covid_jax.methods import supervised
 from covid_jax.runtime import checkpoint, workdir
@@ -123,7 +123,7 @@ def test_from_which_row_a_site_starts(tmp_path, images, theirs, fields, here, nu
 def made(c, mesh):
     """Plain classification, with an array of its own that is by site along its second axis."""
     method = supervised.make(c, mesh)
-    count = sites.number(c.model.name, c.model.sites)
+    count = models.sites(c.model.name, c.model.sites)
 
     def init(key, batch, start=None):
         params, state = method.init(key, batch)

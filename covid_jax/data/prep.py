@@ -79,7 +79,6 @@ class Prep:
             fields = (*fields, 'keep_aspect')
         return hashlib.sha256(repr(fields).encode()).hexdigest()[:16]
 
-
     @property
     def canvas(self) -> int:
         """Height and width of the square that a scan of any aspect fits into; 0 where all are of one size."""
@@ -132,8 +131,8 @@ def prepare(scan: Scan, prep: Prep, where: Place | None = None) -> np.ndarray:
     windowed, then resampled linearly.
 
     CMC-COV19D section 5.1 (resize to a fixed depth, height and width); Rubik's cube Pro section 4.1 (lungs, crop with
-    margins, spacing). Reads only the slices that it needs, for min-max all. where: its place, if it is known. UserError where the values can
-    be neither Hounsfield units nor 0..255, and as in `place`.
+    margins, spacing). Reads only the slices that it needs, for min-max all. where: its place, if it is known. UserError where
+    the values can be neither Hounsfield units nor 0..255, and as in `place`.
     """
     if not scan.hounsfield:
         least = scan.voxels.min()

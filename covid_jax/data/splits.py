@@ -216,13 +216,15 @@ def _strata(exams, classes, fixed, seed):
 def _draw(strata, whole, fraction):
     """The first patients of every stratum: of the strata of the same classes together floor(fraction * size + 1/2), the size being
     that of these strata when they were whole, shared among their sites as evenly as whole patients can be."""
-    drawn = []
+    drawn: list[str] = []
     size: Counter = Counter()  # of the strata up to here, by their classes
+    count: Counter = Counter()  # of those drawn from them
     for stratum, patients in strata.items():
         classes = tuple(n for n in stratum if n >= 0)
-        before = math.floor(fraction * size[classes] + 0.5)
         size[classes] += len(whole[stratum])
-        drawn += patients[:math.floor(fraction * size[classes] + 0.5) - before]
+        taken = patients[:math.floor(fraction * size[classes] + 0.5) - count[classes]]
+        count[classes] += len(taken)
+        drawn += taken
     return drawn
 
 

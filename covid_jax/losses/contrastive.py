@@ -57,8 +57,8 @@ def label_pairs(z: jax.Array, label: jax.Array, temperature: float = 0.05) -> tu
       label: int [n].
       temperature: > 0.
 
-    Returns: float32 (float64 for float64) [n, n], 0 where m and n are no pair, and everywhere in a batch of one class; bool [n, n], which are pairs: of
-    one class, in both orders, none with itself. The authors take the mean over the pairs.
+    Returns: float32 (float64 for float64) [n, n], 0 where m and n are no pair, and everywhere in a batch of one class; bool
+    [n, n], which are pairs: of one class, in both orders, none with itself. The authors take the mean over the pairs.
     """
     z = z.astype(jnp.promote_types(z.dtype, jnp.float32))
     similarity = jnp.matmul(z, z.T, precision='highest') / temperature

@@ -108,10 +108,11 @@ class COVIDNet(nn.Module):
     `group` does nothing without sites; with them, normalisation by site is a ValueError by group.
 
     Where sites > 1, training, `trunk` and `head` ask for the site of each row; what they give for one of a site that is not known
-    is NaN (a head without head_norm goes by its map alone). Evaluation answers for any row: of a known site, by that site alone; of another (negative, or `sites` and above; all rows where site is None), by the average of the
-    known sites' predictions. The logits are then the log of the mean over sites of the softmax, the map and features the
-    means of theirs, and out['sites'] says of how many: 1 for a row of a known site. Only a batch with a row of another site
-    costs more than one pass.
+    is NaN (a head without head_norm goes by its map alone). Evaluation answers for any row: of a known site, by that site alone;
+    of another (negative, or `sites` and above; all rows where site is None), by the average of the known sites' predictions.
+    The logits are then the log of the mean over sites of the softmax, the map and features the means of theirs, and
+    out['sites'] says of how many: 1 for a row of a known site. Only a batch with a row of another site costs more than one
+    pass.
     """
 
     classes: int
