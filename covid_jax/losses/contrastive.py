@@ -86,5 +86,4 @@ def info_nce(query: jax.Array, key: jax.Array, queue: jax.Array, temperature: fl
     query, key, queue = (x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in (query, key, queue))
     own = jnp.sum(query * key, 1) / temperature
     others = jnp.matmul(query, queue.T, precision='highest') / temperature
-    logits = jnp.concatenate([own[:, None], others], 1)
-    return jax.nn.logsumexp(logits, 1) - own, own > jnp.max(others, 1)
+    return jax.nn.softplus(jax.nn.logsumexp(others, 1) - own), own > jnp.max(others, 1)
