@@ -67,7 +67,7 @@ def test_every_law_is_a_view_of_a_volume_in_training_and_of_an_image_in_test(rng
 
 @pytest.mark.parametrize('make', [views.train_view, views.test_view])
 def test_an_unknown_name_is_told_which_there_are(make):
-    with pytest.raises(UserError, match=r"'cmcc': set --config.views.name=cmc\|cmt\|cross_site\|none"):
+    with pytest.raises(UserError, match=r"'cmcc': set --config.views.name=cmc\|cmt\|cross_site\|moco\|self_trans\|none"):
         make('cmcc')
 
 
