@@ -144,7 +144,7 @@ def loop(session: Session, step: Callable, state: TrainState, asked: Callable[[]
                 if writer:
                     writer.write(rows)
                     save_seconds()
-                say(done, f'loss {rows[-1]["loss"]:.4f}{below_least(run.method, rows[-1])}')
+                say(done, told(run.method, rows[-1]))
                 rows = []
             if evaluating or stop:  # after the rows: a restart keeps the rows of the steps before it
                 checkpoint.save(session.checkpoints, state, score)
@@ -169,9 +169,12 @@ def check_finite(state: TrainState) -> None:
                         f'--config.train.lr and another --workdir')
 
 
-def below_least(method: Method, row: Mapping[str, float]) -> str:
-    """What it means that scalars of a step are below what the method takes for healthy, to be put after its loss."""
-    return ''.join(f'  {name} {row[name]:.3f}: {meaning}' for name, (least, meaning) in method.least.items() if row[name] < least)
+def told(method: Method, row: Mapping[str, float]) -> str:
+    """What a user sees of the scalars of a step: its loss, what the nearest neighbours tell where it was validated without labels, and
+    what it means that a scalar is below what the method takes for healthy."""
+    neighbours = [f'val/{name}' for name in start.OF_NEIGHBOURS if f'val/{name}' in row]
+    text = f'loss {row["loss"]:.4f}' + ''.join(f'  {name} {row[name]:.3f}' for name in neighbours)
+    return text + ''.join(f'  {name} {row[name]:.3f}: {meaning}' for name, (least, meaning) in method.least.items() if row[name] < least)
 
 
 def agreed(number: int) -> int:

@@ -49,6 +49,7 @@ def make(config: ConfigDict, mesh: Mesh) -> Method:
         image = tested(batch, None)[:1]
         weights, collections = init_network(net, k_net, image)
         features = jax.eval_shape(net.apply, {'params': weights, **collections}, image)[1]['features']
+        check_width(config.model.name, features.shape[1])
         own = projector.init(k_projector, jnp.zeros(features.shape))['params']
         params, collections = start or ({'network': weights, 'projector': own}, collections)
         queue = unit(jax.random.normal(k_queue, (options.queue, options.projection)))
@@ -79,11 +80,13 @@ def make(config: ConfigDict, mesh: Mesh) -> Method:
         _, out = net.apply({'params': params['network'], **state['network']}, tested(batch, key))
         return {'features': out['features']}
 
+    collapsed = 'the embeddings of a batch are nearly alike: what is learnt tells no scan from another'
     return Method(net, init, loss, predict, after_features, labelled=False, scores=('nearest',),
-                  least={'spread': (COLLAPSED, 'the embeddings of a batch are nearly alike: what is learnt tells no scan from another')})
+                  least={'spread': (COLLAPSED, collapsed)})
 
 
 COLLAPSED = 0.05  # of the spread of embeddings
+WIDEST = 8192  # features of a network, of whose number the MLP has the square
 
 
 def spread(z: jax.Array) -> jax.Array:
@@ -91,6 +94,13 @@ def spread(z: jax.Array) -> jax.Array:
     everywhere."""
     z = z.astype(jnp.promote_types(z.dtype, jnp.float32))
     return jnp.sqrt(jnp.sum(jnp.var(z, 0)))
+
+
+def check_width(name: str, features: int) -> None:
+    """UserError for a network of so many features that its MLP would be larger than any network here."""
+    if features > WIDEST:
+        raise UserError(f'{name} has {features:,} features, of which the MLP of momentum contrast would make {features**2:,} parameters: '
+                        'take another --config.model.name')
 
 
 def check(config: ConfigDict) -> None:

@@ -199,3 +199,45 @@ def test_parts_of_a_view_of_cross_site_are_drawn_apart():
     out = np.asarray(jax.jit(jax.vmap(views.train_view('cross_site', 2, plane=3), (0, None)))(jax.random.split(KEY, 3200), x))
     counts = np.unique(out.reshape(3200, -1), axis=0, return_counts=True)[1]
     assert len(counts) == 32 and stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_parts_of_a_view_of_moco(monkeypatch):
+    """Of marks in place of its parts: brightness and contrast in four of five views, blur and mirror each in every other, drawn apart; a
+    crop of a fifth or more; nothing of colour."""
+    areas = []
+    monkeypatch.setattr(views, 'random_resized_crop', lambda key, volume, area, plane, extent: areas.append(area) or volume)
+    monkeypatch.setattr(views, 'jitter', lambda key, volume, *range: volume + jnp.array([0, 10.]) * (range == (0.4, 0.4)))
+    monkeypatch.setattr(views, 'blur', lambda key, volume: volume + jnp.array([0, 100.]))
+    volume = jnp.array([1., 2]).reshape(1, 1, 2, 1) * jnp.ones((1, 1, 2, 2))
+    seen = jax.jit(jax.vmap(views.train_view('moco'), (0, None)))(jax.random.split(KEY, 4000), volume)
+    mirrored = np.asarray(seen[:, 0, 0, 0, 0]) == 2
+    marks = np.asarray(seen[:, 0, 0, 0, 1]) - np.where(mirrored, 2, 1)
+    parts = np.stack([marks // 10 % 10 == 1, marks // 100 == 1, mirrored])
+    assert areas == [(0.2, 1.0)]
+    for part, p in zip(parts, (0.8, 0.5, 0.5), strict=True):
+        assert stats.binomtest(int(part.sum()), 4000, p).pvalue > 1e-3
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        assert abs(np.corrcoef(parts[a], parts[b])[0, 1]) < 0.06
+
+
+def test_parts_of_a_view_of_self_trans(monkeypatch):
+    """A crop of half the plane or more, mirrored in every other view, brightness and contrast by 0.2."""
+    drawn = []
+    monkeypatch.setattr(views, 'random_resized_crop', lambda key, volume, area, plane, extent: drawn.append(area) or volume)
+    monkeypatch.setattr(views, 'jitter', lambda key, volume, *range: drawn.append(range) or volume)
+    volume = jnp.array([1., 2]).reshape(1, 1, 2, 1)
+    seen = jax.jit(jax.vmap(views.train_view('self_trans'), (0, None)))(jax.random.split(KEY, 2000), volume)
+    assert drawn == [(0.5, 1.0), (0.2, 0.2)]
+    assert stats.binomtest(int((seen[:, 0, 0, 0, 0] == 2).sum()), 2000, 0.5).pvalue > 1e-3
+
+
+@pytest.mark.parametrize('name', ['moco', 'self_trans'])
+def test_a_crop_is_resized_to_the_plane_from_the_whole_scan(rng, name):
+    """From 40 to 24 pixels: a scan whose right half alone is bright is bright at the right of views that are not mirrored."""
+    volume = np.zeros((1, 40, 40, 1), np.float32)
+    volume[:, :, 20:] = 0.5
+    seen = jax.jit(jax.vmap(views.train_view(name, plane=24), (0, None)))(jax.random.split(KEY, 64), volume)
+    assert seen.shape == (64, 1, 24, 24, 1)
+    left = np.asarray(seen[:, 0, :, :12, 0]).mean((1, 2))
+    right = np.asarray(seen[:, 0, :, 12:, 0]).mean((1, 2))
+    assert 10 < (right > left + 0.05).sum() and 10 < (left > right + 0.05).sum()

@@ -10,11 +10,13 @@ import optax
 import pytest
 from conftest import moco_config
 
-from covid_jax import UserError, methods
+from covid_jax import UserError, methods, train
 from covid_jax.methods import moco
+from covid_jax.predictions import Predictions
 from covid_jax.runtime import optim
 from covid_jax.runtime import state as run_state
 from covid_jax.runtime.mesh import make_mesh
+from covid_jax.sources.exams import Exam
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (8, 1, 32, 32, 1), np.uint8)
@@ -165,6 +167,26 @@ def test_the_encoder_starts_as_a_copy_of_what_the_run_starts_from():
     np.testing.assert_allclose(np.linalg.norm(after['queue'], axis=1), 1, rtol=1e-5)
 
 
+def test_collapse_is_said():
+    """In the line of a step; a healthy one has its loss alone, a validated one what the neighbours tell."""
+    method = made()
+    assert train.told(method, {'loss': 3.0, 'spread': 0.6, 'nearest': 0.1}) == 'loss 3.0000'
+    assert train.told(method, {'loss': 3.0, 'spread': 0.6, 'val/knn_auc': 0.7}) == 'loss 3.0000  val/knn_auc 0.700'
+    assert train.told(method, {'loss': 0.0, 'spread': 0.01}).startswith('loss 0.0000  spread 0.010: the embeddings of a batch are')
+
+
+def test_what_neighbours_tell_by_hand():
+    """Two labelled classes on two axes: a row near the second is of it; rows without a label count nowhere."""
+    def rows(labels, features):
+        exams = [Exam(str(i), str(i), 'x', '', 'val', '') for i in range(len(labels))]
+        return Predictions(('noncovid', 'covid'), exams, np.array(labels), None, np.array(features, 'f'))
+
+    learnt = rows([0, 0, 1, 1, -1], [[1, 0], [1, 0.1], [0, 1], [0.1, 1], [0, 1]])
+    found = train.of_neighbours(learnt, rows([0, 1, -1], [[2, 0.1], [0.1, 5], [0, 1]]))
+    assert {name: entry['value'] for name, entry in found.items()} == {'knn_auc': 1.0, 'knn_macro_f1': 1.0}
+    assert train.of_neighbours(rows([0, 0], [[1, 0], [0, 1]]), learnt) == {} == train.of_neighbours(learnt, rows([-1], [[1, 0]]))
+
+
 @pytest.mark.parametrize('z, expected', [(np.ones((6, 1)) * [[1., 0, 0]], 0), (np.concatenate([np.eye(3), -np.eye(3)]), 1)])
 def test_spread_by_hand(z, expected):
     np.testing.assert_allclose(moco.spread(jnp.asarray(z, 'float32')), expected, atol=1e-6)
@@ -183,3 +205,13 @@ def test_what_cannot_be_is_one_line(change, message):
             config[section][field] = value
     with pytest.raises(UserError, match=message):
         methods.make(config, make_mesh(jax.devices()[:1]))
+
+
+def test_a_network_whose_head_would_be_out_of_size_is_one_line():
+    """CRNet: 13 x 13 places of 128 channels at 224 x 224."""
+    config = moco_config('CRNet')
+    config.prep.size = (1, 224, 224)
+    method = methods.make(config, make_mesh(jax.devices()[:1]))
+    batch = {**BATCH, 'image': np.zeros((8, 1, 224, 224, 1), np.uint8)}
+    with pytest.raises(UserError, match='CRNet has 21,632 features, of which .* would make 467,943,424 parameters'):
+        jax.eval_shape(method.init, jax.random.key(0), batch)

@@ -8,6 +8,7 @@ import pytest
 from conftest import small_config
 
 from covid_jax import methods
+from covid_jax.methods.method import row_keys
 from covid_jax.runtime import state as run_state
 from covid_jax.runtime.mesh import make_mesh, put
 
@@ -51,3 +52,36 @@ def test_the_site_of_a_row_reaches_the_network():
     known, moved = (predict(state.params, s, batch)['features'] for s in (state.state, statistics))
     same = (known == moved).all(1)
     np.testing.assert_array_equal(same, batch['site'] == 0)
+
+
+def test_rotation_is_a_second_task_of_the_same_view():
+    """Of images that are turned each by its own draw: the loss is the sum of both, the class's of the turned image; in evaluation none is
+    turned and nothing but the network answers."""
+    config = small_config('baseline,size=small')
+    with config.unlocked():
+        config.prep.size = (1, 32, 32)
+        config.views.update(name='none', depth=0)
+        config.model.name = '_ResNetTiny'
+        config.supervised.rotation = True
+    method = methods.make(config, make_mesh(jax.devices()[:1]))
+    rng = np.random.default_rng(0)
+    batch = {'image': rng.integers(0, 256, (8, 1, 32, 32, 1), np.uint8), 'label': np.arange(8, dtype=np.int32) % 2,
+             'site': np.zeros(8, np.int32), 'draw': np.arange(8, dtype=np.uint32)}
+    params, state = jax.jit(method.init)(jax.random.key(0), batch)
+    params['rotation'] = jax.tree.map(lambda x: 300 * x, params['rotation'])
+    key = jax.random.key(1)
+    value, (_, scalars) = jax.jit(method.loss)(params, state, batch, key, 0)
+    np.testing.assert_allclose(value, scalars['clf'] + scalars['rotation'], rtol=1e-6)
+    quarters = [int(jax.random.randint(k, (), 0, 4)) for k in row_keys(key, 'quarters', batch['draw'])]
+    assert len(set(quarters)) > 2
+    turned = np.stack([np.rot90(image, q, (1, 2)) for image, q in zip(batch['image'], quarters, strict=True)]).astype('f') / 255
+    apply = jax.jit(lambda x: method.network.apply({'params': params['network'], **state['network']}, x, train=True,
+                                                   mutable=['batch_stats'])[0])
+    logits, out = apply(turned)
+    angles = out['features'] @ params['rotation']['Dense_0']['kernel'] + params['rotation']['Dense_0']['bias']
+    for scalar, z, truth in (('clf', logits, batch['label']), ('rotation', angles, quarters)):
+        expected = optax.softmax_cross_entropy_with_integer_labels(z, jnp.array(truth)).mean()
+        np.testing.assert_allclose(scalars[scalar], expected, rtol=1e-4)
+    plain = jax.jit(lambda x: method.network.apply({'params': params['network'], **state['network']}, x)[0])
+    np.testing.assert_allclose(jax.jit(method.predict)(params, state, batch)['logits'], plain(batch['image'].astype('f') / 255), rtol=1e-4,
+                               atol=1e-6)
