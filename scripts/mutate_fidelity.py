@@ -114,7 +114,7 @@ MUTATIONS = [
              "dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC')).astype(x.dtype)"),
     Mutation('kept checkpoint',
              'evaluate_test.py::test_the_checkpoint_is_chosen_by_macro_f1_of_plain_views_of_validation',
-             'covid_jax/train.py', "'macro_f1' if metrics", "'accuracy' if metrics"),
+             'covid_jax/train.py', "else 'macro_f1'", "else 'accuracy'"),
     Mutation('views of the kept checkpoint',
              'evaluate_test.py::test_the_checkpoint_is_chosen_by_macro_f1_of_plain_views_of_validation',
              'covid_jax/train.py', "dataset, ('val',))", "dataset, ('val',), session.key)"),

@@ -166,7 +166,7 @@ def test_what_a_checkpoint_is_judged_by(tmp_path, monkeypatch, classifies, selec
     p = np.array([0.1, 0.7, 0.8, 0.9], np.float32)
     exams = [Exam(f'e{i}', f'p{i}', 'here', 'x', 'val', '') for i in range(4)]
     answers = Predictions(('noncovid', 'covid'), exams, np.array([0, 0, 1, 1], np.int32),
-                          np.stack([1 - p, p], 1) if classifies else None)
+                          np.stack([1 - p, p], 1) if classifies else None, None if classifies else np.stack([1 - p, p], 1))
     monkeypatch.setattr(evaluate, 'collect', lambda *args: answers)
     monkeypatch.setattr(train, 'val_losses', lambda *args: {'loss': 7.0, 'nearest': 0.25})
     found, scalars = train.validate(session(run_of(tmp_path, **{'eval.select': select}), DATA), STATE)
