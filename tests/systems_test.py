@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import cross_site_config
 
-from covid_jax import experiment, paired, papers, start
+from covid_jax import experiment, paired, papers, phantom, start
 from covid_jax.predictions import of_run
 from covid_jax.report import gradcam
 
@@ -55,17 +55,16 @@ def test_rows_of_cross_site_learning_and_their_tables(tmp_path, root):
             config.prep.update(size=(1, 40, 40), keep_aspect=True)
             config.views.update(name='cross_site', plane=32)
         experiment.run(config.lock(), tmp_path / row)
-    answers = {row: [of_run(tmp_path / row / f'fold{fold}').of('test') for fold in (0, 1)]
+    answers = {row: [of_run(tmp_path / row / f'fold{fold}/seed0').of('test') for fold in (0, 1)]
                for row in ('ours', 'joint_redesign', 'single_redesign')}
     assert answers['ours'][0].sites == ('site0', 'site1', 'site2') and answers['single_redesign'][0].sites == ('site0',)
     for fold in (0, 1):
         mine = [exam.id for exam in answers['ours'][fold].exams if exam.site == 'site0']
         assert mine == [exam.id for exam in answers['single_redesign'][fold].exams] != []
-    run, state = start.load(tmp_path / 'ours' / 'fold0')
+    run, state = start.load(tmp_path / 'ours/fold0/seed0')
     assert run.config.model.sites == 3 and state.params['network']['conv1_norm']['scale'].shape[0] == 3
     assert state.params['embedding']['fc2']['kernel'].shape == (16, 8)
-    phantom = answers['ours'][0].exams[0]
-    assert gradcam.explain(run, state, f'phantom:slice:0:{phantom.id}', site='site1').heat.ndim == 3
+    assert gradcam.explain(run, state, phantom.address(0, 17, 'covid', 'slice', 'site1'), site='site1').heat.shape[0] == 1
     stages = papers.finished(tmp_path)
     table = module['TABLES'][0]._replace(group='site site0')
     lines = {line.row: line.ours for line in papers.shown(table, 'cross_site', stages, lambda stage: {}).lines if line.metric == 'auc'}
