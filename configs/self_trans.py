@@ -106,8 +106,8 @@ def get_config(arg: str = '') -> ConfigDict:
         for stage in PRETEXTS[method]:
             first.append({'name': stage, **pretext(stage, small, choice['ssl_split'] == 'all')})
     elif method.endswith('lnm'):
-        first.append({'name': 'lnm', 'folds': 1, 'seeds': 1, 'supervised': {'frozen': False, 'rotation': False},
-                      'data': {'classes': ('benign', 'malignant'), 'source': 'phantom' if small else 'folder'}})
+        patches = {} if small else {'source': 'folder', 'classes': ('benign', 'malignant')}  # phantoms keep their own classes
+        first.append({'name': 'lnm', 'folds': 1, 'seeds': 1, 'supervised': {'frozen': False, 'rotation': False}, 'data': patches})
     if not first:
         c.model.pretrained = weights
         return c.lock()

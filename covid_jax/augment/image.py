@@ -1,8 +1,8 @@
 """Augmentations of the plane of one volume [depth, height, width, channels], in and out: its perspective. Key first.
 
-rotate, flip: CMT-CNN section 3.2.1 (3). quarter_turn: the self-supervised baseline of Self-Trans. crop, mirror: the authors' code of contrastive cross-site COVID-Net. Each draws once for
-a volume, so that all its slices are treated alike; values only move, so they stay in their range. `jax.vmap` over keys and
-volumes makes the batch.
+rotate, flip: CMT-CNN section 3.2.1 (3). quarter_turn: the self-supervised baseline of Self-Trans. crop, mirror: the authors'
+code of contrastive cross-site COVID-Net. Each draws once for a volume, so that all its slices are treated alike; values only
+move, so they stay in their range. `jax.vmap` over keys and volumes makes the batch.
 """
 
 import jax
