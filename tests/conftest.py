@@ -68,17 +68,22 @@ def single_image_config(epochs):
 
 def cmt_config(network='_ResNetTiny', **options):
     """CMT-CNN on four images of 32 x 32 a batch, whose views are the images themselves."""
-    from covid_jax.methods import cmt
+    return image_config('cmt', network, 4, {'latent': 8, **options})
+
+
+def image_config(method, network, batch, options):
+    """A method with these options on images of 32 x 32, so many a batch, that are seen as they are."""
+    from covid_jax.methods import METHODS
 
     c = small_config('baseline,size=small')
     with c.unlocked():
         del c['supervised']
-        c.method = 'cmt'
-        c.cmt = {**cmt.DEFAULTS, 'latent': 8, **options}
+        c.method = method
+        c[method] = {**METHODS[method].DEFAULTS, **options}
         c.prep.size = (1, 32, 32)
         c.views.update(name='none', depth=0)
         c.model.name = network
-        c.train.batch = 4
+        c.train.batch = batch
         c.eval.tta = 0
     return c
 
@@ -101,16 +106,18 @@ def cross_site_config(row='ours', **options):
 
 def moco_config(network='_ResNetTiny', **options):
     """Momentum contrast on eight images of 32 x 32 a batch, whose views are the images themselves, in groups of two."""
-    from covid_jax.methods import moco
+    return image_config('moco', network, 8, {'queue': 24, 'projection': 8, **options})
 
-    c = small_config('baseline,size=small')
-    with c.unlocked():
-        del c['supervised']
-        c.method = 'moco'
-        c.moco = {**moco.DEFAULTS, 'queue': 24, 'projection': 8, **options}
-        c.prep.size = (1, 32, 32)
-        c.views.update(name='none', depth=0)
-        c.model.name = network
-        c.train.batch = 8
-        c.eval.tta = 0
-    return c
+
+def assert_refused(config, change, message):
+    """That the method of a config, with these fields {'section.field': value} changed, is a UserError which says so."""
+
+    from covid_jax import UserError, methods
+    from covid_jax.config import put
+    from covid_jax.runtime.mesh import make_mesh
+
+    with config.unlocked():
+        for name, value in change.items():
+            put(config, name, value)
+    with pytest.raises(UserError, match=message):
+        methods.make(config, make_mesh(jax.devices()[:1]))

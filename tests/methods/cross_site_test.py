@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import cross_site_config
+from conftest import assert_refused, cross_site_config
 
-from covid_jax import UserError, methods
+from covid_jax import methods
 from covid_jax.losses.contrastive import label_pairs
 from covid_jax.methods import ms_net
 from covid_jax.models.covidnet import Hidden
@@ -235,13 +235,7 @@ class TestMsNet:
     ({'cross_site.teachers': True, 'cross_site.head_norm': True}, 'head_norm=False'),
     ({'cross_site.teachers': True, 'eval.select': 'loss'}, 'eval.select to a metric')])
 def test_what_cannot_be_is_one_line(change, message):
-    config = cross_site_config()
-    with config.unlocked():
-        for name, value in change.items():
-            section, field = name.split('.')
-            config[section][field] = value
-    with pytest.raises(UserError, match=message):
-        methods.make(config, make_mesh(jax.devices()[:1]))
+    assert_refused(cross_site_config(), change, message)
 
 
 def test_the_authors_whole_network_has_its_number_of_parameters():

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import moco_config
+from conftest import assert_refused, moco_config
 
 from covid_jax import UserError, methods, train
 from covid_jax.methods import moco
@@ -198,13 +198,7 @@ def test_spread_by_hand(z, expected):
     ({'moco.temperature': 0.0}, 'temperature=0.0 must be above 0'), ({'moco.momentum': 1.5}, 'momentum=1.5 from 0 to 1'),
     ({'model.name': 'COVIDNetRedesign'}, 'COVIDNetRedesign normalises by site')])
 def test_what_cannot_be_is_one_line(change, message):
-    config = moco_config()
-    with config.unlocked():
-        for name, value in change.items():
-            section, field = name.split('.')
-            config[section][field] = value
-    with pytest.raises(UserError, match=message):
-        methods.make(config, make_mesh(jax.devices()[:1]))
+    assert_refused(moco_config(), change, message)
 
 
 def test_a_network_whose_head_would_be_out_of_size_is_one_line():
