@@ -78,6 +78,9 @@ TRAIN = {
     'lr_steps': (0.8, 0.95),  # of steps: shares of the training after which the rate is divided by 10
     'period': 0.0,  # of cosine: epochs from lr to 0, after which it rises again; 0: all epochs
     'weight_decay': 1e-5,  # L2, added to the gradient
+    # how much the average of weights and statistics over the steps keeps of itself in a step, as 0.99: it is what is validated, kept
+    # and starts other runs; 0: the weights themselves are
+    'average': 0.0,
     'patience': 0,  # validations without a better score after which training ends; 0: never
     'eval_every': 1.0,  # epochs between validations; each saves a checkpoint
     'log_every': 10,  # steps

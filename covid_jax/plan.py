@@ -81,6 +81,8 @@ def make(run: Run) -> Plan:
     train, step = abstract_step(config, run.method, run.mesh)
     params = jax.tree.leaves(train.params)
     state = {'parameters': size(train.params), 'optimizer': size(train.opt_state), 'statistics': size(train.state)}
+    if config.train.average:
+        state['average'] = size(train.average)
     plan = Plan(device=device.device_kind, devices=run.mesh.size, hbm=hbm(device), batch=config.train.batch,
                 overview=parameter_overview.get_parameter_overview(train.params, include_stats=False),
                 parameters=sum(x.size for x in params), state=state,
@@ -116,8 +118,8 @@ def abstract_step(config: ConfigDict, method: Method, mesh: Mesh) -> tuple[Train
     batch = abstract_batch(config, config.train.batch)
     params, state = jax.eval_shape(method.init, key, abstract_batch(config, 1))
     tx = optim.make(config.train, 1, method.frozen(params))  # how many steps an epoch has changes no shape
-    train = jax.eval_shape(partial(create, tx=tx), params, state)
-    return train, jit_step(method, tx, mesh).lower(train, batch, key)
+    train = jax.eval_shape(partial(create, tx=tx, average=config.train.average), params, state)
+    return train, jit_step(method, tx, mesh, config.train.average).lower(train, batch, key)
 
 
 def compile_afresh(lowered: jax.stages.Lowered) -> jax.stages.Compiled:

@@ -22,7 +22,7 @@ from covid_jax.predictions import Predictions, marked, write_features
 from covid_jax.runtime import checkpoint, files, optim, workdir
 from covid_jax.runtime.interrupt import Interrupted, requests
 from covid_jax.runtime.mesh import put, replicated
-from covid_jax.runtime.state import TrainState, jit_step
+from covid_jax.runtime.state import TrainState, answering, jit_step
 from covid_jax.runtime.writers import Writer, progress, stopwatch
 
 # What is drawn from the run's key, folded in: the same numbers again would draw the same.
@@ -79,12 +79,12 @@ def train_and_evaluate(run: start.Run, survey: pipeline.Survey, before: list[lin
         session = Session(run, dataset, order, total, eval_every, key, loss, predict, checkpoints)
         if int(state.step) < total and not exhausted(session, int(state.step)):
             with requests() as asked:
-                state = loop(session, jit_step(run.method, tx, run.mesh), state, asked)
+                state = loop(session, jit_step(run.method, tx, run.mesh, config.train.average), state, asked)
         checkpoints.wait_until_finished()
         best = checkpoints.best_step()
         if best is not None and best != int(state.step):
             state = checkpoint.restore(checkpoints, best, state)
-    return report(session, state, lineage.leaks(dataset.exams, dataset.hashes, before))
+    return report(session, answering(state), lineage.leaks(dataset.exams, dataset.hashes, before))
 
 
 def describe(run: start.Run, survey: pipeline.Survey, dataset: pipeline.Dataset, before: list[lineage.Row],
@@ -136,7 +136,7 @@ def loop(session: Session, step: Callable, state: TrainState, asked: Callable[[]
             if logging or stop:
                 check_finite(state)
             if evaluating:
-                score, validation = validate(session, state)
+                score, validation = validate(session, answering(state))
                 rows[-1] |= validation
             if logging or stop:
                 rows = [{name: value if name == 'step' else float(value) for name, value in row.items()}

@@ -54,7 +54,7 @@ def initial_state(run: Run, steps_per_epoch: float, key: jax.Array,
     if (config.init_from or config.model.pretrained) and not begun(run.folder):
         found = _of_file(run, params, state, say) if from_file(config) else _of_run(run, params, state, say)
         params, state = init(key, found)
-    return jax.jit(partial(create, tx=tx), out_shardings=where)(params, state), tx
+    return jax.jit(partial(create, tx=tx, average=config.train.average), out_shardings=where)(params, state), tx
 
 
 def check(run: Run, params: dict, state: dict) -> None:

@@ -1,5 +1,6 @@
 """Checkpoints: the last and the best, on any number of devices and hosts."""
 
+import dataclasses
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -44,7 +45,7 @@ def save(checkpoints: ocp.CheckpointManager, state: TrainState, score: float | N
     metrics = None
     if score is not None:
         metrics = {'score': float(score), 'step': step, 'first': _first_reached(checkpoints, float(score), step)}
-    checkpoints.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)), metrics=metrics, force=True)
+    checkpoints.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(_fields(state))), metrics=metrics, force=True)
 
 
 def _first_reached(checkpoints, score, step):
@@ -75,8 +76,15 @@ def restore(checkpoints: ocp.CheckpointManager, step: int, like: TrainState) -> 
     if misfits:
         raise UserError(f'the checkpoint in {checkpoints.directory} is of another network or optimizer '
                         f'({"; ".join(misfits[:3])}): choose another --workdir')
-    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-    return checkpoints.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))['state']
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _fields(like))
+    found = checkpoints.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))['state']
+    return dataclasses.replace(like, **found)
+
+
+def _fields(state):
+    """What of a state is in its checkpoint: a run that averages nothing has no average there."""
+    fields = vars(state)
+    return {name: fields[name] for name in fields if fields[name] is not None}
 
 
 def _metadata(item):
@@ -95,7 +103,8 @@ def name_of(path: tuple) -> str:
 
 
 def read(source: str | Path) -> tuple[int, dict[str, Any]]:
-    """The best (else the last) checkpoint of the run in the folder `source`: its step, and the tree as numpy arrays."""
+    """The best (else the last) checkpoint of the run in the folder `source`: its step, and the tree as numpy arrays, with the params
+    and the state that answer (state.answering)."""
     directory = os.path.join(source, 'checkpoints')
     if not os.path.isdir(directory):
         raise UserError(f'{source} holds no checkpoints: give the folder of a finished run')
@@ -106,7 +115,9 @@ def read(source: str | Path) -> tuple[int, dict[str, Any]]:
     with ocp.PyTreeCheckpointer() as reader:
         item = os.path.join(os.path.abspath(directory), str(step), 'state')
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), _metadata(item))
-        return step, reader.restore(item, restore_args=as_numpy)
+        saved = reader.restore(item, restore_args=as_numpy)
+    average = saved.pop('average', None) or {}
+    return step, saved | average
 
 
 def put(saved: Any, like: Any, skip: Collection[str] = ()) -> tuple[Any, list[str]]:

@@ -60,6 +60,8 @@ def check(train: ConfigDict) -> None:
     if train.momentum and train.optimizer != 'sgd':
         raise UserError(f'--config.train.momentum={train.momentum} does nothing with {train.optimizer}: set it to 0, '
                         f'or --config.train.optimizer=sgd')
+    if not 0 <= train.average < 1:
+        raise UserError(f'--config.train.average={train.average} must be at least 0 and below 1, as 0.99')
     if not train.epochs > 0:
         raise UserError(f'--config.train.epochs={train.epochs} must be above 0')
     for name in ('clip', 'period'):

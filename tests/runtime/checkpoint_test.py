@@ -61,6 +61,23 @@ def test_a_start_takes_what_agrees_in_name_and_shape(tmp_path):
     assert (started['w'] == 0).all() and (started['b'] == 2).all() and kept == ['w']
 
 
+def test_where_weights_are_averaged_their_average_is_read_and_both_go_on(tmp_path):
+    started = train_state(2.0, 1)
+    averaged = started.replace(average={'params': jax.tree.map(lambda x: x + 1, started.params), 'state': {'mean': jnp.full(3, 5.0)}})
+    with checkpoint.manager(tmp_path / 'checkpoints') as m:
+        checkpoint.save(m, averaged)
+        m.wait_until_finished()
+        restored = checkpoint.restore(m, 1, averaged)
+        jax.tree.map(np.testing.assert_array_equal, restored, averaged)
+        with pytest.raises(UserError, match='another network or optimizer'):
+            checkpoint.restore(m, 1, started)
+    _, saved = checkpoint.read(tmp_path)
+    assert (saved['params']['w'] == 3).all() and (saved['state']['mean'] == 5).all()
+    with checkpoint.manager(tmp_path / 'without' / 'checkpoints') as m:
+        checkpoint.save(m, started)
+    assert 'average' not in checkpoint.read(tmp_path / 'without')[1]
+
+
 def test_how_long_the_best_score_stands(tmp_path):
     """An equal score is kept as the best, and is no better one; nor is what a restart finds."""
     waited = []

@@ -12,7 +12,7 @@ from covid_jax.runtime import optim
 def train(**fields):
     """A section config.train: constant 0.1, plain SGD, no L2, but for the fields."""
     plain = {'optimizer': 'sgd', 'momentum': 0.0, 'clip': 0.0, 'lr': 0.1, 'schedule': 'constant', 'lr_steps': (),
-             'period': 0.0, 'weight_decay': 0.0, 'epochs': 10.0}
+             'period': 0.0, 'weight_decay': 0.0, 'average': 0.0, 'epochs': 10.0}
     return ConfigDict({**plain, **fields})
 
 

@@ -40,3 +40,25 @@ def test_a_step_by_hand():
     train, scalars = state.train_step(Method(None, None, loss, None), tx)(train, {'one': 1.0}, jax.random.key(0))
     np.testing.assert_allclose([train.params['w'], scalars['loss'], scalars['grad_norm']], [2.4, 10, 6], rtol=1e-6)
     assert (int(train.step), int(train.state), int(scalars['step'])) == (1, 12, 0)
+
+
+def test_the_average_by_hand():
+    """Decay 0.25: of the weight 3, 2.4, 1.92 the average is 3, then a tenth (1 of 10) and 2 of 11 of itself; a whole number is the last;
+    what does not move stays bit for bit."""
+    def loss(params, extra, batch, key, step):
+        return params['w'] ** 2, ({'count': extra['count'] + 1, 'mean': extra['mean']}, {})
+
+    tx = optax.sgd(0.1)
+    step = jax.jit(state.train_step(Method(None, None, loss, None), tx, 0.25))
+    still = jnp.float32(0.1)
+    train = state.create({'w': jnp.float32(3.0)}, {'count': jnp.int32(0), 'mean': still}, tx, 0.25)
+    expected = 3.0
+    for kept, w in ((1 / 10, 2.4), (2 / 11, 1.92), (3 / 12, 1.536), (0.25, 1.2288)):
+        train, _ = step(train, {}, jax.random.key(0))
+        expected = kept * expected + (1 - kept) * w
+        np.testing.assert_allclose(train.params['w'], w, rtol=1e-6)
+        np.testing.assert_allclose(train.average['params']['w'], expected, rtol=1e-6)
+    answered = state.answering(train)
+    assert answered.params is train.average['params'] and int(answered.state['count']) == 4
+    assert answered.state['mean'] == still
+    assert state.answering(train.replace(average=None)).params is train.params
