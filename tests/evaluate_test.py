@@ -5,6 +5,7 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from conftest import single_image_config, small_config
 from scipy.stats import binomtest
@@ -15,6 +16,7 @@ from covid_jax.data.pipeline import Dataset
 from covid_jax.methods.method import Method
 from covid_jax.predictions import Predictions, of_run
 from covid_jax.report import calibration, submission
+from covid_jax.runtime import checkpoint
 from covid_jax.runtime.mesh import make_mesh
 from covid_jax.sources.exams import Exam
 
@@ -244,9 +246,11 @@ def test_what_is_reported_is_the_mean_of_three_views(tmp_path):
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
-    """A finished run on 16 phantoms to learn from, 8 of val and 8 of test, with the answers that it gave itself."""
+    """A finished run on 16 phantoms to learn from, 8 of val and 8 of test, with the answers that the average of its weights gave."""
     folder = tmp_path_factory.mktemp('finished')
-    experiment.run(single_image_config(epochs=2.0), folder)
+    config = single_image_config(epochs=2.0)
+    config.train.average = 0.9
+    experiment.run(config, folder)
     return start.load(folder), of_run(folder)
 
 
@@ -261,6 +265,7 @@ def test_a_finished_run_answers_other_data_as_it_answered_its_own(finished, tmp_
     np.testing.assert_allclose([of_exam[e.id] for e in own.exams], own.probability, atol=1e-5)
     untouched = {e.id for e in own.exams if e.split == 'test'}
     assert {e.id for e, seen in zip(answers.exams, answers.columns['seen'], strict=True) if not seen} == untouched
+    assert_averaged(run[0].folder)
     test = metrics['all']
     assert test['seen_before']['value'] == 24 and test['auc']['n'] == 32
     assert test['threshold_frozen']['value'] == run[0].threshold is not None
@@ -269,6 +274,15 @@ def test_a_finished_run_answers_other_data_as_it_answered_its_own(finished, tmp_
     odds = [(p[1] / p[0]) ** (1 / run[0].temperature) for p in of_exam.values()]
     square = [(x / (1 + x) - y)**2 for x, y in zip(odds, answers.label, strict=True)]
     assert test['brier_tempered']['value'] == pytest.approx(np.mean(square), rel=1e-4) != test['brier']['value']
+
+
+def assert_averaged(folder):
+    """That what is read of a run is not its last weights, which it goes on from."""
+    with checkpoint.manager(folder / 'checkpoints', read_only=True) as checkpoints:
+        step, read = checkpoint.read(folder)
+        last = checkpoints.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))['state']
+    params = last['params']['network']['classifier']
+    assert not np.array_equal(params['Dense_0']['kernel'], read['params']['network']['classifier']['Dense_0']['kernel'])
 
 
 def test_splits_of_other_data_do_not_matter_and_a_scan_that_cannot_be_read_is_set_aside(finished, tmp_path):
