@@ -1,4 +1,4 @@
-"""The scripts of the figures of contrastive cross-site learning, of made-up answers."""
+"""The scripts of the figures of contrastive cross-site learning and of Self-Trans, of made-up answers."""
 
 import runpy
 
@@ -47,3 +47,16 @@ def test_curves_of_folds_are_of_the_first_seed_pooled(script, tmp_path, monkeypa
     assert 'oslo: single answered other exams than joint' in capsys.readouterr().out
     with pytest.raises(UserError, match='all different'):
         fig3['main']([tmp_path / 'joint', tmp_path / 'single'], ['a', 'a'], 'test', 'fig3.png')
+
+
+def test_what_all_runs_of_a_sheet_have_tested(script, tmp_path):
+    """Exams with COVID of two folds of one run, and of a run without folds: what both of two have tested, in the order of the first."""
+    run(tmp_path / 'folds', 1, folds=2, n=40)
+    run(tmp_path / 'whole', 2, n=40)
+    of_fold = [of_run(tmp_path / 'folds' / f'fold{fold}' / 'seed0').of('test') for fold in (0, 1)]
+    tested_by_all = script('fig5_self_trans')['tested_by_all']
+    running = type('R', (), {'classes': NAMES})
+    both = [tmp_path / 'whole', tmp_path / 'folds' / 'fold1' / 'seed0']
+    found = tested_by_all(both, 2 * [running], 'test')
+    assert found == [e.id for e, label in zip(of_fold[1].exams, of_fold[1].label, strict=True) if label == 1] != []
+    assert tested_by_all([*both, tmp_path / 'folds' / 'fold0' / 'seed0'], 3 * [running], 'test') == []
