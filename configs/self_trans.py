@@ -141,11 +141,12 @@ def finetuning(network: str, small: bool) -> ConfigDict:
 
 def pretext(stage: str, small: bool, all_images: bool) -> dict:
     """Momentum contrast: overrides of the stage called luna or covid_ct."""
-    data: dict = {'source': 'phantom'} if small else {'source': 'luna16' if stage == 'luna' else 'covid_ct'}
-    if stage == 'luna' and small:
+    data: dict = {}  # of covid_ct: what is classified after it
+    if stage == 'luna':
+        data = {'source': 'phantom' if small else 'luna16', 'root': '', 'split': 'auto'}
         data['phantom'] = {'seed': 9, 'train': 200, 'val': 0, 'test': 0, 'unlabelled': 1.0}
-    if stage == 'covid_ct' and all_images:
-        data |= {'split': 'drawn', 'val': 0.0, 'test': 0.0}  # nothing is kept from it
+    elif all_images:
+        data = {'split': 'drawn', 'val': 0.0, 'test': 0.0}  # nothing is kept from it
     train = {'batch': 32 if small else 128, 'optimizer': 'sgd', 'momentum': 0.9, 'lr': 0.015, 'weight_decay': 1e-4, 'period': 0.0,
              'epochs': 20.0 if small else 200.0, 'eval_every': 10.0}
     once = {'folds': 1, 'seeds': 1} if stage == 'luna' else {}

@@ -254,6 +254,15 @@ def test_rows_of_self_trans():
     assert (first.model.pretrained, second.init_from, last.init_from) == ('DenseNet169.pth', '/nowhere/luna', '/nowhere/covid_ct')
 
 
+def test_the_data_of_self_trans_are_those_of_its_last_two_stages():
+    """One source for both, at any size; the first has its own."""
+    config = SELF_TRANS['get_config']('self_trans_r18,size=small')
+    config.data.update(source='manifest', root='scans.csv', split='drawn')
+    of_stage = {stage: (c.data.source, c.data.root, c.data.split) for stage, c in trainings(config).items()}
+    mine = 'manifest', 'scans.csv', 'drawn'
+    assert of_stage == {'luna': ('phantom', '', 'auto'), 'covid_ct': mine, 'finetune': mine}
+
+
 @pytest.mark.parametrize('row, stages, pretrained', [
     ('rand_crnet', [''], ''), ('trans_r50', [''], 'ResNet50.pth'), ('method1_r50', ['covid_ct', 'finetune'], ''),
     ('method2_r50', ['covid_ct', 'finetune'], 'ResNet50.pth'), ('method3_d169', ['luna', 'finetune'], 'DenseNet169.pth'),

@@ -1,14 +1,20 @@
 """A system from end to end: its stages by one command, and its paper's table of what they left."""
 
+import contextlib
+import itertools
 import runpy
+import signal
 
+import jax
 import numpy as np
 import pytest
 from conftest import cross_site_config
 
-from covid_jax import experiment, paired, papers, phantom, start
+from covid_jax import experiment, paired, papers, phantom, start, train
 from covid_jax.predictions import of_run
 from covid_jax.report import gradcam
+from covid_jax.runtime import checkpoint
+from covid_jax.runtime.interrupt import Interrupted
 
 
 @pytest.mark.slow  # 80 s, of which most is compiling
@@ -71,3 +77,52 @@ def test_rows_of_cross_site_learning_and_their_tables(tmp_path, root):
     assert {row for row, ours in lines.items() if ours != '-'} == {'ours', 'joint_redesign', 'single_redesign'}
     tests = module['PAIRED_TESTS'][0]._replace(rows={'single_redesign': {'site site0': '0.002'}, 'joint_redesign': {'site site0': '0.007'}})
     assert all(line.difference != '-' for line in paired.tested(tests, 'cross_site', stages, lambda stage: {}).lines)
+
+
+def self_trans():
+    """Its three stages with the least there is of everything: 4, 8 and 4 steps."""
+    config = runpy.run_path('configs/self_trans.py')['get_config']('self_trans_r18,size=small')
+    with config.unlocked():
+        config.model.name = '_ResNetTiny'
+        config.prep.size = (1, 40, 40)
+        config.views.plane = 32
+        config.data.workers = 1
+        config.data.phantom.update(train=32, val=8, test=8)
+        config.luna.data.phantom.update(train=32)
+        for stage in (config.luna, config.covid_ct):
+            stage.train.update(batch=16, epochs=2.0, eval_every=1.0)
+            stage.moco.update(queue=32, projection=8)
+        config.covid_ct.train.epochs = 4.0
+        config.finetune.train.epochs = 2.0
+    return config.lock()
+
+
+@pytest.mark.slow  # of which most is compiling
+def test_the_stages_of_self_trans_stopped_in_each_and_between(tmp_path, root, monkeypatch):
+    """Every stage starts from the one before; with stops in the middle of the second, at its end and in the third all is bit for bit that
+    of the run that was never stopped: network, queue, key encoder and answers."""
+    monkeypatch.chdir(root)
+    experiment.run(self_trans(), tmp_path / 'whole')
+    steps = itertools.count(1)
+
+    @contextlib.contextmanager
+    def asked():  # after the 4 steps of the first stage
+        yield lambda: signal.SIGTERM if next(steps) in (4 + 3, 4 + 8, 4 + 8 + 1) else 0
+
+    stops = 0
+    with monkeypatch.context() as m:
+        m.setattr(train, 'requests', asked)
+        while True:
+            try:
+                experiment.run(self_trans(), tmp_path / 'stopped')
+                break
+            except Interrupted:
+                stops += 1
+    assert stops == 3
+    for stage in ('luna', 'covid_ct', 'finetune'):
+        whole, stopped = (checkpoint.read(tmp_path / name / stage) for name in ('whole', 'stopped'))
+        jax.tree.map(np.testing.assert_array_equal, whole, stopped)
+    answers = [(tmp_path / name / 'finetune' / 'predictions.csv').read_bytes() for name in ('whole', 'stopped')]
+    assert answers[0] == answers[1]
+    started = checkpoint.read(tmp_path / 'whole' / 'covid_ct')[1]
+    assert {'queue', 'encoder'} < {*started['state']} and started['state']['queue'].shape == (32, 8)
