@@ -64,8 +64,7 @@ def make(config: ConfigDict, mesh: Mesh) -> Method:
         k_query, k_key, k_group = jax.random.split(key, 3)
         rows = len(batch['draw'])
         in_order = jnp.arange(rows) // size
-        # The statistics alone are shuffled (MoCo section 3.3, "Shuffling BN"): images would travel between devices.
-        drawn = jax.random.permutation(jax.random.fold_in(k_group, step), in_order)
+        drawn = shuffled(jax.random.fold_in(k_group, step), in_order)
         encoder = jax.tree.map(lambda k, q: options.momentum * k + (1 - options.momentum) * q, state['encoder'],
                                jax.lax.stop_gradient(params))
         k_dropout, k_other_dropout = jax.random.split(dropout_key(key, step))
@@ -83,6 +82,12 @@ def make(config: ConfigDict, mesh: Mesh) -> Method:
     collapsed = 'the embeddings of a batch are nearly alike: what is learnt tells no scan from another'
     return Method(net, init, loss, predict, after_features, labelled=False, scores=('nearest',),
                   least={'spread': (COLLAPSED, collapsed)})
+
+
+def shuffled(key: jax.Array, groups: jax.Array) -> jax.Array:
+    """The groups of the keys, int [batch], from those of the queries (MoCo section 3.3, "Shuffling BN"): the statistics alone are
+    shuffled, for images would travel between devices."""
+    return jax.random.permutation(key, groups)
 
 
 COLLAPSED = 0.05  # of the spread of embeddings
