@@ -33,14 +33,14 @@ def emd_matrix(p: np.ndarray, q: np.ndarray, ground: str = 'index', mesh: Mesh |
     for what are no histograms of the same bins.
     """
     a, b = (_placed(x, ground) for x in checked(p, q))
-    block = max(1, CELLS // len(b))
+    blocks = -(-len(p) * len(q) // CELLS)
     if mesh is None:
-        return np.asarray(_manhattan(a, b, block))
-    rows = len(a)
-    a = np.pad(a, ((0, -rows % mesh.size), (0, 0)))
+        return np.asarray(_manhattan(a, b, blocks))
+    a = np.pad(a, ((0, -len(p) % mesh.size), (0, 0)))
     cut = PartitionSpec(mesh.axis_names[0])
-    of_device = jax.shard_map(partial(_manhattan, block=block), mesh=mesh, in_specs=(cut, PartitionSpec()), out_specs=cut)
-    return np.asarray(jax.jit(of_device)(a, b))[:rows]
+    of_device = jax.shard_map(partial(_manhattan, blocks=-(-blocks // mesh.size)), mesh=mesh, in_specs=(cut, PartitionSpec()),
+                              out_specs=cut)
+    return np.asarray(jax.jit(of_device)(a, b))[:len(p)]
 
 
 def checked(p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -63,40 +63,47 @@ def _first(of_row):
 
 
 def _placed(x, ground):
-    """Rows float32 whose sum of differences is the distance: the line makes a distribution of its cumulative sum."""
-    mass = x / x.sum(1, keepdims=True)
+    """Rows float32 [n, d] whose sum of differences is the distance: the line makes a distribution of its cumulative sum."""
     bins = x.shape[1]
+    if ground == 'value':
+        return _single(np.sort(x, 1), 1 / bins)
+    if ground == 'uniform':
+        return _single(x, 0.5 / x.sum(1, keepdims=True))
     if ground == 'index':
-        rows = np.cumsum(mass, 1)[:, :-1] / (bins - 1)
-    elif ground == 'uniform':
-        rows = mass / 2
-    elif ground == 'value':
-        rows = np.sort(x, 1) / bins
-    else:
-        raise UserError(f'no ground distance is called {ground!r}: take {", ".join(GROUNDS[:-1])} or {GROUNDS[-1]}')
-    return rows.astype(np.float32)
+        x = np.cumsum(x, 1)
+        return _single(x[:, :-1], 1 / (bins - 1) / x[:, -1:])
+    raise UserError(f'no ground distance is called {ground!r}: take {", ".join(GROUNDS[:-1])} or {GROUNDS[-1]}')
 
 
-@partial(jax.jit, static_argnames='block')
-def _manhattan(a, b, block):
-    """Sums of differences [n, m] of rows [n, d] and [m, d], `block` rows of the first at a time."""
-    rows, bins = a.shape
-    steps = -(-bins // BINS)
-    pad = steps * BINS - bins
-    blocks = -(-rows // block)
-    a = jnp.pad(a, ((0, blocks * block - rows), (0, pad))).reshape(blocks, block, steps, BINS)
-    b = jnp.moveaxis(jnp.pad(b, ((0, 0), (0, pad))).reshape(-1, steps, BINS), 1, 0)
+def _single(x, by):
+    """x * by as float32."""
+    return np.multiply(x, by, out=np.empty(x.shape, np.float32), casting='same_kind')
 
-    def of_block(a):  # [block, steps, BINS]
-        def add(total, bins):
-            x, y = bins
-            # Term by term: a sum over an axis would be computed from all differences, which do not fit.
-            return total + sum(jnp.abs(x[:, None, i] - y[None, :, i]) for i in range(BINS)), None
 
-        start = a[:, 0, :1] * 0 + jnp.zeros(b.shape[1])
-        return jax.lax.scan(add, start, (jnp.moveaxis(a, 1, 0), b))[0]
+@partial(jax.jit, static_argnames='blocks')
+def _manhattan(a, b, blocks):
+    """Sums of differences [n, m] of rows [n, d] and [m, d], the first in so many blocks."""
+    rows = len(a)
+    a = jnp.pad(a, ((0, -rows % blocks), (0, -a.shape[1] % BINS))).T.reshape(-1, BINS, blocks, -(-rows // blocks))
+    b = jnp.pad(b, ((0, 0), (0, -b.shape[1] % BINS))).T.reshape(-1, BINS, len(b))
 
-    return jax.lax.map(of_block, a).reshape(blocks * block, -1)[:rows]
+    def add(total, of_bins):
+        x, y = of_bins
+        # Term by term, in pairs: a sum over an axis would be computed from all differences, which do not fit.
+        return total + _in_pairs([jnp.abs(x[i][:, None] - y[i]) for i in range(BINS)]), None
+
+    def of_block(a):
+        start = a[0, 0][:, None] * 0 + jnp.zeros(b.shape[2])
+        return jax.lax.scan(add, start, (a, b))[0]
+
+    return jax.lax.map(of_block, jnp.moveaxis(a, 2, 0)).reshape(-1, b.shape[2])[:rows]
+
+
+def _in_pairs(terms):
+    """Their sum, for whose terms none has to wait long."""
+    while len(terms) > 1:
+        terms = [x + y for x, y in zip(terms[::2], terms[1::2], strict=True)]
+    return terms[0]
 
 
 def partial_emd_matrix(p: np.ndarray, q: np.ndarray) -> np.ndarray:
