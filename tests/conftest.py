@@ -109,6 +109,19 @@ def moco_config(network='_ResNetTiny', **options):
     return image_config('moco', network, 8, {'queue': 24, 'projection': 8, **options})
 
 
+def rubik_config(**options):
+    """Rubik's cube Pro on two volumes of 8 x 24 x 24 a batch, whose views are the volumes themselves."""
+    c = small_config()
+    with c.unlocked():
+        c.method = 'rubik'
+        c.rubik = {'gap': (1, 2, 2), **options}
+        c.prep.size = (8, 24, 24)
+        c.views.update(name='none', depth=0)
+        c.model.name = '_ResNetTiny'
+        c.train.batch = 2
+    return c
+
+
 def assert_refused(config, change, message):
     """That the method of a config, with these fields {'section.field': value} changed, is a UserError which says so."""
 

@@ -223,7 +223,7 @@ def refused(root, workdir, *args):
     (['--config.data.source=manifest', '--config.data.root=nowhere.csv'], 'nowhere.csv'),
     (['--config.data.source=foldr'], 'folder'),
     (['--config.data.root=scans'], '--config.data.source'),
-    (['--config.method=cmcc'], 'cmc|cmt|cross_site|moco|supervised'),
+    (['--config.method=cmcc'], 'cmc|cmt|cross_site|moco|rubik|supervised'),
     (['--config.ensemble.runs=runs/nowhere,runs/neither'], 'give the folder of a finished run'),
     (['--config.model.name=ResNest14small'], 'ResNeSt14Small'),
     (['--config.views.depth=99'], 'depth'),

@@ -6,10 +6,10 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from covid_jax import UserError
-from covid_jax.methods import cmc, cmt, cross_site, moco, supervised
+from covid_jax.methods import cmc, cmt, cross_site, moco, rubik, supervised
 from covid_jax.methods.method import Method
 
-METHODS = {'cmc': cmc, 'cmt': cmt, 'cross_site': cross_site, 'moco': moco, 'supervised': supervised}
+METHODS = {'cmc': cmc, 'cmt': cmt, 'cross_site': cross_site, 'moco': moco, 'rubik': rubik, 'supervised': supervised}
 
 
 def resolve(config: ConfigDict) -> ConfigDict:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import cmt_config, cross_site_config, moco_config, small_config
+from conftest import cmt_config, cross_site_config, moco_config, rubik_config, small_config
 
 from covid_jax import methods, plan
 from covid_jax.runtime import state as run_state
@@ -19,7 +19,7 @@ from covid_jax.runtime.mesh import by_batch, make_mesh, put, replicated
 CROSS_SITE = ('ours', 'sepnorm', 'ms_net', 'parallel_adapter', 'series_adapter', 'joint_redesign', 'joint_covidnet', 'single_redesign',
               'single_covidnet')
 # one of each method, with a queue and a key encoder, and of cross-site learning all of its table, for each has other layers
-ROWS = 'model4,size=small', 'baseline,size=small', 'cmt', 'moco', 'dummy', *CROSS_SITE
+ROWS = 'model4,size=small', 'baseline,size=small', 'cmt', 'moco', 'rubik', 'dummy', *CROSS_SITE
 SIZE, BATCH = (8, 32, 32), 16
 OF_IMAGES, PLANE = (1, 40, 40), 36  # of which 36 x 36 are seen
 
@@ -41,8 +41,8 @@ def batches(steps, name):
 def compiled(name, devices):
     """The mesh, the step as a program and the state it starts from. The trunk computes in float64: in float32 the order of a
     sum moves some activation across the kink of its ReLU, and one of 10^5 terms of a gradient then comes or goes."""
-    own = {'dummy': dummy.two_stages, 'cmt': partial(cmt_config, attention=True), 'moco': partial(moco_config, queue=48)} | {row: partial(cross_site_config, row)
-                                                                                    for row in CROSS_SITE}
+    own = {'dummy': dummy.two_stages, 'cmt': partial(cmt_config, attention=True), 'moco': partial(moco_config, queue=48),
+           'rubik': rubik_config, **{row: partial(cross_site_config, row) for row in CROSS_SITE}}
     config = own.get(name, partial(small_config, name))()
     with config.unlocked():
         config.prep.size = SIZE
@@ -114,7 +114,7 @@ def test_nothing_of_image_size_travels(on_eight):
     sizes = collective_sizes(step)
     parameters = {x.size for x in jax.tree.leaves(train.params)}
     voxels = BATCH * PLANE**2 if name in CROSS_SITE else 6 * 32 * 32  # of the images; of one view of a volume
-    assert sizes and voxels not in parameters and (voxels > max(parameters) or name in CROSS_SITE)
+    assert sizes and voxels not in parameters and (voxels > max(parameters) or name in (*CROSS_SITE, 'rubik'))
     large = {size for size in sizes if size > 2 * BATCH * 2 * BATCH}
     assert large <= parameters, sorted(large - parameters)
 
