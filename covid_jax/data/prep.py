@@ -232,6 +232,8 @@ def _middle(shape, share):
 
 
 def _lungs(scan, prep):
+    if scan.lungs is not None:
+        return scan.lungs
     try:
         return lung_mask(scan)
     except ValueError as error:

@@ -2,7 +2,8 @@
 
 A path is an array (.npz, .npy), an image (.png, .jpg, .tif), a volume (.nii, .nii.gz, .mha, .mhd), a DICOM file, a
 folder of slices as images or of DICOM files at any depth, or a .zip of any of these, unpacked for as long as it is read.
-'PATH::series=UID' is one series of DICOM files that hold several, 'PATH::slice=N' the N-th slice (from 0) of a volume.
+'PATH::series=UID' is one series of DICOM files that hold several, 'PATH::slice=N' the N-th slice (from 0) of a volume,
+'PATH::lungs=FILE' a volume with the mask of its lungs in a file beside it, 0 outside them.
 'phantom:...' is the address of a phantom, see covid_jax/phantom. Every failure is a UserError of one line that names the file.
 """
 
@@ -19,6 +20,7 @@ from covid_jax.scans.scan import BYTES, FILES, Scan, blame, hidden, natural
 from covid_jax.text import some
 
 ARRAYS = ('.npz', '.npy')
+PARTS = ('series', 'slice', 'lungs')  # what may follow '::' in an address
 SUFFIXES = (*ARRAYS, *images.SUFFIXES, *volumes.SUFFIXES, '.dcm', '.zip')
 EXPECTED = '.npz, .npy, .nii, .nii.gz, .mha, .mhd, .png, .jpg, .tif, .dcm, .zip or a folder of slices'
 READERS = (('.npz', arrays.decode_npz), ('.npy', arrays.decode_npy), (images.SUFFIXES, images.decode_image),
@@ -41,6 +43,8 @@ def decode(address: Path | str, scratch: Path | str | None = None) -> Scan:
             if not (at.isdecimal() and int(at) < len(scan.voxels)):
                 raise ValueError(f'no slice {at!r}, there are 0 to {len(scan.voxels) - 1}')
             scan = scan._replace(voxels=scan.voxels[int(at):int(at) + 1])
+        if 'lungs' in part:
+            scan = scan._replace(lungs=_mask(path.with_name(part['lungs']), scan.voxels.shape, scratch))
         return scan
 
 
@@ -50,18 +54,20 @@ def split_address(address: Path | str) -> tuple[Path, dict[str, str]]:
     key, _, value = part.partition('=')
     if not mark or not value:
         return Path(address), {}
-    if key not in ('series', 'slice'):
-        raise UserError(f'{address}: unknown part {key!r}, write PATH::series=UID or PATH::slice=N')
+    if key not in PARTS:
+        raise UserError(f'{address}: unknown part {key!r}, write PATH::series=UID, PATH::slice=N or PATH::lungs=FILE')
     return Path(path), {key: value}
 
 
 def files_of(address: Path | str) -> list[Path]:
     """Every file that decoding the address reads, in order: what its content hash is made of. Missing ones too."""
-    path, _ = split_address(address)
+    path, part = split_address(address)
     try:
         files = [file for kind in _contents(path).values() for file in kind] if path.is_dir() else [path]
     except (OSError, UserError):  # decoding says what is wrong
         files = [path]
+    if 'lungs' in part:
+        files.append(path.with_name(part['lungs']))
     return sorted({*files, *(more for file in files for more in metaimage.companions(file))})
 
 
@@ -123,6 +129,18 @@ def _decode(path, series='', scratch=None):
         raise ValueError(f'not a scan: expected {EXPECTED}')
     _no_series(series)
     return reader(path)
+
+
+def _mask(path, shape, scratch):
+    """The lungs that a file beside a scan marks: bool, of the scan's shape."""
+    with blame(path):
+        mask = _decode(path, scratch=scratch).voxels > 0
+        if mask.shape != shape:
+            sizes = [' x '.join(map(str, of)) for of in (mask.shape, shape)]
+            raise ValueError(f'a mask of {sizes[0]} voxels is of no scan of {sizes[1]}')
+        if not mask.any():
+            raise ValueError('a mask of lungs that marks none')
+        return mask
 
 
 def _no_series(series):

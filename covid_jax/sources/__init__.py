@@ -20,7 +20,7 @@ from covid_jax.sources.listing import find_listed, normalised
 from covid_jax.sources.manifests import manifest
 from covid_jax.sources.phantoms import phantoms
 
-SOURCES = {'folder': folder, 'manifest': manifest, 'cov19_ct_db': published.cov19_ct_db, 'cc_ccii': published.cc_ccii,
+SOURCES = {'folder': folder, 'manifest': manifest, 'cov19_ct_db': published.cov19_ct_db, 'cc_ccii': published.cc_ccii, 'pos_neg': published.pos_neg,
            'covid_ct_md': published.covid_ct_md, 'covid_ct_md_slices': published.covid_ct_md_slices, 'luna16': published.luna16,
            'covid_ct': published_images.covid_ct,
            'sars_cov_2_ct': published_images.sars_cov_2_ct, 'chest_xray': published_images.chest_xray}

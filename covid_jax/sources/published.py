@@ -19,6 +19,8 @@ from covid_jax.sources import listing
 from covid_jax.sources.exams import Exam
 from covid_jax.text import some
 
+NIFTI = '.nii.gz'
+MASK = '_mask.nii.gz'  # in place of it, of an exam's lungs
 FEWEST_SLICES = 20  # that a scan of CC-CCII must have
 SPLITS = {'train': ('train', 'train_cov19d'), 'val': ('val', 'validation', 'validation_cov19d'),
           'test': ('test', 'test_cov19d')}
@@ -78,6 +80,26 @@ def cc_ccii(root: Path | str, say: Callable[[str], None]) -> list[Exam]:
         say(f'CC-CCII: of {len(listed)} scans in {table.name} {len(listed.keys() - slices.keys())} are not here and '
             f'{len(other)} have another number of slices{listing.examples(other)}')
     return listing.require_unique_ids(root, listing.require_some(root, complete, f'scans of at least {FEWEST_SLICES} slices'))
+
+
+def pos_neg(root: Path | str, say: Callable[[str], None]) -> list[Exam]:
+    """{pos,neg}/<patient>/<exam>.nii.gz, labelled 'covid' and 'noncovid'; beside an exam may lie the mask of its lungs, called
+    <exam>_mask.nii.gz. A patient is <pos or neg>/<patient>, an exam <pos or neg>/<patient>/<exam>."""
+    root = Path(root)
+    exams = []
+    masks = 0
+    layout = '{pos,neg}/<patient>/<exam>.nii.gz'
+    for (name, folder), label in zip(listing.named_folders(root, ('pos', 'neg'), layout), ('covid', 'noncovid'), strict=True):
+        files = [path for patient in listing.subfolders(folder) for path in listing.visible(patient) if path.name.endswith(NIFTI)]
+        scans = [path for path in files if not path.name.endswith(MASK)]
+        for scan in listing.require_some(folder, scans, 'files <patient>/<exam>.nii.gz'):
+            mask = scan.with_name(scan.name.removesuffix(NIFTI) + MASK)
+            masks += mask.exists()
+            patient = f'{name}/{scan.parent.name}'
+            address = f'{scan}::lungs={mask.name}' if mask.exists() else str(scan)
+            exams.append(Exam(f'{patient}/{scan.name.removesuffix(NIFTI)}', patient, 'default', label, '', address))
+    say(f'{root}: {masks} of {len(exams)} exams have a mask of their lungs beside them; of the others they are found')
+    return exams
 
 
 def covid_ct_md(root: Path | str, say: Callable[[str], None]) -> list[Exam]:

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from dicoms import ct, no_name_is_told, series  # noqa: F401
 from PIL import Image
 from scan_files import nifti, refused, slices, zipped
+from volumes import image
 
 from covid_jax import UserError
 from covid_jax.scans.decode import decode, files_of, is_scan, patient_digest, split_address
@@ -90,6 +92,26 @@ def test_one_slice_of_a_volume(tmp_path, hu):
         with pytest.raises(UserError, match='there are 0 to 2|digits') as caught:
             decode(f'{tmp_path}/a.npy::slice={wrong}')
         assert str(caught.value).startswith(f'{tmp_path}/a.npy: ')
+
+
+def test_a_mask_of_lungs_lies_beside_its_scan(tmp_path, hu):
+    """Of the same person however either is stored; what marks nothing, is of another scan or is not there names the file."""
+    first = image(hu)
+    turned = image((hu > -870).astype(np.uint8)).as_reoriented(np.array([[0, -1], [1, 1], [2, -1]]))
+    nibabel.save(first, tmp_path / 'a.nii.gz')
+    nibabel.save(turned, tmp_path / 'a_mask.nii.gz')
+    scan = decode(f'{tmp_path}/a.nii.gz::lungs=a_mask.nii.gz')
+    np.testing.assert_array_equal(scan.voxels, hu)
+    np.testing.assert_array_equal(scan.lungs, hu > -870)
+    assert decode(tmp_path / 'a.nii.gz').lungs is None
+    assert files_of(f'{tmp_path}/a.nii.gz::lungs=a_mask.nii.gz') == [tmp_path / 'a.nii.gz', tmp_path / 'a_mask.nii.gz']
+    np.save(tmp_path / 'other.npy', hu[1:])
+    np.save(tmp_path / 'none.npy', np.zeros(hu.shape, np.uint8))
+    for name, why in (('other.npy', 'a mask of 2 x 4 x 5 voxels is of no scan of 3 x 4 x 5'), ('none.npy', 'marks none'),
+                      ('gone.npy', 'no such file')):
+        with pytest.raises(UserError, match=why) as caught:
+            decode(f'{tmp_path}/a.nii.gz::lungs={name}')
+        assert str(caught.value).startswith(f'{tmp_path / name}: ')
 
 
 @pytest.mark.parametrize('name', ['a.npy', 'a.nii', 'ct 0.png', '', 'a.zip'])
