@@ -1,5 +1,6 @@
 """Exams decoded and prepared in parallel, one file each: what cannot be read is set aside, what the machine does stops all."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -13,14 +14,17 @@ import numpy as np
 import rich.progress
 
 from covid_jax import UserError
-from covid_jax.data.prep import Prep, prepare
+from covid_jax.data.prep import Prep, place, prepare
 from covid_jax.scans import decode, scan
+from covid_jax.scans.lungs import quality
 from covid_jax.sources.exams import Exam
+
+LUNGS = '.lungs.json'  # in place of a part's '.npy': the quality of the mask that it was made with
 
 
 def make(exams: list[Exam], part: dict[str, Path], prep: Prep, workers: int = 0) -> dict[str, str]:
-    """Writes part[exam id] for each exam, with so many processes (0: one a core); {exam id: reason} of those that could not
-    be prepared. UserError where it is the machine's fault: the parts that are there then stay."""
+    """Writes part[exam id] for each exam, and beside it where lungs were looked for the quality of their mask (LUNGS), with so many
+    processes (0: one a core); {exam id: reason} of those that could not be prepared. UserError where it is the machine's fault: the parts that are there then stay."""
     broken: dict[str, str] = {}
     left = {e.id: e for e in exams}
     columns = [rich.progress.TextColumn('preparing scans'), rich.progress.BarColumn(),
@@ -50,6 +54,11 @@ def make(exams: list[Exam], part: dict[str, Path], prep: Prep, workers: int = 0)
                         done(exam, f'{exam.path}: the process that prepared it died, of the file or of too little memory; to '
                                    f'try again delete {part[exam.id].parents[1]}')
     return {e.id: broken[e.id] for e in exams if e.id in broken}
+
+
+def is_made(part: Path, prep: Prep) -> bool:
+    """Whether a part, and all that belongs to it, is there."""
+    return part.exists() and (not prep.lungs or part.with_suffix(LUNGS).exists())
 
 
 def _in_parallel(exams, part, prep, workers, done):
@@ -98,7 +107,11 @@ def _prepare_one(source, prep, target):
     temporary = target.with_suffix(f'.{os.getpid()}.tmp')
     temporary.touch()  # says, if this process dies, what it was at
     try:
-        array = prepare(decode.decode(source, target.parent), prep)
+        decoded = decode.decode(source, target.parent)
+        where = place(decoded, prep) if prep.lungs else None
+        array = prepare(decoded, prep, where)
+        if where is not None:
+            target.with_suffix(LUNGS).write_text(json.dumps(quality(where.lungs, decoded)))
         with open(temporary, 'wb') as f:
             np.save(f, array)
         os.replace(temporary, target)

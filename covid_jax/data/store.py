@@ -1,7 +1,8 @@
 """Prepared scans on disk: every exam is decoded and prepared once, in parallel, and packed for random access.
 
 A store is a folder named after what is in it (source hashes and Prep). While it is made, each prepared exam is a file of
-its own, renamed into place (parts.py): that is what a killed run finds again. A finished store has `table.json`, written last.
+its own, renamed into place (parts.py): that is what a killed run finds again. A finished store has `table.json`, written last; where
+lungs were looked for it says of each exam what tells a mask that went wrong (scans/lungs.py: Quality).
 """
 
 import dataclasses
@@ -23,6 +24,7 @@ from covid_jax import UserError, phantom
 from covid_jax.data import parts
 from covid_jax.data.prep import Prep
 from covid_jax.scans import decode, scan
+from covid_jax.scans.lungs import Quality
 from covid_jax.sources.exams import Exam
 
 READERS = 8  # threads that hash files: they wait for the disk
@@ -106,17 +108,20 @@ def content_hashes(exams: list[Exam], root: Path | str) -> list[str]:
 def _make(path, exams, hashes, prep, workers):
     folder = path / 'parts'
     folder.mkdir(exist_ok=True)
-    for leftover in (p for p in folder.iterdir() if p.suffix != '.npy'):  # of a process that died
+    for leftover in (p for p in folder.iterdir() if not p.name.endswith(('.npy', parts.LUNGS))):  # of a process that died
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     _write(path / 'prep.json', json.dumps(dataclasses.asdict(prep)))
     part = {exam.id: folder / f'{digest}.npy' for exam, digest in zip(exams, hashes, strict=True)}
-    broken = parts.make([e for e in exams if not part[e.id].exists()], part, prep, workers)
+    broken = parts.make([e for e in exams if not parts.is_made(part[e.id], prep)], part, prep, workers)
     good = [e for e in exams if e.id not in broken]
     if not good:
         raise UserError(f'none of {len(exams)} exams could be prepared; the first: {next(iter(broken.values()))}')
     _pack(path / 'packed', [part[e.id] for e in good], prep)
     digests = [hashlib.sha256(part[e.id].read_bytes()).hexdigest() for e in good]
     table = {'prep': prep.hash, 'ids': [e.id for e in good], 'digests': digests, 'broken': broken}
+    if prep.lungs:
+        qualities = [part[e.id].with_suffix(parts.LUNGS) for e in good]
+        table['lungs'] = [Quality(*json.loads(file.read_text()))._asdict() for file in qualities]
     _write(path / 'table.json', json.dumps(table, indent=1))
     shutil.rmtree(folder)
 

@@ -7,6 +7,7 @@ which end of the scan is the head, nor on which side is left or front.
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -42,12 +43,7 @@ def lung_mask(scan: Scan) -> np.ndarray:
     and air around the body are out. Without spacing the image is taken for 350 mm wide and the stack for 300 mm long.
     ValueError where there are no lungs.
     """
-    spacing = scan.spacing or guess_spacing(scan.voxels.shape)
-    steps = [max(1, round(want / mm)) for want, mm in zip(GRID, spacing, strict=True)]
-    mm = [step * mm for step, mm in zip(steps, spacing, strict=True)]
-    steps = [min(step, length) for step, length in zip(steps, scan.voxels.shape, strict=True)]
-    hu = _coarse(scan.voxels, steps)
-    hu = np.clip(hu, -1000, 400) if scan.hounsfield else _like_hu(hu)
+    hu, steps, mm = _on_the_grid(scan)
     air = _inner_air(hu, mm)
     lungs = _parts(air & ~_gas(hu, air, mm), mm)
     if lungs.sum() < SMALLEST * (hu > EDGE).sum() or not lungs.any():
@@ -56,6 +52,30 @@ def lung_mask(scan: Scan) -> np.ndarray:
     lungs = _closed(lungs, middle, mm, GAP)
     lungs = _closed(lungs | hidden_lung(lungs, hu, middle, mm), middle, mm, GAP)
     return _fine(lungs, steps, scan.voxels.shape)
+
+
+class Quality(NamedTuple):
+    """What tells a mask of lungs that went wrong.
+
+    share: of the body that is lung, 0 to 1: of a chest a third or so. sides: of the lungs that lie on the smaller side of the body, 0 to
+    0.5. border: whether they reach an edge of a slice.
+    """
+
+    share: float
+    sides: float
+    border: bool
+
+
+def quality(mask: np.ndarray, scan: Scan) -> Quality:
+    """The Quality of a mask bool [depth, height, width] of the lungs of a scan. ValueError for an empty mask."""
+    if not mask.any():
+        raise ValueError('an empty mask has no quality')
+    hu, steps, _ = _on_the_grid(scan)
+    lungs = _coarse(mask, steps) > 0.5
+    right = lungs[..., :int(_middle(hu)) + 1].sum()
+    sides = min(right, lungs.sum() - right) / max(lungs.sum(), 1)
+    border = any(mask.take(edge, axis).any() for axis in (1, 2) for edge in (0, -1))
+    return Quality(float(lungs.sum() / ((hu > EDGE) | lungs).sum()), float(sides), bool(border))
 
 
 def box(mask: np.ndarray, spacing: Sequence[float], margin: Sequence[float]) -> tuple[slice, slice, slice]:
@@ -79,6 +99,16 @@ def guess_spacing(shape: tuple[int, ...]) -> tuple[float, float, float]:
     """A spacing (z, y, x) mm for a stack [depth, height, width] that has none: 350 mm wide and about 300 mm long."""
     pixel = WIDE / shape[2]
     return float(np.clip(LONG / shape[0], 1, 10)), pixel, pixel
+
+
+def _on_the_grid(scan):
+    """float32 [depth, height, width] in HU on the coarse grid, the voxels of the scan in each of its own, and its mm."""
+    spacing = scan.spacing or guess_spacing(scan.voxels.shape)
+    steps = [max(1, round(want / mm)) for want, mm in zip(GRID, spacing, strict=True)]
+    mm = [step * mm for step, mm in zip(steps, spacing, strict=True)]
+    steps = [min(step, length) for step, length in zip(steps, scan.voxels.shape, strict=True)]
+    hu = _coarse(scan.voxels, steps)
+    return (np.clip(hu, -1000, 400) if scan.hounsfield else _like_hu(hu)), steps, mm
 
 
 def _coarse(voxels, steps):

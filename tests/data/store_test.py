@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from covid_jax.data import parts, store
 from covid_jax.data.prep import Prep, prepare
 from covid_jax.phantom import address
 from covid_jax.scans.decode import decode
+from covid_jax.scans.lungs import lung_mask, quality
 from covid_jax.sources.exams import Exam
 
 PREP = Prep((-1000.0, 400.0), (6, 12, 12))
@@ -226,3 +228,16 @@ def test_a_store_of_one_size_is_packed_as_ever(tmp_path, rng):
     """Recorded before scans could have shapes of their own: such a store opens in either version."""
     tensor = features(built(exams_in(tmp_path, rng), tmp_path / 'store'))
     assert tensor == {'dtype': 'uint8', 'encoding': 'bytes', 'shape': {'dimensions': ['6', '12', '12', '1']}}
+
+
+def test_of_each_mask_it_is_told_what_tells_one_that_went_wrong(tmp_path):
+    """Beside the exams in the table, where lungs were looked for; a part that a killed run left without it is made again."""
+    exams = [Exam(f'e{i}', f'p{i}', 'here', 'normal', 'train', address(7, i, 'normal')) for i in range(3)]
+    prep = replace(PREP, lungs='crop')
+    table = json.loads((built(exams, tmp_path, prep).path / 'table.json').read_text())
+    expected = [quality(lung_mask(decode(e.path)), decode(e.path))._asdict() for e in exams]
+    assert table['lungs'] == expected and table['ids'] == ['e0', 'e1', 'e2']
+    assert 'lungs' not in json.loads((built(exams, tmp_path).path / 'table.json').read_text())
+    part = tmp_path / 'part.npy'
+    part.touch()
+    assert parts.is_made(part, PREP) and not parts.is_made(part, prep)

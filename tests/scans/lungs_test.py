@@ -10,7 +10,7 @@ from volumes import peak
 
 from covid_jax.phantom.ct import LABELS, lungs, phantom
 from covid_jax.scans.arrays import decode_npz
-from covid_jax.scans.lungs import box, guess_spacing, lung_mask
+from covid_jax.scans.lungs import box, guess_spacing, lung_mask, quality
 from covid_jax.scans.scan import Scan
 
 SEED = 901  # nothing was tuned on these
@@ -246,3 +246,19 @@ def test_real_scans(name):
     assert mask[np.isin(label, main)].mean() > 0.98
     assert dice(lung_mask(grey(scan, -1350, 150)), mask) >= 0.95
     assert dice(np.flip(lung_mask(scan._replace(voxels=np.flip(scan.voxels, 2))), 2), mask) > 0.98
+
+
+def test_what_tells_a_mask_that_went_wrong():
+    """Of a phantom: a third of the body, on both sides, within the scan. Without one lung, with all of the image, and grown to its edge."""
+    scan = ct(0)
+    mask = lung_mask(scan)
+    good = quality(mask, scan)
+    assert 0.1 < good.share < 0.5 and good.sides > 0.3 and not good.border
+    middle = mask.shape[2] // 2
+    one = mask.copy()
+    one[:, :, :middle] = False
+    assert quality(one, scan).sides < 0.05 and abs(quality(one, scan).share - good.share / 2) < 0.1
+    every = quality(np.ones_like(mask), scan)
+    assert every.border and every.share == 1
+    with pytest.raises(ValueError, match='empty'):
+        quality(np.zeros_like(mask), scan)
