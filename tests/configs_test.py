@@ -275,6 +275,17 @@ def test_stages_of_self_trans(row, stages, pretrained):
     assert (last.rotation, last.frozen) == (row.startswith('method4'), row.startswith('frozen'))
 
 
+@pytest.mark.parametrize('row, masking', [('rubik_pro', True), ('rubik', False)])
+def test_rows_of_rubiks_cube(row, masking):
+    """Sections III.C and V.A: preprocessing and pretext; epochs are not said."""
+    c = runpy.run_path(str(ROOT / 'configs' / 'rubik.py'))['get_config'](row)
+    t = c.train
+    assert (t.optimizer, t.lr, t.batch, t.schedule, t.epochs, t.weight_decay) == ('adam', 1e-3, 8, 'constant', 100, 0)
+    assert (c.rubik.masking, c.rubik.gap, c.data.use, c.model.name) == (masking, (2, 10, 10), 'covid', 'ResNet18Hara')
+    p = c.prep
+    assert (p.size, p.spacing, p.window, p.lungs, p.margin) == ((56, 192, 256), (5, 1, 1), (-1350, 150), 'mask', (5, 9, 9))
+
+
 def test_luna_is_learnt_once_for_all_folds_and_seeds():
     config = SELF_TRANS['get_config']('self_trans_r50')
     config.folds = 2
