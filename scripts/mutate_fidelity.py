@@ -268,7 +268,7 @@ MUTATIONS = [
              'options.momentum * q + (1 - options.momentum) * k'),
     Mutation('Self-Trans, shuffled normalisation',
              'methods/moco_test.py::test_an_image_changes_the_keys_of_its_group_alone_and_groups_are_drawn_anew',
-             'covid_jax/methods/moco.py', 'jax.random.permutation(jax.random.fold_in(k_group, step), in_order)', 'in_order'),
+             'covid_jax/methods/moco.py', 'shuffled(jax.random.fold_in(k_group, step), in_order)', 'in_order'),
     Mutation('Self-Trans, temperature and queue', 'configs_test.py::test_rows_of_self_trans',
              'configs/self_trans.py', "'temperature': 0.07", "'temperature': 0.2"),
     Mutation('Self-Trans, epochs of the pretext', 'configs_test.py::test_rows_of_self_trans',
