@@ -274,7 +274,7 @@ MUTATIONS = [
     Mutation('Self-Trans, epochs of the pretext', 'configs_test.py::test_rows_of_self_trans',
              'configs/self_trans.py', 'else 200.0', 'else 1000.0'),
     Mutation('Self-Trans, images of the pretext', 'configs_test.py::test_what_self_trans_learns_from_without_labels',
-             'configs/self_trans.py', "stage == 'covid_ct' and all_images", "stage == 'covid_ct'"),
+             'configs/self_trans.py', 'elif all_images:', "stage == 'covid_ct'"),
     Mutation('Self-Trans, colour', 'augment/views_test.py::test_parts_of_a_view_of_moco',
              'covid_jax/augment/views.py', 'jnp.array([0.8, 0.5, 0.5])', 'jnp.array([0.8, 0.2, 0.5])'),
     Mutation('Self-Trans, rate of fine-tuning', 'configs_test.py::test_rows_of_self_trans',
