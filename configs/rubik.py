@@ -10,9 +10,10 @@ trains rubik_pro,size=small on phantoms, in minutes on 2 CPU cores. At the paper
     rubik_pro   cubes in another order, turned, and masked (section IV.B)
     rubik       Rubik's cube: without masks
 
---config.data.use=all learns from all scans. Without Hounsfield units, as in CC-CCII, no window is taken:
+--config.data.use=all learns from all scans. CC-CCII stands in for the paper's own scans, at its share of
+COVID; it has neither Hounsfield units, so that no window is taken, nor millimetres:
 
-    --config.data.source=cc_ccii --config.data.root=CC-CCII --config.prep.spacing="()"
+    --config.data.source=cc_ccii --config.data.root=CC-CCII --config.data.imbalance=8 --config.prep.spacing="()"
 
 No row has been run at full scale by this project (the paper: 20 minutes on a V100). Ranking of the negatives is to come.
 """

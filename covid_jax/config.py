@@ -20,6 +20,7 @@ DATA = {
     'include': '',  # a text file of ids: of the train split these alone are learnt from
     'sites': (),  # the names of those that are taken; (): all that the sources have
     'use': 'auto',  # what of train is learnt from: labelled | all | classes, with commas; auto: what the method can read
+    'imbalance': 0.0,  # exams of other classes for one with COVID, whose patients are left out at random until so; 0: as they are
     'classes': ('noncovid|non-covid|non_covid|normal|healthy|pneumonia|cap|cp', 'covid|covid-19|covid19|ncp'),
     'group': 'source',  # whose exams stay together. source: the patients that it names | clusters: near duplicates too
     'split': 'auto',  # source: what the sources name is kept | drawn: it is ignored | auto: source, but drawn in folds
@@ -158,7 +159,7 @@ def base() -> ConfigDict:
 
 # The least that a number may be, and what a word may be.
 LEAST = {'seeds': 1, 'folds': 1, 'fold': 0, 'seed': 0, 'data.split_seed': 0, 'data.workers': 0,
-         'train.eval_every': 0, 'train.log_every': 1, 'train.patience': 0, 'eval.tta': 0, 'views.plane': 0}
+         'train.eval_every': 0, 'data.imbalance': 0, 'train.log_every': 1, 'train.patience': 0, 'eval.tta': 0, 'views.plane': 0}
 SET_BY_OTHERS = ('fold', 'row')  # fields that a run or a config file sets, and no flag
 CHOICES = {'kind': ('train', 'ensemble', 'choose', 'probe', 'cross'),
            'model.dtype': ('auto', 'float32', 'bfloat16', 'float64'), 'model.inflate': ('mean', 'centre'),

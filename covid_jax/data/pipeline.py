@@ -91,7 +91,7 @@ def survey(config: ConfigDict, root: Path | str, labelled: bool = True, say: Cal
     """
     check(config)
     data = config.data
-    parts = splits.own_splits(_listed(data, say), data, config.folds, say)
+    parts = splits.own_splits(splits.thin(_listed(data, say), data, say), data, config.folds, say)
     exams = splits.assign_sources(_grouped(parts, data, root, say), data, config.folds, config.get('fold', 0), say)
     exams = _of_sites(exams, data.sites)  # after the splits, which are then the same whatever sites are taken
     _say_shared_patients(exams, say)

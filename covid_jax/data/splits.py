@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from covid_jax import UserError
-from covid_jax.sources.exams import Exam, class_index, class_names
+from covid_jax.sources.exams import POSITIVE, Exam, class_index, class_names
 from covid_jax.sources.names import whole
 from covid_jax.text import some
 
@@ -46,6 +46,35 @@ def own_splits(parts: list[list[Exam]], data: ConfigDict, folds: int = 1, say: C
         return parts
     say(f'{" and ".join(named)}: own splits are ignored, all patients are drawn (--config.data.split=source keeps them)')
     return [[whole(exam) for exam in part] for part in parts]
+
+
+def thin(parts: list[list[Exam]], data: ConfigDict, say: Callable[[str], None] = print) -> list[list[Exam]]:
+    """The exams without some of the patients with COVID, so that there are data.imbalance exams of other classes for each with COVID, or
+    a few more; which are left out is drawn by data.split_seed, whatever the order of rows, and how many is said. A patient of several
+    classes stays. 0: all of them. UserError where there are as few already, and where none would be left."""
+    if not data.imbalance:
+        return parts
+    classes = defaultdict(set)
+    count = Counter()
+    for exam in (exam for part in parts for exam in part if exam.label):
+        positive = class_index(exam.label, data.classes) == POSITIVE
+        classes[exam.patient].add(positive)
+        count[exam.patient if positive else ''] += 1
+    others = count.pop('', 0)
+    most = int(others / data.imbalance)
+    before = sum(count.values())
+    if not 0 < most < before:
+        raise UserError(f'--config.data.imbalance={data.imbalance}: {before} exams have COVID and {others} have not: give a number above '
+                        f'{others / max(before, 1):.1f}, and at most {others}')
+    patients = sorted(patient for patient in count if classes[patient] == {True})
+    left = before
+    out = set()
+    for i in np.random.default_rng(data.split_seed).permutation(len(patients)):
+        if left > most:
+            out.add(patients[i])
+            left -= count[patients[i]]
+    say(f'{len(out)} patients with COVID are left out (--config.data.imbalance): {left} exams have it and {others} have not')
+    return [[exam for exam in part if exam.patient not in out] for part in parts]
 
 
 def _check_sites(there, data):

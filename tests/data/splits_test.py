@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from covid_jax import UserError
-from covid_jax.data.splits import assign, assign_sources, check, check_duplicates, choose, own_splits
+from covid_jax.data.splits import assign, assign_sources, check, check_duplicates, choose, own_splits, thin
 from covid_jax.sources.exams import Exam
 
 CLASSES = ('normal', 'covid|COVID-19', 'pneumonia')
@@ -348,3 +348,35 @@ def test_folds_are_shared_among_sites():
         count = Counter((e.site, e.label) for e in assign(exams, CLASSES, folds=4, fold=fold) if e.split == 'test')
         assert all(abs(count[site, label] - size / 8) < 1 for site, size in (('a', 40), ('b', 40), ('c', 12))
                    for label in ('covid', 'normal'))
+
+
+class TestThin:
+
+    def thinned(self, exams, imbalance, seed=0):
+        said = []
+        data = SimpleNamespace(imbalance=imbalance, classes=CLASSES, split_seed=seed)
+        return thin([exams], data, said.append)[0], said
+
+    def test_so_many_of_other_classes_for_one_with_covid(self):
+        """Of 60 without and 20 with it at 1 to 8: 7 stay, and all others; which, the seed decides and not the order of rows."""
+        exams = cohort()
+        left, said = self.thinned(exams, 8.0)
+        assert Counter(e.label for e in left) == {'normal': 50, 'covid': 7, 'pneumonia': 10}
+        assert said == ['13 patients with COVID are left out (--config.data.imbalance): 7 exams have it and 60 have not']
+        shuffled, _ = self.thinned(random.Random(0).sample(exams, len(exams)), 8.0)
+        assert sorted(shuffled) == sorted(left) and self.thinned(exams, 8.0, 1)[0] != left
+        assert self.thinned(exams, 0.0) == (exams, [])
+
+    def test_a_patient_goes_or_stays_whole_and_one_of_several_classes_stays(self):
+        exams = [*cohort(30, 10, 0, scans=2), exam('torn1', 'covid', patient='torn'), exam('torn2', 'normal', patient='torn'),
+                 exam('open', '', patient='covid3')]
+        left, said = self.thinned(exams, 6.0)
+        count = Counter(e.patient for e in left if e.patient.startswith('covid') and e.label)
+        assert set(count.values()) == {2} and len(count) == 4 and {'torn1', 'torn2'} <= {e.id for e in left}
+        assert said[0].endswith('9 exams have it and 61 have not')
+        assert ('open' in {e.id for e in left}) == ('covid3' in count)
+
+    @pytest.mark.parametrize('imbalance', [2.0, 3.0, 61.0])
+    def test_what_cannot_be_is_one_line(self, imbalance):
+        with pytest.raises(UserError, match=r'20 exams have COVID and 60 have not: give a number above 3.0, and at most 60'):
+            self.thinned(cohort(), imbalance)
