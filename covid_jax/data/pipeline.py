@@ -24,6 +24,7 @@ from covid_jax import UserError, sources
 from covid_jax.data import duplicates, splits, store
 from covid_jax.data.order import Order
 from covid_jax.data.prep import Prep, together
+from covid_jax.scans.lungs import is_odd
 from covid_jax.sources.exams import SPLITS, Exam, check_classes, class_index, class_names
 from covid_jax.sources.files import Facts, facts
 from covid_jax.sources.listing import find_listed
@@ -130,6 +131,9 @@ def prepare(survey: Survey, root: Path | str, workers: int = 0, say: Callable[[s
     if not prep.blank:  # two scans may well be the same without their lungs
         splits.check_duplicates(exams, [made.digest[e.id] for e in exams])
     _say_counts(survey, made.broken, say)
+    if odd := sorted(name for name, of in made.lungs.items() if is_odd(of)):
+        say(f'{len(odd)} of {len(made.lungs)} masks of lungs are less than a twentieth of the body, or on one side of it alone '
+            f'({some(odd, 3)}): look at them, and at {made.path / "table.json"}')
     learnt_sites = {e.site for e in exams if e.split == 'train'}
     needed, purpose = ('train', 'learn from') if _learns(survey) else ('test', 'test on')
     if needed not in {e.split for e in exams}:
@@ -241,6 +245,7 @@ def _facts_of(exams):
 
 
 def _digest(exams, hashes, prep):
+    hashes = store.prepared_hashes(exams, hashes, prep)
     rows = sorted((e.id, e.patient, e.site, e.label, e.split, h) for e, h in zip(exams, hashes, strict=True))
     return hashlib.sha256(json.dumps([prep.hash, rows]).encode()).hexdigest()[:16]
 

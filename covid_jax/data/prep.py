@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from covid_jax import UserError
+from covid_jax.scans.decode import lungs_beside
 from covid_jax.scans.lungs import box, guess_spacing, lung_mask
 from covid_jax.scans.scan import Scan
 
@@ -232,8 +233,8 @@ def _middle(shape, share):
 
 
 def _lungs(scan, prep):
-    if scan.lungs is not None:
-        return scan.lungs
+    if scan.mask:
+        return lungs_beside(scan)
     try:
         return lung_mask(scan)
     except ValueError as error:

@@ -33,13 +33,15 @@ READERS = 8  # threads that hash files: they wait for the disk
 class Store(NamedTuple):
     """path: the folder; row: exam id -> row of `images`; digest: exam id -> sha256 of what was prepared; broken: exam id ->
     why it could not be prepared; images: random access, images[i]['image'] uint8 [depth, height, width, 1],
-    each of its own height and width where Prep.keep_aspect."""
+    each of its own height and width where Prep.keep_aspect; lungs: exam id -> what tells a mask that went wrong, where lungs
+    were looked for."""
 
     path: Path
     row: dict[str, int]
     digest: dict[str, str]
     broken: dict[str, str]
     images: Any
+    lungs: dict[str, Quality]
 
 
 def build(exams: list[Exam], hashes: list[str], prep: Prep, root: Path | str, workers: int = 0) -> Store:
@@ -48,6 +50,7 @@ def build(exams: list[Exam], hashes: list[str], prep: Prep, root: Path | str, wo
     hashes: as from `content_hashes`; workers: processes, 0 for one a core. A second process that wants the same store
     waits for the first. UserError where not one exam can be prepared.
     """
+    hashes = prepared_hashes(exams, hashes, prep)
     content = sorted(zip([e.id for e in exams], hashes, strict=True))
     key = hashlib.sha256(json.dumps([prep.hash, content]).encode()).hexdigest()
     path = Path(root) / key[:16]
@@ -63,7 +66,8 @@ def build(exams: list[Exam], hashes: list[str], prep: Prep, root: Path | str, wo
     images = tfds.builder_from_directory(path / 'packed').as_data_source('scans')
     row = {name: i for i, name in enumerate(table['ids'])}
     digest = dict(zip(table['ids'], table['digests'], strict=True))
-    return Store(path, row, digest, table['broken'], images)
+    lungs = dict(zip(table['ids'], (Quality(**of) for of in table['lungs']), strict=True)) if 'lungs' in table else {}
+    return Store(path, row, digest, table['broken'], images, lungs)
 
 
 def content_hashes(exams: list[Exam], root: Path | str) -> list[str]:
@@ -94,7 +98,8 @@ def content_hashes(exams: list[Exam], root: Path | str) -> list[str]:
         for file in decode.files_of(path):
             name = '' if file == whole else os.path.relpath(file, whole)
             digest.update(f'{name}\0{of_file(file)}\0'.encode())
-        digest.update(json.dumps(part).encode() if part else b'')
+        chosen = {key: value for key, value in part.items() if key != 'lungs'}  # a scan is the same with a mask and without
+        digest.update(json.dumps(chosen).encode() if chosen else b'')
         return digest.hexdigest()
 
     with ThreadPoolExecutor(READERS) as pool:
@@ -103,6 +108,22 @@ def content_hashes(exams: list[Exam], root: Path | str) -> list[str]:
         Path(root).mkdir(parents=True, exist_ok=True)
         _write(cache, json.dumps(known))
     return hashes
+
+
+def prepared_hashes(exams: list[Exam], hashes: list[str], prep: Prep) -> list[str]:
+    """What tells one prepared scan from another, in order: the hashes of their contents, as from `content_hashes`, and of the masks of
+    their lungs, where these are looked at."""
+    def with_mask(exam, content):
+        mask = decode.mask_of(exam.path)
+        if mask is None or not (prep.lungs or prep.blank):
+            return content
+        try:
+            return hashlib.sha256(content.encode() + mask.read_bytes()).hexdigest()
+        except OSError as e:  # decoding will say so, and set the exam aside
+            return hashlib.sha256(f'{content} {e.strerror}'.encode()).hexdigest()
+
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(with_mask, exams, hashes))
 
 
 def _make(path, exams, hashes, prep, workers):

@@ -14,6 +14,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
+
 from covid_jax import UserError, phantom
 from covid_jax.scans import arrays, dicom, images, metaimage, volumes
 from covid_jax.scans.scan import BYTES, FILES, Scan, blame, hidden, natural
@@ -43,9 +45,29 @@ def decode(address: Path | str, scratch: Path | str | None = None) -> Scan:
             if not (at.isdecimal() and int(at) < len(scan.voxels)):
                 raise ValueError(f'no slice {at!r}, there are 0 to {len(scan.voxels) - 1}')
             scan = scan._replace(voxels=scan.voxels[int(at):int(at) + 1])
-        if 'lungs' in part:
-            scan = scan._replace(lungs=_mask(path.with_name(part['lungs']), scan.voxels.shape, scratch))
-        return scan
+        return scan._replace(mask=mask_of(address))
+
+
+def lungs_beside(scan: Scan) -> np.ndarray:
+    """The lungs that the file beside a scan marks: bool [depth, height, width]. UserError, which names the file, for one that cannot be
+    read, marks nothing, or is of another size or spacing. Where left, front and head are each of both files says for itself."""
+    with blame(scan.mask):
+        mask = _decode(scan.mask)
+        shapes = [' x '.join(map(str, of.voxels.shape)) for of in (mask, scan)]
+        if mask.voxels.shape != scan.voxels.shape:
+            raise ValueError(f'a mask of {shapes[0]} voxels is of no scan of {shapes[1]}')
+        if mask.spacing and scan.spacing and not np.allclose(mask.spacing, scan.spacing, rtol=0.01):
+            raise ValueError(f'a mask whose voxels are {mask.spacing} mm apart is of no scan where they are {scan.spacing}')
+        lungs = mask.voxels > 0
+        if not lungs.any():
+            raise ValueError('a mask of lungs that marks none')
+        return lungs
+
+
+def mask_of(address: Path | str) -> Path | None:
+    """The file with the mask of the lungs of an address, where it names one."""
+    path, part = split_address(address)
+    return path.parent / part['lungs'] if 'lungs' in part else None
 
 
 def split_address(address: Path | str) -> tuple[Path, dict[str, str]]:
@@ -56,18 +78,18 @@ def split_address(address: Path | str) -> tuple[Path, dict[str, str]]:
         return Path(address), {}
     if key not in PARTS:
         raise UserError(f'{address}: unknown part {key!r}, write PATH::series=UID, PATH::slice=N or PATH::lungs=FILE')
+    if path.rpartition('::')[2].partition('=')[0] in PARTS and '::' in path:
+        raise UserError(f'{address}: an address has one part, and this has two')
     return Path(path), {key: value}
 
 
 def files_of(address: Path | str) -> list[Path]:
-    """Every file that decoding the address reads, in order: what its content hash is made of. Missing ones too."""
-    path, part = split_address(address)
+    """Every file that decoding the address reads, in order: what its content hash is made of. Missing ones too, and no mask."""
+    path, _ = split_address(address)
     try:
         files = [file for kind in _contents(path).values() for file in kind] if path.is_dir() else [path]
     except (OSError, UserError):  # decoding says what is wrong
         files = [path]
-    if 'lungs' in part:
-        files.append(path.with_name(part['lungs']))
     return sorted({*files, *(more for file in files for more in metaimage.companions(file))})
 
 
@@ -129,18 +151,6 @@ def _decode(path, series='', scratch=None):
         raise ValueError(f'not a scan: expected {EXPECTED}')
     _no_series(series)
     return reader(path)
-
-
-def _mask(path, shape, scratch):
-    """The lungs that a file beside a scan marks: bool, of the scan's shape."""
-    with blame(path):
-        mask = _decode(path, scratch=scratch).voxels > 0
-        if mask.shape != shape:
-            sizes = [' x '.join(map(str, of)) for of in (mask.shape, shape)]
-            raise ValueError(f'a mask of {sizes[0]} voxels is of no scan of {sizes[1]}')
-        if not mask.any():
-            raise ValueError('a mask of lungs that marks none')
-        return mask
 
 
 def _no_series(series):

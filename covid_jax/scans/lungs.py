@@ -30,6 +30,7 @@ ENCLOSED = 0.3  # of what lies around gas may be air; of lung that is dark, as i
 SMALLEST = 0.02  # of all tissue that lungs are at least
 SECOND = 0.1  # of the largest part that another one must have to be a lung too
 BESIDE = 5  # mm from a lung to a part that a vessel or consolidation cut off
+ODD = 0.05  # less of the body, or of the lungs on one side of it, is no chest's
 CUT_OFF = 1000  # mm3 that such a part has at least
 GAP = 6  # mm: narrower gaps in the mask are vessels and the pleura, and are closed
 FLAT = np.zeros((3, 3, 3), bool)  # neighbours within a slice alone
@@ -57,7 +58,7 @@ def lung_mask(scan: Scan) -> np.ndarray:
 class Quality(NamedTuple):
     """What tells a mask of lungs that went wrong.
 
-    share: of the body that is lung, 0 to 1: of a chest a third or so. sides: of the lungs that lie on the smaller side of the body, 0 to
+    share: of the body that is lung, 0 to 1: of a chest a third or so. sides: of the lungs what lies on the smaller side of the body, 0 to
     0.5. border: whether they reach an edge of a slice.
     """
 
@@ -71,11 +72,17 @@ def quality(mask: np.ndarray, scan: Scan) -> Quality:
     if not mask.any():
         raise ValueError('an empty mask has no quality')
     hu, steps, _ = _on_the_grid(scan)
-    lungs = _coarse(mask, steps) > 0.5
-    right = lungs[..., :int(_middle(hu)) + 1].sum()
-    sides = min(right, lungs.sum() - right) / max(lungs.sum(), 1)
+    tissue = np.where(hu > EDGE, 1 - _coarse(mask, steps), 0).sum()
+    lungs = mask.mean() * hu.size  # cells
+    share = lungs / (lungs + tissue)
+    right = mask[..., :round(_middle(hu) * steps[2]) + 1].sum() / mask.sum()
     border = any(mask.take(edge, axis).any() for axis in (1, 2) for edge in (0, -1))
-    return Quality(float(lungs.sum() / ((hu > EDGE) | lungs).sum()), float(sides), bool(border))
+    return Quality(float(share), float(min(right, 1 - right)), bool(border))
+
+
+def is_odd(of: Quality) -> bool:
+    """Whether a mask may have gone wrong: less than a twentieth of the body, or on one side of it alone."""
+    return of.share < ODD or of.sides < ODD
 
 
 def box(mask: np.ndarray, spacing: Sequence[float], margin: Sequence[float]) -> tuple[slice, slice, slice]:

@@ -28,13 +28,13 @@ class Scan(NamedTuple):
                 other way along z)
     hounsfield: True: int16 or float32 Hounsfield units. False: grey, uint8 or float32 in [0, 255]
     spacing:    (z, y, x) mm between voxel centres, None where the source does not say
-    lungs:      bool [depth, height, width], where the source has a mask of its own
+    mask:       the file with the mask of its lungs, where the source has one
     """
 
     voxels: np.ndarray
     hounsfield: bool
     spacing: tuple[float, float, float] | None
-    lungs: np.ndarray | None = None
+    mask: Path | None = None
 
 
 @contextmanager

@@ -84,21 +84,24 @@ def cc_ccii(root: Path | str, say: Callable[[str], None]) -> list[Exam]:
 
 def pos_neg(root: Path | str, say: Callable[[str], None]) -> list[Exam]:
     """{pos,neg}/<patient>/<exam>.nii.gz, labelled 'covid' and 'noncovid'; beside an exam may lie the mask of its lungs, called
-    <exam>_mask.nii.gz. A patient is <pos or neg>/<patient>, an exam <pos or neg>/<patient>/<exam>."""
+    <exam>_mask.nii.gz. A patient is <pos or neg>/<patient>, an exam <pos or neg>/<patient>/<exam>. Other files are left out, and said."""
     root = Path(root)
     exams = []
-    masks = 0
+    others = []
     layout = '{pos,neg}/<patient>/<exam>.nii.gz'
     for (name, folder), label in zip(listing.named_folders(root, ('pos', 'neg'), layout), ('covid', 'noncovid'), strict=True):
-        files = [path for patient in listing.subfolders(folder) for path in listing.visible(patient) if path.name.endswith(NIFTI)]
-        scans = [path for path in files if not path.name.endswith(MASK)]
+        files = [path for patient in listing.visible(folder) for path in (listing.visible(patient) if patient.is_dir() else [patient])]
+        scans = [path for path in files if path.parent != folder and path.name.endswith(NIFTI) and not path.name.endswith(MASK)]
+        masks = {path.with_name(path.name.removesuffix(NIFTI) + MASK) for path in scans}.intersection(files)
+        others += sorted(path.relative_to(root).as_posix() for path in {*files} - {*scans} - masks)
         for scan in listing.require_some(folder, scans, 'files <patient>/<exam>.nii.gz'):
             mask = scan.with_name(scan.name.removesuffix(NIFTI) + MASK)
-            masks += mask.exists()
             patient = f'{name}/{scan.parent.name}'
-            address = f'{scan}::lungs={mask.name}' if mask.exists() else str(scan)
+            address = f'{scan}::lungs={mask.name}' if mask in masks else str(scan)
             exams.append(Exam(f'{patient}/{scan.name.removesuffix(NIFTI)}', patient, 'default', label, '', address))
-    say(f'{root}: {masks} of {len(exams)} exams have a mask of their lungs beside them; of the others they are found')
+        say(f'{folder}: {len(masks)} of {len(scans)} exams have a mask of their lungs beside them; of the others lungs are looked for')
+    if others:
+        say(f'{root}: {len(others)} files are no exam and no mask of one, as {others[0]}: {layout}')
     return exams
 
 

@@ -128,11 +128,12 @@ def test_lungs_crop_and_mask():
     assert mask[:, :, 0].max() == mask[:, 0].max() == 0 and crop[:, 0].mean() > 50
 
 
-def test_the_mask_of_a_source_goes_before_what_is_found():
+def test_the_mask_of_a_source_goes_before_what_is_found(tmp_path):
     """Where nothing could be found, too: the box is around it, and beyond it is 0."""
     mask = np.zeros((4, 64, 64), bool)
     mask[1:3, 8:24, 40:56] = True
-    scan = Scan(np.full(mask.shape, -300, np.int16), True, (2.0, 4.0, 4.0), mask)
+    np.save(tmp_path / 'mask.npy', mask.astype(np.uint8))
+    scan = Scan(np.full(mask.shape, -300, np.int16), True, (2.0, 4.0, 4.0), tmp_path / 'mask.npy')
     prep = Prep((-1000.0, 400.0), (2, 8, 8), lungs='mask', margin=(0, 0, 0))
     assert (prepare(scan, prep) == 128).all() and place(scan, prep).box == (slice(1, 3), slice(8, 24), slice(40, 56))
     wide = prepare(scan, replace(prep, margin=(0, 32, 32)))[..., 0]

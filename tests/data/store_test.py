@@ -241,3 +241,20 @@ def test_of_each_mask_it_is_told_what_tells_one_that_went_wrong(tmp_path):
     part = tmp_path / 'part.npy'
     part.touch()
     assert parts.is_made(part, PREP) and not parts.is_made(part, prep)
+
+
+def test_a_scan_is_the_same_with_a_mask_and_without_and_what_is_prepared_is_not(tmp_path, rng):
+    """So that who was learnt from is known whatever masks there are, and a new mask is not passed over."""
+    plain, other = exams_in(tmp_path, rng, 2)
+    np.save(tmp_path / 'mask.npy', np.ones((5, 20, 20), np.uint8))
+    masked = plain._replace(path=f'{plain.path}::lungs=mask.npy')
+    exams = [plain, masked, masked._replace(path=f'{plain.path}::lungs=gone.npy'), other]
+    hashes = store.content_hashes(exams, tmp_path / 'store')
+    assert hashes[0] == hashes[1] == hashes[2] != hashes[3]
+    prep = replace(PREP, lungs='crop')
+    first = store.prepared_hashes(exams, hashes, prep)
+    assert first[0] == hashes[0] and len(set(first)) == 4
+    assert store.prepared_hashes(exams, hashes, PREP) == hashes
+    np.save(tmp_path / 'mask.npy', np.eye(20, dtype=np.uint8)[None].repeat(5, 0))
+    after = store.prepared_hashes(exams, hashes, prep)
+    assert [a == b for a, b in zip(first, after, strict=True)] == [True, False, True, True]

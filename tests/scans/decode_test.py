@@ -11,7 +11,7 @@ from scan_files import nifti, refused, slices, zipped
 from volumes import image
 
 from covid_jax import UserError
-from covid_jax.scans.decode import decode, files_of, is_scan, patient_digest, split_address
+from covid_jax.scans.decode import decode, files_of, is_scan, lungs_beside, patient_digest, split_address
 from covid_jax.scans.scan import natural
 
 
@@ -95,22 +95,25 @@ def test_one_slice_of_a_volume(tmp_path, hu):
 
 
 def test_a_mask_of_lungs_lies_beside_its_scan(tmp_path, hu):
-    """Of the same person however either is stored; what marks nothing, is of another scan or is not there names the file."""
-    first = image(hu)
+    """Of the same person however either is stored, in a folder of its own too; what marks nothing, is of another scan or is not there
+    names the file, and only where lungs are asked for."""
+    nibabel.save(image(hu), tmp_path / 'a.nii.gz')
+    (tmp_path / 'masks').mkdir()
     turned = image((hu > -870).astype(np.uint8)).as_reoriented(np.array([[0, -1], [1, 1], [2, -1]]))
-    nibabel.save(first, tmp_path / 'a.nii.gz')
-    nibabel.save(turned, tmp_path / 'a_mask.nii.gz')
-    scan = decode(f'{tmp_path}/a.nii.gz::lungs=a_mask.nii.gz')
+    nibabel.save(turned, tmp_path / 'masks' / 'a.nii.gz')
+    scan = decode(f'{tmp_path}/a.nii.gz::lungs=masks/a.nii.gz')
     np.testing.assert_array_equal(scan.voxels, hu)
-    np.testing.assert_array_equal(scan.lungs, hu > -870)
-    assert decode(tmp_path / 'a.nii.gz').lungs is None
-    assert files_of(f'{tmp_path}/a.nii.gz::lungs=a_mask.nii.gz') == [tmp_path / 'a.nii.gz', tmp_path / 'a_mask.nii.gz']
+    np.testing.assert_array_equal(lungs_beside(scan), hu > -870)
+    assert decode(tmp_path / 'a.nii.gz').mask is None
+    assert files_of(f'{tmp_path}/a.nii.gz::lungs=masks/a.nii.gz') == [tmp_path / 'a.nii.gz']
     np.save(tmp_path / 'other.npy', hu[1:])
     np.save(tmp_path / 'none.npy', np.zeros(hu.shape, np.uint8))
+    nibabel.save(image(hu, (-.7, -.8, 5, 1)), tmp_path / 'far.nii')
     for name, why in (('other.npy', 'a mask of 2 x 4 x 5 voxels is of no scan of 3 x 4 x 5'), ('none.npy', 'marks none'),
-                      ('gone.npy', 'no such file')):
+                      ('far.nii', 'voxels are .* mm apart is of no scan'), ('gone.npy', 'no such file')):
+        scan = decode(f'{tmp_path}/a.nii.gz::lungs={name}')
         with pytest.raises(UserError, match=why) as caught:
-            decode(f'{tmp_path}/a.nii.gz::lungs={name}')
+            lungs_beside(scan)
         assert str(caught.value).startswith(f'{tmp_path / name}: ')
 
 
@@ -132,6 +135,9 @@ def test_an_address_is_a_path_and_a_part():
         assert split_address(plain) == (Path(plain), {})
     with pytest.raises(UserError, match="unknown part 'page'"):
         split_address('a::page=3')
+    for two in ('a::lungs=m.nii::slice=3', 'a::slice=3::lungs=m.nii'):
+        with pytest.raises(UserError, match='has one part, and this has two'):
+            split_address(two)
 
 
 def test_files_of_an_address_are_all_that_is_read(tmp_path, hu):

@@ -73,13 +73,15 @@ class TestPosNeg:
     def test_labels_patients_and_masks(self, tmp_path):
         """A mask is no exam; other files are none."""
         touch(tmp_path, 'pos/1/a.nii.gz', 'pos/1/a_mask.nii.gz', 'pos/1/b.nii.gz', 'neg/1/a.nii.gz', 'neg/2/c.nii.gz', 'neg/2/c_mask.nii.gz',
-              'neg/2/notes.txt')
+              'neg/2/notes.txt', 'neg/2/gone_mask.nii.gz', 'pos/stray.nii.gz')
         exams, notes = listed(published.pos_neg, tmp_path)
         assert [(exam.id, exam.patient, exam.label) for exam in exams] == [
             ('pos/1/a', 'pos/1', 'covid'), ('pos/1/b', 'pos/1', 'covid'), ('neg/1/a', 'neg/1', 'noncovid'), ('neg/2/c', 'neg/2', 'noncovid')]
         assert [exam.path.removeprefix(f'{tmp_path}/') for exam in exams] == [
             'pos/1/a.nii.gz::lungs=a_mask.nii.gz', 'pos/1/b.nii.gz', 'neg/1/a.nii.gz', 'neg/2/c.nii.gz::lungs=c_mask.nii.gz']
-        assert notes == [f'{tmp_path}: 2 of 4 exams have a mask of their lungs beside them; of the others they are found']
+        assert notes == [f'{tmp_path / name}: 1 of 2 exams have a mask of their lungs beside them; of the others lungs are looked for'
+                         for name in ('pos', 'neg')] + [
+            f'{tmp_path}: 3 files are no exam and no mask of one, as pos/stray.nii.gz: {{pos,neg}}/<patient>/<exam>.nii.gz']
 
     def test_a_folder_that_is_missing_or_empty(self, tmp_path):
         touch(tmp_path, 'pos/1/a.nii.gz')
