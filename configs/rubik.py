@@ -36,7 +36,7 @@ def get_config(arg: str = '') -> ConfigDict:
     c.prep.window = (-1350.0, 150.0)  # level -600, width 1500
     c.views.name = 'none'
     c.model.update(name='ResNet14Small' if small else 'ResNet18Hara', mean=0.0, std=1.0)
-    c.train.update(batch=8, lr=1e-3, schedule='constant', weight_decay=0.0, epochs=60.0 if small else 100.0)
+    c.train.update(batch=8, lr=1e-3, schedule='constant', weight_decay=0.0, epochs=60.0 if small else 100.0, eval_every=5.0)
     c.data.use = 'covid'
     c.eval.select = 'permutation_accuracy'
     if not small:

@@ -106,7 +106,9 @@ def get_config(arg: str = '') -> ConfigDict:
         for stage in PRETEXTS[method]:
             first.append({'name': stage, **pretext(stage, small, choice['ssl_split'] == 'all')})
     elif method.endswith('lnm'):
-        patches = {} if small else {'source': 'folder', 'classes': ('benign', 'malignant')}  # phantoms keep their own classes
+        patches: dict = {'imbalance': 0.0}
+        if not small:  # phantoms keep their own classes
+            patches |= {'source': 'folder', 'classes': ('benign', 'malignant')}
         first.append({'name': 'lnm', 'folds': 1, 'seeds': 1, 'supervised': {'frozen': False, 'rotation': False}, 'data': patches})
     if not first:
         c.model.pretrained = weights
@@ -143,7 +145,7 @@ def pretext(stage: str, small: bool, all_images: bool) -> dict:
     """Momentum contrast: overrides of the stage called luna or covid_ct."""
     data: dict = {}  # of covid_ct: what is classified after it
     if stage == 'luna':
-        data = {'source': 'phantom' if small else 'luna16', 'root': '', 'split': 'auto'}
+        data = {'source': 'phantom' if small else 'luna16', 'root': '', 'split': 'auto', 'imbalance': 0.0}
         data['phantom'] = {'seed': 9, 'train': 200, 'val': 0, 'test': 0, 'unlabelled': 1.0}
     elif all_images:
         data = {'split': 'drawn', 'val': 0.0, 'test': 0.0}  # nothing is kept from it

@@ -14,7 +14,7 @@ from clu import parameter_overview
 from jax.experimental import multihost_utils
 
 from covid_jax import UserError, evaluate, shortcuts, sites, start, warm
-from covid_jax.data import lineage, pipeline
+from covid_jax.data import lineage, pipeline, splits
 from covid_jax.data import order as orders
 from covid_jax.methods.method import Method
 from covid_jax.metrics import probes
@@ -195,8 +195,9 @@ def validate(session: Session, state: TrainState) -> tuple[float | None, dict[st
         return None, {}
     predictions = evaluate.collect(run, session.predict, state, dataset, ('val',))
     if predictions.probability is None:
-        learnt = evaluate.collect(run, session.predict, state, dataset, ('train',))
-        metrics = of_neighbours(learnt, predictions)
+        metrics = {}
+        if len({*dataset.label[dataset.of_split('train')]} - {-1}) > 1:
+            metrics = of_neighbours(evaluate.collect(run, session.predict, state, dataset, ('train',)), predictions)
     else:
         metrics = evaluate.score(predictions)
     values = {name: m['value'] for name, m in metrics.items() if m['value'] is not None}
@@ -226,11 +227,12 @@ def of_neighbours(learnt: Predictions, asked: Predictions) -> evaluate.Metrics:
 def val_losses(session: Session, state: TrainState) -> dict[str, float]:
     """{scalar: mean} of the loss over whole batches of the validation split, the same views each time; a split of less than a
     batch fills one with repeats. Exams that the loss cannot judge are left out: of a site that is not trained on, and without
-    a label where it reads labels. Empty where none is left."""
+    a label where it reads labels; and those of classes that are not learnt from. Empty where none is left."""
     run = session.run
     dataset = session.dataset
     sites = {e.site for e in dataset.exams if e.split == 'train'}
-    judged = [e.site in sites and (e.label != '' or not run.method.labelled) for e in dataset.exams]
+    judged = [e.site in sites and (e.label != '' or not run.method.labelled) and splits.is_used(e, run.config.data)
+              for e in dataset.exams]
     exams = [e if can else e._replace(split='') for e, can in zip(dataset.exams, judged, strict=True)]
     dataset = dataset._replace(exams=exams)
     n = len(dataset.of_split('val'))

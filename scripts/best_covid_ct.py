@@ -4,9 +4,9 @@
     python scripts/best_covid_ct.py ... --workdir=runs/best --final
 
 The first trains every recipe with two seeds on one drawn split (near duplicates are one patient) and ranks them by their AUC on its
-val, the mean of both seeds: test has no part in a choice, and the official test split none at all. It stops after so many minutes, and
-the same command goes on. The second trains the three best and CRNet at the paper's size with five seeds, and prints what
-`covid-jax compare` tells of each on test. The winner is the row `best` of configs/self_trans.py.
+val, the mean of both seeds: test has no part in a choice. A folder with the lists of the official test split is refused, for nothing may be
+chosen on it; without them its images are in no list and left out. It stops after so many minutes, and the same command goes on. The
+second trains the three best and CRNet at the paper's size with five seeds, and prints what `covid-jax compare` tells of each on test.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from covid_jax import UserError
+from covid_jax.sources.published_images import covid_ct
 
 
 class Recipe(NamedTuple):
@@ -98,8 +99,14 @@ def ranked(workdir: Path) -> list[tuple[str, float]]:
     return sorted(((name, auc) for name, auc in found.items() if auc is not None), key=lambda pair: -pair[1])
 
 
+def check(root: str) -> None:
+    """UserError for a folder of COVID-CT that holds the official test split."""
+    if any(exam.split == 'test' for exam in covid_ct(root, lambda line: None)):
+        raise UserError(f'{root} names the official test split, on which nothing may be chosen: give a copy without Data-split/*/testCT_*.txt')
+
+
 def train(line: list[str]) -> None:
-    """Runs a training, or goes on with it. UserError where it fails."""
+    """Runs a command: a training, which goes on where it was, or a comparison. UserError where it fails."""
     print(' '.join(line[1:]), flush=True)
     if code := subprocess.run(line, check=False).returncode:
         raise UserError(f'it ended with {code}')
@@ -127,7 +134,7 @@ def compared(workdir: Path, roots: dict[str, str]) -> None:
     for name, _ in order[:BEST]:
         recipe = RECIPES[name]
         train(command(recipe, FINAL, folder / name, roots))
-        subprocess.run([sys.executable, '-m', 'covid_jax.cli', 'compare', answered(folder / name, recipe.row), folder / PAPER], check=True)
+        train([sys.executable, '-m', 'covid_jax.cli', 'compare', str(answered(folder / name, recipe.row)), str(folder / PAPER)])
 
 
 if __name__ == '__main__':
@@ -140,6 +147,7 @@ if __name__ == '__main__':
     args = parser.parse_args()
     roots = {'covid_ct': args.covid_ct, 'sars': args.sars, 'luna': args.luna}
     try:
+        check(args.covid_ct)
         if args.final:
             compared(args.workdir, roots)
         else:

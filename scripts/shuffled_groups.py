@@ -45,7 +45,7 @@ def main(sources: str, roots: str, epochs: float, seeds: int, workdir: Path) -> 
         with mock.patch.object(moco, 'shuffled', groups):
             experiment.run(c, folder)
         rows = [[json.loads(line) for line in path.read_text().splitlines()] for path in sorted(folder.rglob('metrics.jsonl'))]
-        nearest, loss = ([np.mean([row[field] for row in of_seed[-LAST:]]) for of_seed in rows] for field in ('nearest', 'loss'))
+        nearest, loss = (np.array([[row[field] for row in of_seed[-LAST:]] for of_seed in rows]).mean(1) for field in ('nearest', 'loss'))
         print(f'{name}, {rows[0][-1]["step"] + 1} steps: the own key is the nearest in {np.mean(nearest):.3f} (s.d. {np.std(nearest):.3f} over {seeds} seeds), loss '
               f'{np.mean(loss):.3f}')
 

@@ -27,7 +27,7 @@ class Scrambled(NamedTuple):
 
 
 def scramble(key: jax.Array, volume: jax.Array, gap: tuple[int, int, int], masked: bool) -> Scrambled:
-    """The volume in cubes, in another order, some turned, and of every other one half the voxels 0 where they are masked."""
+    """The volume in cubes, in another order, some turned, and where `masked` about half of them with about half their voxels 0."""
     k_cut, k_permutation, k_turn, k_mask = jax.random.split(key, 4)
     number = jax.random.randint(k_permutation, (), 0, PERMUTATIONS)
     turned = jax.random.bernoulli(k_turn, shape=(CUBES, 2))
@@ -58,7 +58,7 @@ def turn(turned: jax.Array, cubes: jax.Array) -> jax.Array:
 
 
 def mask(key: jax.Array, cubes: jax.Array) -> jax.Array:
-    """Every other cube with every other voxel 0, both drawn (section IV.B.3)."""
+    """Each cube masked or not, of a masked one each voxel 0 or not, all by a fair coin (section IV.B.3)."""
     k_cube, k_voxel = jax.random.split(key)
     masked = jax.random.bernoulli(k_cube, shape=(CUBES, 1, 1, 1, 1))
     kept = jax.random.bernoulli(k_voxel, shape=cubes.shape)

@@ -24,7 +24,8 @@ LUNGS = '.lungs.json'  # in place of a part's '.npy': the quality of the mask th
 
 def make(exams: list[Exam], part: dict[str, Path], prep: Prep, workers: int = 0) -> dict[str, str]:
     """Writes part[exam id] for each exam, and beside it where lungs were looked for the quality of their mask (LUNGS), with so many
-    processes (0: one a core); {exam id: reason} of those that could not be prepared. UserError where it is the machine's fault: the parts that are there then stay."""
+    processes (0: one a core); {exam id: reason} of those that could not be prepared. UserError where it is the machine's fault: the
+    parts that are there then stay."""
     broken: dict[str, str] = {}
     left = {e.id: e for e in exams}
     columns = [rich.progress.TextColumn('preparing scans'), rich.progress.BarColumn(),

@@ -49,30 +49,28 @@ def own_splits(parts: list[list[Exam]], data: ConfigDict, folds: int = 1, say: C
 
 
 def thin(parts: list[list[Exam]], data: ConfigDict, say: Callable[[str], None] = print) -> list[list[Exam]]:
-    """The exams without some of the patients with COVID, so that there are data.imbalance exams of other classes for each with COVID, or
-    a few more; which are left out is drawn by data.split_seed, whatever the order of rows, and how many is said. A patient of several
-    classes stays. 0: all of them. UserError where there are as few already, and where none would be left."""
+    """The exams without some of the patients with COVID, so that for each exam with it there are data.imbalance of other classes, or as
+    nearly as patients can be left out whole; never more. Which are, data.split_seed draws, whatever the order of rows, and how many is said.
+    A patient of several classes, and one of data.held_out, stays. 0: all. UserError where there are as many of other classes already."""
     if not data.imbalance:
         return parts
-    classes = defaultdict(set)
-    count = Counter()
+    labels = defaultdict(list)
     for exam in (exam for part in parts for exam in part if exam.label):
-        positive = class_index(exam.label, data.classes) == POSITIVE
-        classes[exam.patient].add(positive)
-        count[exam.patient if positive else ''] += 1
-    others = count.pop('', 0)
-    most = int(others / data.imbalance)
-    before = sum(count.values())
-    if not 0 < most < before:
-        raise UserError(f'--config.data.imbalance={data.imbalance}: {before} exams have COVID and {others} have not: give a number above '
-                        f'{others / max(before, 1):.1f}, and at most {others}')
-    patients = sorted(patient for patient in count if classes[patient] == {True})
-    left = before
+        labels[exam.patient].append(class_index(exam.label, data.classes) == POSITIVE)
+    left = sum(map(sum, labels.values()))
+    others = sum(map(len, labels.values())) - left
+    least = others / data.imbalance
+    if not 1 <= least < left:
+        share = f', {others / left:.4g} for one with it' if left else ''
+        raise UserError(f'--config.data.imbalance={data.imbalance}: {left} exams have COVID and {others} have not{share}: give a larger '
+                        f'number, of at most {others}')
+    patients = sorted(patient for patient, of in labels.items() if all(of) and patient not in data.held_out)
     out = set()
     for i in np.random.default_rng(data.split_seed).permutation(len(patients)):
-        if left > most:
+        exams = len(labels[patients[i]])
+        if left - exams >= least:
             out.add(patients[i])
-            left -= count[patients[i]]
+            left -= exams
     say(f'{len(out)} patients with COVID are left out (--config.data.imbalance): {left} exams have it and {others} have not')
     return [[exam for exam in part if exam.patient not in out] for part in parts]
 
@@ -125,6 +123,13 @@ def _tested_at(exams, data, say):
     return [exam._replace(split='') if exam.id in idle else exam for exam in exams]
 
 
+def is_used(exam: Exam, data: ConfigDict) -> bool:
+    """Whether an exam is of a class that is learnt from: of any, unless data.use names some."""
+    if data.use in ('auto', 'all', 'labelled'):
+        return True
+    return bool(exam.label) and class_names(data.classes)[class_index(exam.label, data.classes)] in _classes(data.use)
+
+
 def choose(exams: list[Exam], data: ConfigDict, labelled: bool = True,
            named: Collection[str] | None = None) -> list[Exam]:
     """The exams in their order, '' in place of 'train' for those that are not learnt from. val and test stay as they are.
@@ -139,7 +144,6 @@ def choose(exams: list[Exam], data: ConfigDict, labelled: bool = True,
     use = data.use
     if use == 'auto':
         use = 'labelled' if labelled else 'all'
-    names = class_names(data.classes)
 
     def reason(exam):
         """Why the exam is not learnt from, or ''."""
@@ -149,7 +153,7 @@ def choose(exams: list[Exam], data: ConfigDict, labelled: bool = True,
             return f'are not in {data.include}'
         if use != 'all' and not exam.label:
             return 'have no label'
-        if use not in ('all', 'labelled') and names[class_index(exam.label, data.classes)] not in _classes(use):
+        if not is_used(exam, data):
             return f'are not of --config.data.use={use}'
         return ''
 

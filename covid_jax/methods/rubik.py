@@ -85,8 +85,8 @@ def check(config: ConfigDict) -> None:
     depth, height, width = config.prep.size
     plane = (config.views.plane,) * 2 if config.views.plane else (height, width)
     size = (config.views.depth or depth, *plane)
-    if len(gap) != 3 or min(gap) < 0:
-        raise UserError(f'--config.rubik.gap={gap} must be three numbers of at least 0, z, y, x')
+    if len(gap) != 3 or not all(isinstance(n, int) and n >= 0 for n in gap):
+        raise UserError(f'--config.rubik.gap={gap} must be three whole numbers of at least 0, z, y, x')
     if any(n // 2 - g < 2 for n, g in zip(size, gap, strict=True)):
         raise UserError(f'eight cubes need half of each side of a scan and a gap: {size} voxels and --config.rubik.gap={gap} leave less '
                         'than 2; set a larger --config.prep.size, of several slices, or a smaller gap')

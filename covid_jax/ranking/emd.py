@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from covid_jax import UserError
 
@@ -29,18 +29,19 @@ def emd_matrix(p: np.ndarray, q: np.ndarray, ground: str = 'index', mesh: Mesh |
       index:   |i - j| / (bins - 1)
       uniform: 1, unless i = j: half the sum of differences
       value:   the bins have no places: the numbers of a row are samples, each of mass 1 / bins, and pay how far their values are apart
-    mesh: over whose devices the rows of p are cut; None: the first device. Memory is that of the distances and of the histograms. UserError
-    for what are no histograms of the same bins.
+    mesh: over whose devices the rows of p are cut, every host with the same histograms, to which all distances come; None: the first
+    device. Memory is that of the distances and of the histograms. UserError for what are no histograms of the same bins.
     """
     a, b = (_placed(x, ground) for x in checked(p, q))
-    blocks = -(-len(p) * len(q) // CELLS)
+    devices = mesh.size if mesh else 1
+    a = np.pad(a, ((0, -len(p) % devices), (0, 0)))
+    rows = len(a) // devices
+    of_device = partial(_manhattan, blocks=min(rows, -(-rows * len(q) // CELLS)))
     if mesh is None:
-        return np.asarray(_manhattan(a, b, blocks))
-    a = np.pad(a, ((0, -len(p) % mesh.size), (0, 0)))
+        return np.asarray(of_device(a, b))
     cut = PartitionSpec(mesh.axis_names[0])
-    of_device = jax.shard_map(partial(_manhattan, blocks=-(-blocks // mesh.size)), mesh=mesh, in_specs=(cut, PartitionSpec()),
-                              out_specs=cut)
-    return np.asarray(jax.jit(of_device)(a, b))[:len(p)]
+    of_all = jax.shard_map(of_device, mesh=mesh, in_specs=(cut, PartitionSpec()), out_specs=cut)
+    return np.asarray(jax.jit(of_all, out_shardings=NamedSharding(mesh, PartitionSpec()))(a, b))[:len(p)]
 
 
 def checked(p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -50,16 +51,15 @@ def checked(p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if p.ndim != 2 or q.ndim != 2 or p.shape[1] != q.shape[1] or p.shape[1] < 2 or not p.size or not q.size:
         raise UserError(f'histograms are rows of the same two or more bins; here are arrays of {p.shape} and {q.shape}')
     for name, x in (('first', p), ('second', q)):
-        if not (np.isfinite(x) & (x >= 0)).all():
-            raise UserError(f'a histogram has finite masses of 0 or more; row {_first(~(np.isfinite(x) & (x >= 0)).all(1))} of the {name} '
-                            'has others')
-        if not x.sum(1).all():
-            raise UserError(f'a histogram has some mass; row {_first(x.sum(1) == 0)} of the {name} is all 0')
+        _refuse(name, ~(np.isfinite(x) & (x >= 0)).all(1), 'has finite masses of 0 or more, and this others')
+        _refuse(name, x.sum(1) == 0, 'has some mass, and this is all 0')
     return p, q
 
 
-def _first(of_row):
-    return int(np.flatnonzero(of_row)[0])
+def _refuse(name, rows, why):
+    """UserError for the first of these rows, bool [n]."""
+    if rows.any():
+        raise UserError(f'row {np.argmax(rows)} of the {name} histograms: a histogram {why}')
 
 
 def _placed(x, ground):
@@ -109,13 +109,14 @@ def _in_pairs(terms):
 def partial_emd_matrix(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     """Distances of all pairs of histograms as they are: what the heavier one has too much goes nowhere and costs nothing.
 
-    The ground distance is |i - j| / (bins - 1). Eq 3 and 4 as printed: the least work of moving the lighter mass, by that mass. Exact, at a
-    cost of the square of the bins for a pair. Unequal masses make no metric: a histogram that is nowhere less than another has distance 0
+    The ground distance is |i - j| / (bins - 1). Eq 3 and 4 as printed: the least work of moving the lighter mass, by that mass. Exact, in
+    float64, at a cost of the square of the bins for a pair. Unequal masses make no metric: a histogram that is nowhere less than another has distance 0
     to it. UserError as in emd_matrix.
     """
     p, q = checked(p, q)
     least = np.minimum(p.sum(1)[:, None], q.sum(1)[None])
-    work = _partial(p.astype(np.float32), q.astype(np.float32))
+    with jax.enable_x64(True):  # of a mass a thousand times the other float32 would leave three digits
+        work = np.asarray(_partial(p, q))
     return (work / least / (p.shape[1] - 1)).astype(np.float32)
 
 
@@ -157,6 +158,6 @@ def _least_work(p, q):
         after = jnp.concatenate([kinks[1:], most[None]])
         return (work, jnp.clip(at, before, after)), None
 
-    start = jnp.float32(0), jnp.zeros(2 * bins)
+    start = jnp.zeros(()), jnp.zeros(2 * bins)
     (work, kinks), _ = jax.lax.scan(step, start, (high, surplus, jnp.cumsum(high)))
     return work + jnp.sum(jnp.maximum(0, jnp.where(upper, surplus[-1] - kinks, kinks - surplus[-1])))

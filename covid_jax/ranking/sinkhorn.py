@@ -36,6 +36,8 @@ def sinkhorn_matrix(p: np.ndarray, q: np.ndarray, cost: np.ndarray, epsilon: flo
     cost = np.asarray(cost, np.float64)
     if cost.shape != 2 * p.shape[1:] or not (np.isfinite(cost) & (cost >= 0)).all() or not cost.any():
         raise UserError(f'a ground distance of these histograms is an array of {2 * p.shape[1:]}, finite, at least 0 and not all 0')
+    if not epsilon > 0 or iterations < 1:
+        raise UserError(f'Sinkhorn needs an epsilon above 0 and an iteration or more, not {epsilon} and {iterations}')
     most = np.float32(cost.max())
     masses = [(x / x.sum(1, keepdims=True)).astype(np.float32) for x in (p, q)]
     distance, gap, converged = _sinkhorn(*masses, cost.astype(np.float32) / most, epsilon, iterations)

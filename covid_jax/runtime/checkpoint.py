@@ -116,8 +116,9 @@ def read(source: str | Path) -> tuple[int, dict[str, Any]]:
         item = os.path.join(os.path.abspath(directory), str(step), 'state')
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), _metadata(item))
         saved = reader.restore(item, restore_args=as_numpy)
-    average = saved.pop('average', None) or {}
-    return step, saved | average
+    if average := saved.pop('average', None):
+        saved = {**saved, 'params': average['params'], 'state': {**saved['state'], 'network': average['network']}}
+    return step, saved
 
 
 def put(saved: Any, like: Any, skip: Collection[str] = ()) -> tuple[Any, list[str]]:

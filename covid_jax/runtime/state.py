@@ -16,7 +16,8 @@ from covid_jax.runtime.mesh import by_batch, compiler_options, replicated
 @flax.struct.dataclass
 class TrainState:
     """step: updates done; params, opt_state; state: the method's, without gradient; bad: the first step whose loss or
-    gradient was not finite, -1 while there is none; average: of params and state over the steps, where they are averaged."""
+    gradient was not finite, -1 while there is none; average: {'params', 'network'} of params and of state['network'] over the steps,
+    where they are averaged."""
 
     step: jax.Array
     params: Any
@@ -28,7 +29,7 @@ class TrainState:
 
 def create(params: Any, state: Any, tx: optax.GradientTransformation, average: float = 0) -> TrainState:
     """The state before the first step. average: as in train_step."""
-    kept = {'params': params, 'state': state} if average else None
+    kept = {'params': params, 'network': state['network']} if average else None
     return TrainState(jnp.int32(0), params, tx.init(params), state, jnp.int32(-1), kept)
 
 
@@ -46,7 +47,7 @@ def train_step(method: Any, tx: optax.GradientTransformation, average: float = 0
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         bad = jnp.where((train.bad < 0) & ~finite, train.step, train.bad)
         params = optax.apply_updates(train.params, updates)
-        kept = moved(train.average, {'params': params, 'state': state}, average, train.step) if average else None
+        kept = moved(train.average, {'params': params, 'network': state['network']}, average, train.step) if average else None
         new = TrainState(train.step + 1, params, opt_state, state, bad, kept)
         return new, {'loss': loss, 'grad_norm': norm, **scalars}
 
@@ -67,8 +68,10 @@ def moved(average: Any, new: Any, decay: float, step: jax.Array) -> Any:
 
 
 def answering(train: TrainState) -> TrainState:
-    """With the params and the state that answer: their averages, where there are any."""
-    return train if train.average is None else dataclasses.replace(train, **train.average)
+    """With the params and the network's statistics that answer: their averages, where there are any."""
+    if train.average is None:
+        return train
+    return dataclasses.replace(train, params=train.average['params'], state={**train.state, 'network': train.average['network']})
 
 
 def jit_step(method: Any, tx: optax.GradientTransformation, mesh: Mesh, average: float = 0) -> jax.stages.Wrapped:

@@ -20,9 +20,9 @@ from covid_jax.sources.listing import find_listed, normalised
 from covid_jax.sources.manifests import manifest
 from covid_jax.sources.phantoms import phantoms
 
-SOURCES = {'folder': folder, 'manifest': manifest, 'cov19_ct_db': published.cov19_ct_db, 'cc_ccii': published.cc_ccii, 'pos_neg': published.pos_neg,
-           'covid_ct_md': published.covid_ct_md, 'covid_ct_md_slices': published.covid_ct_md_slices, 'luna16': published.luna16,
-           'covid_ct': published_images.covid_ct,
+SOURCES = {'folder': folder, 'manifest': manifest, 'cov19_ct_db': published.cov19_ct_db, 'cc_ccii': published.cc_ccii,
+           'pos_neg': published.pos_neg, 'covid_ct_md': published.covid_ct_md,
+           'covid_ct_md_slices': published.covid_ct_md_slices, 'luna16': published.luna16, 'covid_ct': published_images.covid_ct,
            'sars_cov_2_ct': published_images.sars_cov_2_ct, 'chest_xray': published_images.chest_xray}
 
 
@@ -37,7 +37,8 @@ def check(data: ConfigDict) -> None:
             raise UserError(f'no data source {name!r}, did you mean {nearest!r}? There are {", ".join(names)}')
         if name != 'phantom' and not (root and os.path.exists(root)):
             where = f'there is nothing at {root}' if root else 'no folder is given'
-            raise UserError(f'data source {name!r}: {where}: set --config.data.root=...')
+            raise UserError(f'data source {name!r}: {where}: set --config.data.root=..., of a stage that has its own data '
+                            '--config.STAGE.data.root=...')
         if name == 'phantom' and root:
             raise UserError(f'the phantom is made, not read: --config.data.root={root} needs --config.data.source, for example '
                             'folder or manifest')

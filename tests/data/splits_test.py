@@ -352,31 +352,41 @@ def test_folds_are_shared_among_sites():
 
 class TestThin:
 
-    def thinned(self, exams, imbalance, seed=0):
+    def thinned(self, exams, imbalance, seed=0, held_out=()):
         said = []
-        data = SimpleNamespace(imbalance=imbalance, classes=CLASSES, split_seed=seed)
+        data = SimpleNamespace(imbalance=imbalance, classes=CLASSES, split_seed=seed, held_out=held_out)
         return thin([exams], data, said.append)[0], said
 
     def test_so_many_of_other_classes_for_one_with_covid(self):
-        """Of 60 without and 20 with it at 1 to 8: 7 stay, and all others; which, the seed decides and not the order of rows."""
+        """Of 60 without and 20 with it at 1 to 8: 8 stay, for 7 are fewer than one for eight; the seed decides which, not the order of rows."""
         exams = cohort()
         left, said = self.thinned(exams, 8.0)
-        assert Counter(e.label for e in left) == {'normal': 50, 'covid': 7, 'pneumonia': 10}
-        assert said == ['13 patients with COVID are left out (--config.data.imbalance): 7 exams have it and 60 have not']
+        assert Counter(e.label for e in left) == {'normal': 50, 'covid': 8, 'pneumonia': 10}
+        assert said == ['12 patients with COVID are left out (--config.data.imbalance): 8 exams have it and 60 have not']
         shuffled, _ = self.thinned(random.Random(0).sample(exams, len(exams)), 8.0)
         assert sorted(shuffled) == sorted(left) and self.thinned(exams, 8.0, 1)[0] != left
         assert self.thinned(exams, 0.0) == (exams, [])
 
     def test_a_patient_goes_or_stays_whole_and_one_of_several_classes_stays(self):
+        """And who is held out. Of 61 without COVID 10.2 with it are the least at 1 to 6: 11, for patients have two exams and one stays."""
         exams = [*cohort(30, 10, 0, scans=2), exam('torn1', 'covid', patient='torn'), exam('torn2', 'normal', patient='torn'),
                  exam('open', '', patient='covid3')]
-        left, said = self.thinned(exams, 6.0)
-        count = Counter(e.patient for e in left if e.patient.startswith('covid') and e.label)
-        assert set(count.values()) == {2} and len(count) == 4 and {'torn1', 'torn2'} <= {e.id for e in left}
-        assert said[0].endswith('9 exams have it and 61 have not')
-        assert ('open' in {e.id for e in left}) == ('covid3' in count)
+        for seed in range(5):
+            left, said = self.thinned(exams, 6.0, seed, held_out=('covid7',))
+            count = Counter(e.patient for e in left if e.patient.startswith('covid') and e.label)
+            assert set(count.values()) == {2} and len(count) == 5 and {'torn1', 'torn2'} <= {e.id for e in left} and 'covid7' in count
+            assert said[0].endswith('11 exams have it and 61 have not')
+            assert ('open' in {e.id for e in left}) == ('covid3' in count)
 
-    @pytest.mark.parametrize('imbalance', [2.0, 3.0, 61.0])
-    def test_what_cannot_be_is_one_line(self, imbalance):
-        with pytest.raises(UserError, match=r'20 exams have COVID and 60 have not: give a number above 3.0, and at most 60'):
-            self.thinned(cohort(), imbalance)
+    def test_where_a_patient_has_many_exams_one_of_them_stays(self):
+        exams = [exam(f'{p}-{i}', 'covid', patient=p) for p in 'ab' for i in range(50)] + cohort(10, 0, 0)
+        left, said = self.thinned(exams, 1.0)
+        assert len({e.patient for e in left if e.label == 'covid'}) == 1 and said[0].endswith('50 exams have it and 10 have not')
+
+    @pytest.mark.parametrize('exams, imbalance, told', [
+        (cohort(), 2.0, '20 exams have COVID and 60 have not, 3 for one with it: give a larger number, of at most 60'),
+        (cohort(), 3.0, 'give a larger number'), (cohort(), 61.0, 'of at most 60'), (cohort(152, 50, 0), 3.02, '3.04 for one with it'),
+        (cohort(9, 0, 0), 3.0, '0 exams have COVID and 9 have not: give')])
+    def test_what_cannot_be_is_one_line(self, exams, imbalance, told):
+        with pytest.raises(UserError, match=told):
+            self.thinned(exams, imbalance)

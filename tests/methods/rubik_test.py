@@ -55,12 +55,15 @@ def test_the_loss_by_hand(made):
 
 
 def test_without_masks_it_is_rubiks_cube(made):
-    """The same order and turns, another image."""
-    plain = methods.make(rubik_config(masking=False), make_mesh(jax.devices()[:1]))
+    """The same order and turns, and of each voxel what it is or 0."""
+    scan = jnp.asarray(1 + BATCH['image'][0].astype('f'))
+    masked, plain = (cubes.scramble(KEY, scan, (1, 2, 2), masked) for masked in (True, False))
+    assert masked.permutation == plain.permutation and (masked.turned == plain.turned).all()
+    kept = masked.cubes != 0
+    assert 0.5 < kept.mean() < 1 and (jnp.where(kept, masked.cubes, plain.cubes) == plain.cubes).all() and (plain.cubes != 0).all()
+    method = methods.make(rubik_config(masking=False), make_mesh(jax.devices()[:1]))
     _, params, state = made
-    with_masks, without = (jax.jit(m.loss)(params, state, BATCH, KEY, 0) for m in (made[0], plain))
-    assert with_masks[0] != without[0]
-    assert jax.tree.structure(with_masks) == jax.tree.structure(without)
+    assert jax.jit(method.loss)(params, state, BATCH, KEY, 0)[0] != jax.jit(made[0].loss)(params, state, BATCH, KEY, 0)[0]
 
 
 def test_the_features_are_of_the_whole_scan(made):
@@ -81,7 +84,7 @@ def test_all_but_the_classifier_learns(made):
 
 @pytest.mark.parametrize('change, message', [
     ({'prep.size': (1, 24, 24)}, r'\(1, 24, 24\) voxels and --config.rubik.gap=\(1, 2, 2\) leave less'),
-    ({'rubik.gap': (3, 2, 2)}, 'leave less than 2'), ({'rubik.gap': (1, 2)}, 'three numbers of at least 0'),
-    ({'rubik.gap': (1, -2, 2)}, 'three numbers of at least 0')])
+    ({'rubik.gap': (3, 2, 2)}, 'leave less than 2'), ({'rubik.gap': (1, 2)}, 'three whole numbers'),
+    ({'rubik.gap': (1, -2, 2)}, 'three whole numbers of at least 0'), ({'rubik.gap': (1, 1.5, 2)}, 'three whole numbers')])
 def test_what_has_no_cubes_is_one_line(change, message):
     assert_refused(rubik_config(), change, message)

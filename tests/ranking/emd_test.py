@@ -15,16 +15,16 @@ from covid_jax.ranking import emd
 from covid_jax.ranking.sinkhorn import sinkhorn_matrix
 from covid_jax.runtime.mesh import make_mesh
 
-RNG = np.random.default_rng(0)
 BINS = 40
 
 
-def histograms(n, kind):
+def histograms(n, kind, seed=0):
+    rng = np.random.default_rng([seed, n])
     if kind == 'random':
-        return RNG.dirichlet(np.ones(BINS), n) * RNG.uniform(0.1, 10, (n, 1))
+        return rng.dirichlet(np.ones(BINS), n) * rng.uniform(0.1, 10, (n, 1))
     if kind == 'sparse':
-        return RNG.gamma(0.5, size=(n, BINS)) * (RNG.random((n, BINS)) < 0.1) + np.eye(BINS)[RNG.integers(BINS, size=n)]
-    return 3 * np.eye(BINS)[RNG.integers(BINS, size=n)]
+        return rng.gamma(0.5, size=(n, BINS)) * (rng.random((n, BINS)) < 0.1) + np.eye(BINS)[rng.integers(BINS, size=n)]
+    return 3 * np.eye(BINS)[rng.integers(BINS, size=n)]
 
 
 def off_the_line(n):
@@ -41,7 +41,7 @@ def test_by_hand():
 @pytest.mark.parametrize('kind', ['random', 'sparse', 'one-hot'])
 @pytest.mark.parametrize('n, m', [(3, 70), (70, 3)])
 def test_distances_are_those_of_pot_and_scipy(kind, n, m):
-    p, q = histograms(n, kind), histograms(m, kind)
+    p, q = histograms(n, kind), histograms(m, kind, 1)
     masses = [x / x.sum(1, keepdims=True) for x in (p, q)]
     by_pot = np.array([[ot.emd2(a, b, off_the_line(BINS)) for b in masses[1]] for a in masses[0]])
     by_scipy = np.array([[wasserstein_distance(range(BINS), range(BINS), a, b) for b in q] for a in p]) / (BINS - 1)
@@ -66,8 +66,9 @@ def test_one_device_equals_eight_and_blocks_equal_the_whole(monkeypatch):
     p, q = histograms(19, 'random'), histograms(5, 'sparse')
     whole = emd.emd_matrix(p, q)
     np.testing.assert_array_equal(emd.emd_matrix(p, q, mesh=make_mesh(jax.devices()[:8])), whole)
-    monkeypatch.setattr(emd, 'CELLS', 20)
-    np.testing.assert_array_equal(emd.emd_matrix(p, q), whole)
+    for cells in (20, 1):  # blocks of four rows, and of one
+        monkeypatch.setattr(emd, 'CELLS', cells)
+        np.testing.assert_array_equal(emd.emd_matrix(p, q), whole)
 
 
 def by_linear_program(p, q):
@@ -80,15 +81,30 @@ def by_linear_program(p, q):
     return found.fun / least
 
 
+def of_six_bins(kind, seed):
+    rng = np.random.default_rng(seed)
+    shape = 15, 6
+    x = {'small numbers': lambda: rng.integers(0, 4, shape), 'sparse': lambda: rng.integers(0, 9, shape) * (rng.random(shape) < 0.4),
+         'real': lambda: rng.gamma(0.5, size=shape) * rng.choice([0.001, 1, 1000], (15, 1))}[kind]()
+    return np.where(x.sum(1, keepdims=True), x, np.eye(6)[0]).astype(float)
+
+
 @pytest.mark.parametrize('kind', ['small numbers', 'sparse', 'real'])
 def test_unequal_masses_are_the_linear_programs(kind):
-    """400 pairs of 6 bins: many ties, empty bins, either one the heavier."""
-    shape = 10, 6
-    draw = {'small numbers': lambda: RNG.integers(0, 4, shape), 'sparse': lambda: RNG.integers(0, 9, shape) * (RNG.random(shape) < 0.4),
-            'real': lambda: RNG.gamma(0.5, size=shape) * RNG.choice([0.1, 1, 5], (10, 1))}[kind]
-    p, q = (np.where(x.sum(1, keepdims=True), x, np.eye(6)[0]).astype(float) for x in (draw(), draw()))
+    """225 pairs of 6 bins each: many ties, empty bins, either one the heavier, by up to a million times."""
+    p, q = (of_six_bins(kind, seed) for seed in (0, 1))
     expected = np.array([[by_linear_program(a, b) for b in q] for a in p])
     np.testing.assert_allclose(emd.partial_emd_matrix(p, q), expected, rtol=0, atol=1e-5 * expected.max())
+
+
+def test_of_many_bins_and_masses_far_apart_they_are_pots():
+    """512 bins, a thousand times heavier, either one; a bin beside the lighter ones takes what is left over."""
+    light, heavy = (np.random.default_rng(seed).dirichlet(np.full(512, 0.1), 3) for seed in (0, 1))
+    heavy = 1000 * np.roll(heavy, 100, 1)
+    cost = np.concatenate([off_the_line(512), np.zeros((512, 1))], 1)
+    expected = np.array([[ot.emd2(b, np.append(a, b.sum() - a.sum()), cost) for b in heavy] for a in light])
+    for found in (emd.partial_emd_matrix(light, heavy), emd.partial_emd_matrix(heavy, light).T):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * expected.max())
 
 
 def test_where_masses_are_equal_nothing_is_left_over():
@@ -99,14 +115,14 @@ def test_where_masses_are_equal_nothing_is_left_over():
 
 def test_a_histogram_within_another_is_at_no_distance():
     p = histograms(1, 'random')
-    assert emd.partial_emd_matrix(p, p * RNG.uniform(0, 1, BINS)).item() == pytest.approx(0, abs=1e-6)
+    assert emd.partial_emd_matrix(p, p * np.random.default_rng(0).uniform(0, 1, BINS)).item() == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize('epsilon', [0.1, 0.01])
 def test_sinkhorn_is_within_its_gap_of_the_exact(epsilon):
     """Of any ground distance, an unsymmetric one, and of empty bins; never below it, and far from it where epsilon is large."""
     p, q = np.concatenate([histograms(3, 'random'), histograms(2, 'one-hot')]), histograms(4, 'sparse')
-    cost = RNG.uniform(0, 5, (BINS, BINS))
+    cost = np.random.default_rng(0).uniform(0, 5, (BINS, BINS))
     masses = [x / x.sum(1, keepdims=True) for x in (p, q)]
     exact = np.array([[ot.emd2(a, b, cost) for b in masses[1]] for a in masses[0]])
     found = sinkhorn_matrix(p, q, cost, epsilon)
@@ -142,13 +158,19 @@ def test_a_distance_is_a_metric(x, ground):
     (np.ones((2, 3)), np.ones((2, 4)), 'index', r'same two or more bins; here are arrays of \(2, 3\) and \(2, 4\)'),
     (np.ones(3), np.ones((2, 3)), 'index', 'rows of the same'), (np.ones((2, 1)), np.ones((2, 1)), 'index', 'two or more bins'),
     (np.ones((0, 3)), np.ones((2, 3)), 'index', 'rows of the same'),
-    (np.array([[1.0, 1], [1, -1]]), np.ones((2, 2)), 'index', 'row 1 of the first has others'),
-    (np.ones((2, 2)), np.array([[1, np.nan]]), 'index', 'row 0 of the second has others'),
-    (np.array([[1.0, 1], [0, 0]]), np.ones((2, 2)), 'index', 'row 1 of the first is all 0'),
+    (np.array([[1.0, 1], [1, -1]]), np.ones((2, 2)), 'index', 'row 1 of the first histograms: a histogram has finite masses'),
+    (np.ones((2, 2)), np.array([[1, np.nan]]), 'index', 'row 0 of the second histograms: a histogram has finite masses'),
+    (np.array([[1.0, 1], [0, 0]]), np.ones((2, 2)), 'index', 'row 1 of the first histograms: .* all 0'),
     (np.ones((2, 2)), np.ones((2, 2)), 'line', "called 'line': take index, value or uniform")])
 def test_what_is_no_histogram_is_one_line(p, q, ground, message):
     with pytest.raises(UserError, match=message):
         emd.emd_matrix(p, q, ground)
+
+
+@pytest.mark.parametrize('options', [{'epsilon': 0.0}, {'epsilon': np.nan}, {'iterations': 0}])
+def test_what_sinkhorn_cannot_do_is_one_line(options):
+    with pytest.raises(UserError, match='epsilon above 0 and an iteration'):
+        sinkhorn_matrix(np.ones((2, 2)), np.ones((2, 2)), np.eye(2), **options)
 
 
 @pytest.mark.parametrize('cost', [np.ones((3, 2)), np.zeros((2, 2)), np.array([[0, 1], [-1, 0]]), np.array([[0, np.inf], [1, 0]])])

@@ -62,8 +62,8 @@ def test_a_start_takes_what_agrees_in_name_and_shape(tmp_path):
 
 
 def test_where_weights_are_averaged_their_average_is_read_and_both_go_on(tmp_path):
-    started = train_state(2.0, 1)
-    averaged = started.replace(average={'params': jax.tree.map(lambda x: x + 1, started.params), 'state': {'mean': jnp.full(3, 5.0)}})
+    started = train_state(2.0, 1).replace(state={'network': jnp.full(3, 2.0), 'queue': jnp.full(3, 7.0)})
+    averaged = started.replace(average={'params': jax.tree.map(lambda x: x + 1, started.params), 'network': jnp.full(3, 5.0)})
     with checkpoint.manager(tmp_path / 'checkpoints') as m:
         checkpoint.save(m, averaged)
         m.wait_until_finished()
@@ -72,7 +72,7 @@ def test_where_weights_are_averaged_their_average_is_read_and_both_go_on(tmp_pat
         with pytest.raises(UserError, match='another network or optimizer'):
             checkpoint.restore(m, 1, started)
     _, saved = checkpoint.read(tmp_path)
-    assert (saved['params']['w'] == 3).all() and (saved['state']['mean'] == 5).all()
+    assert (saved['params']['w'] == 3).all() and (saved['state']['network'] == 5).all() and (saved['state']['queue'] == 7).all()
     with checkpoint.manager(tmp_path / 'without' / 'checkpoints') as m:
         checkpoint.save(m, started)
     assert 'average' not in checkpoint.read(tmp_path / 'without')[1]

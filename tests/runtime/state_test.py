@@ -44,14 +44,16 @@ def test_a_step_by_hand():
 
 def test_the_average_by_hand():
     """Decay 0.25: of the weight 3, 2.4, 1.92 the average is 3, then a tenth (1 of 10) and 2 of 11 of itself; a whole number is the last;
-    what does not move stays bit for bit."""
+    what does not move stays bit for bit; what of the state is not the network's is the last."""
     def loss(params, extra, batch, key, step):
-        return params['w'] ** 2, ({'count': extra['count'] + 1, 'mean': extra['mean']}, {})
+        network = {**extra['network'], 'count': extra['network']['count'] + 1}
+        return params['w'] ** 2, ({'network': network, 'queue': extra['queue'] + 1}, {})
 
     tx = optax.sgd(0.1)
     step = jax.jit(state.train_step(Method(None, None, loss, None), tx, 0.25))
     still = jnp.float32(0.1)
-    train = state.create({'w': jnp.float32(3.0)}, {'count': jnp.int32(0), 'mean': still}, tx, 0.25)
+    extra = {'network': {'count': jnp.int32(0), 'mean': still}, 'queue': jnp.float32(0)}
+    train = state.create({'w': jnp.float32(3.0)}, extra, tx, 0.25)
     expected = 3.0
     for kept, w in ((1 / 10, 2.4), (2 / 11, 1.92), (3 / 12, 1.536), (0.25, 1.2288)):
         train, _ = step(train, {}, jax.random.key(0))
@@ -59,6 +61,6 @@ def test_the_average_by_hand():
         np.testing.assert_allclose(train.params['w'], w, rtol=1e-6)
         np.testing.assert_allclose(train.average['params']['w'], expected, rtol=1e-6)
     answered = state.answering(train)
-    assert answered.params is train.average['params'] and int(answered.state['count']) == 4
-    assert answered.state['mean'] == still
+    assert answered.params is train.average['params'] and int(answered.state['network']['count']) == 4
+    assert answered.state['network']['mean'] == still and answered.state['queue'] == 4
     assert state.answering(train.replace(average=None)).params is train.params
