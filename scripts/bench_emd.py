@@ -13,6 +13,8 @@ import argparse
 import os
 import resource
 import statistics
+import subprocess
+import sys
 import time
 from functools import partial
 
@@ -30,6 +32,7 @@ from scipy.stats import wasserstein_distance
 from covid_jax.ranking.emd import emd_matrix, partial_emd_matrix
 
 CASES = {'246 x 1785 of 512 bins': (246, 1785, 512), '1785 x 1785 of 246 bins': (1785, 1785, 246)}
+BINS = 512
 GROWN = 1_000, 10_000, 100_000  # rows against 1,000
 RNG = np.random.default_rng(0)
 
@@ -94,23 +97,29 @@ def table(title: str, runs: dict, rounds: int) -> None:
         print(f'| {who} | {of:,.0f} | {ours / of:,.1f} |', flush=True)
 
 
-def growth(bins: int) -> None:
-    q = histograms(1000, bins)
-    print(f'\n| rows x 1,000 of {bins} bins | s | ns a pair | most memory of the process, MiB | distances, MiB |\n|---|---|---|---|---|')
-    for rows in GROWN:
-        p = histograms(rows, bins)
-        emd_matrix(p, q)
-        began = time.perf_counter()
-        found = emd_matrix(p, q)
-        seconds = time.perf_counter() - began
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f'| {rows:,} | {seconds:.2f} | {1e9 * seconds / found.size:.1f} | {peak:,.0f} | {found.nbytes / 2**20:,.0f} |', flush=True)
+def grown(rows: int) -> None:
+    """A line of the table of growth, of a process of its own: by how much a first call raises the most memory that it has held."""
+    q = histograms(1000, BINS)
+    p = np.concatenate([histograms(1000, BINS)] * (rows // 1000))
+    emd_matrix(p[:10], q)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    found = emd_matrix(p, q)
+    more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
+    began = time.perf_counter()
+    emd_matrix(p, q)
+    seconds = time.perf_counter() - began
+    sizes = ' | '.join(f'{x.nbytes / 2**20:,.0f}' for x in (p, found))
+    print(f'| {rows:,} | {seconds:.2f} | {1e9 * seconds / found.size:.1f} | {more:,.0f} | {sizes} |', flush=True)
 
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--rounds', type=int, default=7)
+    parser.add_argument('--grown', type=int, help='only the line of the table of growth of so many rows')
     args = parser.parse_args()
+    if args.grown:
+        grown(args.grown)
+        sys.exit()
     device = jax.devices()[0]
     print(f'{device.device_kind}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}, jax {jax.__version__}')
     for name, (n, m, bins) in CASES.items():
@@ -118,5 +127,7 @@ if __name__ == '__main__':
         q = histograms(m, bins)
         table(name, equal(p, q), args.rounds)
         table(f'unequal masses, {bins} bins', unequal(p, q), args.rounds)
-    growth(512)
+    print(f'\n| rows x 1,000 of {BINS} bins | s | ns a pair | more memory, MiB | histograms, MiB | distances, MiB |\n|---|---|---|---|---|---|')
+    for rows in GROWN:
+        subprocess.run([sys.executable, __file__, f'--grown={rows}'], check=True)
     print(f'\nload after: {os.getloadavg()[0]:.1f}')
