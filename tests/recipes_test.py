@@ -1,0 +1,56 @@
+"""scripts/best_covid_ct.py: its recipes are commands that there are, and it ranks by what val says."""
+
+import json
+import runpy
+
+import pytest
+
+from covid_jax import UserError
+from covid_jax.config import check_names
+
+
+@pytest.fixture(scope='module')
+def script(root):
+    return runpy.run_path(str(root / 'scripts' / 'best_covid_ct.py'))
+
+
+def test_every_recipe_is_a_row_and_fields_that_there_are(script, root, tmp_path):
+    """Three networks, three sizes, and no two alike."""
+    recipes = script['RECIPES']
+    assert len(recipes) >= 12 and len(set(recipes.values())) == len(recipes)
+    assert len({r.network for r in recipes.values()}) >= 3 and len({r.plane for r in recipes.values()}) >= 3
+    get_config = runpy.run_path(str(root / 'configs' / 'self_trans.py'))['get_config']
+    roots = {'covid_ct': 'A', 'sars': 'B', 'luna': 'C'}
+    for name, recipe in recipes.items():
+        line = script['command'](recipe, 2, tmp_path / name, roots)
+        row = line[3].removeprefix('--config=configs/self_trans.py:')
+        fields = [flag.removeprefix('--config.').partition('=')[0] for flag in line[4:] if flag.startswith('--config.')]
+        check_names(get_config(row), fields)
+        assert line[-2:] == [f'--config.data.store={tmp_path / "store"}', f'--workdir={tmp_path / name}']
+        assert not any('{' in flag for flag in line)
+
+
+def test_recipes_are_ranked_by_the_mean_auc_on_val_of_both_seeds(script, tmp_path):
+    scores = {'small_64': (0.7, 0.8), 'small_96_moco': (0.9, 0.5), 'small_96': (0.72, 0.82), 'small_128': (0.99,)}
+    for name, of_seeds in scores.items():
+        place = script['answered'](tmp_path / name, script['RECIPES'][name].row)
+        for seed, auc in enumerate(of_seeds):
+            folder = place / 'fold0' / f'seed{seed}'
+            folder.mkdir(parents=True)
+            (folder / 'metrics.json').write_text(json.dumps({'val': {'all': {'auc': {'value': auc}}}, 'test': {'all': {'auc': {'value': 1 - auc}}}}))
+    assert [name for name, _ in script['ranked'](tmp_path)] == ['small_96', 'small_64', 'small_96_moco']
+    with pytest.raises(UserError, match='12 recipes have not been tried'):
+        script['compared'](tmp_path, {})
+
+
+def test_a_folder_with_the_official_test_split_is_refused(script, monkeypatch):
+    from covid_jax.sources.exams import Exam
+
+    for split in ('val', 'test'):
+        exams = [Exam('a', 'a', 'COVID-CT', 'COVID', 'train', ''), Exam('b', 'b', 'COVID-CT', 'COVID', split, '')]
+        monkeypatch.setitem(script['check'].__globals__, 'covid_ct', lambda root, say, exams=exams: exams)
+        if split == 'val':
+            script['check']('COVID-CT')
+        else:
+            with pytest.raises(UserError, match='names the official test split'):
+                script['check']('COVID-CT')
