@@ -4,6 +4,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,7 +54,8 @@ def run(config: ConfigDict, folder: str | Path) -> dict[str, dict]:
 
     Where config.ensemble.runs, config.choose.runs or config.cross.runs names finished runs, nothing is trained: they are averaged,
     the best is taken, or each is asked about the data of the others. Returns {part: {split: {group: {metric: ...}}}} of the last
-    stage, the part's folder relative to `folder`; a matrix, which is printed last, has no metrics of its own.
+    stage, the part's folder relative to `folder`; a matrix, which is printed last, has no metrics of its own. UserError where another
+    process is at work in the folder, too.
     """
     folder = Path(folder)
     say = sayer()
@@ -62,6 +64,12 @@ def run(config: ConfigDict, folder: str | Path) -> dict[str, dict]:
     for part in todo:  # all of them, before the first trains
         KINDS[part.config.kind].check(part.config)
     ready = prepare_trainings(todo, folder, say)
+    with _alone(folder):
+        return _run_all(todo, folder, ready, say)
+
+
+def _run_all(todo, folder, ready, say):
+    """What `run` returns, of parts that are ready."""
     results: dict[str, dict[str, dict]] = {}
     matrices = []
     for part in todo:
@@ -81,6 +89,37 @@ def run(config: ConfigDict, folder: str | Path) -> dict[str, dict]:
     return results[todo[-1].stage]
 
 
+def _lacks(source):
+    """Why nothing can start from a folder."""
+    if not Path(source).is_dir():
+        return 'is no folder: give the folder of a finished run'
+    parts = sorted(path.parent for path in Path(source).rglob('results.json'))
+    if parts:
+        return f'holds {len(parts)} finished parts: give one of them, as {parts[0]}'
+    return 'holds no checkpoint: give the folder of a finished run'
+
+
+def _alone(folder):
+    """Holds the run's folder, for this process and the other hosts of its run. UserError on every host where another process has it."""
+    stack = ExitStack()
+    error = None
+    if jax.process_index() == 0:
+        try:
+            stack.enter_context(workdir.held(folder))
+        except UserError as e:
+            error = e
+    _agree(error)
+    return stack
+
+
+def _agree(error):
+    """Raises the error on every host where one host has met one."""
+    if jax.process_count() > 1 and multihost_utils.process_allgather(np.bool_(error is not None)).any():
+        error = error or UserError('another host has stopped: its line says why')
+    if error:
+        raise error
+
+
 def _run_part(part, folder, ready, todo, say):
     """What the part's kind gives, once all hosts have done it; its results.json. UserError on every host where one has met one, in
     what the first host does alone while the others wait for it; a training meets its errors on every host."""
@@ -94,10 +133,7 @@ def _run_part(part, folder, ready, todo, say):
         if part.config.kind == 'train':
             raise
         error = e
-    if jax.process_count() > 1 and multihost_utils.process_allgather(np.bool_(error is not None)).any():
-        error = error or UserError('another host has stopped: its line says why')
-    if error:
-        raise error
+    _agree(error)
     return found
 
 
@@ -112,8 +148,7 @@ def prepare_trainings(todo: list[Part], folder: Path, say: Say) -> dict[Path, Re
     for run in runs.values():
         source = warm.source_run(run.config)
         if source and os.path.normpath(source) not in planned and not warm.begun(run.folder) and not warm.begun(source):
-            what = 'holds no checkpoint' if Path(source).is_dir() else 'is no folder'
-            raise UserError(f'{source} is to be started from and {what}: give the folder of a finished run')
+            raise UserError(f'{source} is to be started from and {_lacks(source)}')
     traced: set[str] = set()
     for run in runs.values():
         _trace(run, traced)

@@ -107,7 +107,7 @@ def write(path: str | Path, predictions: Predictions, without: tuple[str, ...] =
     rows = [columns]
     for i, exam in enumerate(p.exams):
         label = p.names[p.label[i]] if p.label[i] >= 0 else ''
-        probability = [f'{x:.6f}' for x in p.probability[i]]
+        probability = [str(np.float32(x)) for x in p.probability[i]]  # as many digits as tell it from all others
         further = [f'{column[i]:g}' for column in p.columns.values()]
         rows.append([exam.id, exam.patient, exam.site, exam.split, label, *probability, *further])
     wanted = [i for i, name in enumerate(columns) if name not in without]

@@ -49,8 +49,9 @@ def check(config: ConfigDict, exams: Sequence[Exam], say: Callable[[str], None] 
         return
     alone = len(names) == 1
     if sets != models.sites(name):
+        hint = ': sites are named by the column site of a manifest, or are several sources' if names == ('default',) else ''
         say(f'{name} normalises by {sets} {"set" if alone else "sets"} of statistics: {", ".join(names)} '
-            f'{"alone is" if alone else "are"} trained on')
+            f'{"alone is" if alone else "are"} trained on{hint}')
     if unseen := sorted({exam.site for exam in exams if exam.split} - {*names}):
         answer = 'that' if alone else 'the average of the answers'
         say(f'no scan of {", ".join(unseen)} is trained on: there the answer is {answer} at {", ".join(names)}')

@@ -10,6 +10,7 @@ from finished_runs import finished
 from covid_jax import UserError, config, experiment, stages
 from covid_jax.predictions import of_run
 from covid_jax.report import evidence
+from covid_jax.runtime import workdir
 
 A = [('a', 'val', 'covid', 0.9), ('b', 'val', 'noncovid', 0.1), ('c', 'test', 'covid', 0.2), ('d', 'test', 'noncovid', 0.8)]
 B = [('a', 'val', 'covid', 0.4), ('b', 'val', 'noncovid', 0.1), ('c', 'test', 'covid', 0.9), ('d', 'test', 'noncovid', 0.1)]
@@ -31,6 +32,17 @@ def test_validation_decides_and_the_test_split_does_not(tmp_path, capsys):
     record = json.loads((tmp_path / 'chosen' / 'chosen.json').read_text())
     assert record == {'chosen': '../a', 'by': 'macro_f1', 'val': {'../b': pytest.approx(1 / 3), '../a': 1.0}}
     assert f'{tmp_path}/a is taken, by macro_f1 on val' in capsys.readouterr().out
+
+
+def test_one_process_at_a_time_is_at_work_in_a_folder(tmp_path):
+    """The second is told so and changes nothing; afterwards it goes on."""
+    finished(tmp_path / 'a', A)
+    finished(tmp_path / 'b', B)
+    c = choice(tmp_path / 'b', tmp_path / 'a')
+    with workdir.held(tmp_path / 'chosen'), pytest.raises(UserError, match='another process is at work in .*/chosen: wait for it'):
+        experiment.run(c, tmp_path / 'chosen')
+    assert not (tmp_path / 'chosen').exists()
+    assert experiment.run(c, tmp_path / 'chosen')['.']['val']['all']['accuracy']['value'] == 1
 
 
 def left_beside(run, *kinds):

@@ -124,7 +124,7 @@ def test_finished_runs_are_asked_without_training(two, tmp_path, capsys):
     found = matrix_of(tmp_path / 'w')
     assert [found[*key, 'auc']['exams'] for key in ('aa', 'ab', 'ba', 'bb')] == ['4', '8', '8', '4']
     out = capsys.readouterr().out
-    assert 'rows: learnt from' in out and 'nothing was evaluated' not in out
+    assert 'rows: learnt from' in out and 'nothing is scored' not in out
 
 
 def test_stopped_between_two_cells_it_goes_on(two, tmp_path, monkeypatch):
@@ -156,7 +156,9 @@ def test_a_folder_keeps_to_its_runs_and_exams(two, tmp_path):
     image.write_bytes(before)
     experiment.run(c, tmp_path / 'w')
     path = a / 'predictions.csv'
-    path.write_text(path.read_text().replace('0.888889,0.111111', '0.888888,0.111112'))
+    before = path.read_text()
+    path.write_text(before.replace('0.8888889,0.11111111', '0.888888,0.111112'))
+    assert path.read_text() != before
     with pytest.raises(UserError, match='was started with other scans'):
         experiment.run(c, tmp_path / 'w')
     assert len(asked) == 2

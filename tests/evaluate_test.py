@@ -118,7 +118,7 @@ def test_unlabelled_exams_are_predicted_and_not_scored(tmp_path):
     assert metrics['test']['all']['accuracy'] | {'reason': ''} == {'value': 1.0, 'n': 2, 'low': None, 'high': None, 'reason': ''}
     with open(tmp_path / 'predictions.csv', newline='') as f:
         rows = list(csv.DictReader(f))
-    assert [r['label'] for r in rows] == ['noncovid', 'covid', ''] and rows[2]['p_covid'] == '0.200000'
+    assert [r['label'] for r in rows] == ['noncovid', 'covid', ''] and rows[2]['p_covid'] == '0.2'
 
 
 def test_unlabelled_exams_are_no_negatives_of_the_curve(tmp_path):
@@ -154,7 +154,7 @@ def test_images_are_scored_by_image_and_by_patient(tmp_path, capsys):
     assert '1 patients have images of different labels' in capsys.readouterr().out
     with open(tmp_path / 'predictions_patients.csv', newline='') as f:
         rows = {r['patient']: (r['label'], r['p_covid']) for r in csv.DictReader(f)}
-    assert rows == {'a': ('covid', '0.600000'), 'b': ('noncovid', '0.400000'), 'd': ('', '0.500000')}
+    assert rows == {'a': ('covid', '0.6'), 'b': ('noncovid', '0.4'), 'd': ('', '0.5')}
 
 
 def test_patients_of_one_exam_are_not_counted_twice_and_labelled_scans_are_not_submitted(tmp_path):

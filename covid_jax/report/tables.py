@@ -41,11 +41,13 @@ def show(results: Results, summaries: Summaries, folder: Path, beside: Sequence[
         if len(last) > 1:
             _show_parts(console, last, split)
     elif not answered:
-        console.print('nothing was evaluated: there is no val and no test split, or no part classifies')
+        console.print('nothing is scored: there is no val and no test split, or nothing here tells classes; what a run has learnt starts '
+                      'another by --config.init_from=FOLDER', soft_wrap=True, markup=False)
     for table in beside:
         console.print(table, soft_wrap=True, markup=False) if isinstance(table, str) else console.print(table)
     folders = ', '.join(str(folder / part) for part in last)
-    console.print(f'predictions, metrics and plots: {folders}', soft_wrap=True, markup=False)
+    left = 'predictions, metrics and plots' if answered else 'what was learnt'
+    console.print(f'{left}: {folders}', soft_wrap=True, markup=False)
     console.print('Research software, not a medical device.')
 
 

@@ -1,7 +1,10 @@
 """The folder of a run: the fields that it was started with, and whether another command may go on in it."""
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +78,28 @@ def read(folder: str | Path) -> dict | None:
     except (OSError, ValueError, AttributeError, TypeError):
         raise UserError(f'{path} is damaged: give another folder, or delete this one and run its command again') from None
     return flat | beside
+
+
+@contextmanager
+def held(folder: str | Path) -> Iterator[None]:
+    """No other process of this machine holds the folder meanwhile, which is made where it is not there, and gone again where nothing came
+    into it. UserError where one does. A file system that knows no locks is taken as it is."""
+    new = not Path(folder).exists()
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise UserError(f'another process is at work in {folder}: wait for it, or choose another --workdir') from None
+    except OSError:
+        pass
+    try:
+        yield
+    finally:
+        os.close(handle)  # and the lock is gone, as it is where the process dies
+        if new and not any(Path(folder).iterdir()):
+            os.rmdir(folder)
 
 
 def _each(paths, change):

@@ -40,7 +40,11 @@ def manifest(path: Path | str, say: Callable[[str], None] = print) -> list[Exam]
         exams.append(exam)
     if not exams:
         raise UserError(f'{path} holds no rows: expected the columns {", ".join(COLUMNS)}')
-    return one_patient(exams, path, say)
+    found = one_patient(exams, path, say)
+    if len({exam.patient for exam in found}) == len(found) > 1 and not any(row.get('patient') for _, row in rows):
+        say(f'{path}: no patients are named (column patient), and each of {len(found)} scans counts as its own: scans of one person may be '
+            'learnt from and tested on; --config.data.group=clusters keeps near duplicates together')
+    return found
 
 
 def _rows(path):

@@ -59,7 +59,7 @@ def test_a_stage_that_answers_nothing_has_no_row(capsys, tmp_path):
     out = shown(capsys, {'pretrain': {'pretrain': {}}, 'probe': {'probe': metrics(ONE)}, 'fine': {'fine': metrics(TWO)}}, tmp_path)
     assert 'pretrain' not in out.split('predictions, metrics and plots')[0] and 'probe' in out and 'fine' in out
     out = shown(capsys, {'pretrain': {'pretrain': {}}}, tmp_path)
-    assert 'nothing was evaluated' in out
+    assert 'nothing is scored' in out and 'what was learnt: ' in out and 'predictions, metrics' not in out
 
 
 def test_sites_are_called_as_the_data_call_them_and_a_terminal_obeys_none(capsys, tmp_path):
