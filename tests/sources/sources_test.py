@@ -61,6 +61,12 @@ class TestManifest:
             ('a.npz', 'a.npz', 'default', 'covid', '', str(tmp_path / 'a.npz')),
             (f'{tmp_path}/scans', f'{tmp_path}/scans', 'default', '', '', str(tmp_path / 'scans'))]
 
+    def test_where_no_patient_is_named_that_is_said(self, write):
+        for text, told in (('path,label\na.npz,covid\nb c.npz,normal\n', True), ('path,label,patient\na.npz,covid,p\nb c.npz,normal,\n', False)):
+            said = []
+            sources.manifest(write(text), said.append)
+            assert any('each of 2 scans counts as its own' in line for line in said) == told
+
     def test_mark_of_excel_and_loose_spacing_are_tolerated(self, write, tmp_path):
         text = ('\r\n split , id,label,site, patient,path\r\n'
                 'train,1 , covid,A,p1, b c.npz \r\n,,,,,\r\n\r\n,2,normal,, p1,a.npz\r\n')
