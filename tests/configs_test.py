@@ -52,13 +52,19 @@ def test_every_row_builds(file, row):
 
 
 def one_of_each_network():
-    """The first stage of each network and size, and of each method; of others the tests of the method trace the losses."""
-    of = {}
+    """The first stage of each network and size, and of each method; of others the tests of the method trace the losses. Of a family one
+    in 2D and one in 3D is for the suite, and the others are slow."""
+    quick, all_of = {}, {}
     for file, row in ROWS:
         for stage, part in trainings(config_of(file, row)).items():
-            of.setdefault((part.model.name, part.prep.size), (file, row, stage))
-            of.setdefault(part.method, (file, row, stage))
-    return sorted(set(of.values()))
+            case = file, row, stage
+            family = re.match(r'[A-Za-z]+', part.model.name)[0].removesuffix('B')
+            for key in (part.method, (family, part.prep.size[0] > 1)):
+                quick.setdefault(key, case)
+            for key in (part.method, (part.model.name, part.prep.size)):
+                all_of.setdefault(key, case)
+    slow = {*all_of.values()} - {*quick.values()}
+    return [pytest.param(*case, marks=pytest.mark.slow if case in slow else ()) for case in sorted({*quick.values(), *slow})]
 
 
 @pytest.mark.parametrize('file, row, stage', one_of_each_network())

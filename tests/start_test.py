@@ -29,7 +29,7 @@ def config(size, **fields):
     return c
 
 
-@pytest.fixture(scope='module', params=SIZES)
+@pytest.fixture(scope='module', params=['2d', pytest.param('3d', marks=pytest.mark.slow)])
 def source(request, tmp_path_factory):
     """A trained run in two and in three dimensions: its folder and the size of its scans."""
     folder = tmp_path_factory.mktemp(request.param) / 'source'

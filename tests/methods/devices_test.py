@@ -20,6 +20,7 @@ CROSS_SITE = ('ours', 'sepnorm', 'ms_net', 'parallel_adapter', 'series_adapter',
               'single_covidnet')
 # one of each method, with a queue and a key encoder, and of cross-site learning all of its table, for each has other layers
 ROWS = 'model4,size=small', 'baseline,size=small', 'cmt', 'moco', 'rubik', 'dummy', *CROSS_SITE
+QUICK = 'model4,size=small', 'cmt', 'moco', 'rubik', 'dummy', 'ours', 'ms_net'  # the others take four minutes
 SIZE, BATCH = (8, 32, 32), 16
 OF_IMAGES, PLANE = (1, 40, 40), 36  # of which 36 x 36 are seen
 
@@ -62,7 +63,7 @@ def compiled(name, devices):
     return mesh, step.lower(train, put(mesh, batch), jax.random.key(7)).compile(), train
 
 
-@pytest.fixture(scope='module', params=ROWS)
+@pytest.fixture(scope='module', params=[pytest.param(row, marks=() if row in QUICK else pytest.mark.slow) for row in ROWS])
 def on_eight(request):
     """A row, and what is compiled of it for eight devices."""
     with pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):

@@ -62,6 +62,9 @@ CASES = {  # by timm's name, or that of the script which builds the network
 }
 
 
+SLOW = 'densenet121', 'efficientnet_b0', 'efficientnet_b1', 'vgg16'  # each family has another
+
+
 def loaded(name, ours, shapes, torch_name, flat):
     """Variables through `pretrained`, from the rule's tensors in torch's layout; `flat`: kernels of two dimensions there."""
     tensors = {}
@@ -82,7 +85,7 @@ def close(ours, theirs, name):
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4 * np.abs(theirs).max(), err_msg=name)
 
 
-@pytest.fixture(scope='module', params=CASES)
+@pytest.fixture(scope='module', params=[pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in CASES])
 def case(request, pytestconfig):
     """What was recorded, and ours: the case, network, names, variables and arguments."""
     name = request.param
