@@ -100,7 +100,7 @@ def _manhattan(a, b, blocks):
 
 
 def _in_pairs(terms):
-    """Their sum, for whose terms none has to wait long."""
+    """Their sum, pair by pair: in a chain each addition would wait for the one before it."""
     while len(terms) > 1:
         terms = [x + y for x, y in zip(terms[::2], terms[1::2], strict=True)]
     return terms[0]
@@ -110,8 +110,8 @@ def partial_emd_matrix(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     """Distances of all pairs of histograms as they are: what the heavier one has too much goes nowhere and costs nothing.
 
     The ground distance is |i - j| / (bins - 1). Eq 3 and 4 as printed: the least work of moving the lighter mass, by that mass. Exact, in
-    float64, at a cost of the square of the bins for a pair. Unequal masses make no metric: a histogram that is nowhere less than another has distance 0
-    to it. UserError as in emd_matrix.
+    float64, at a cost of the square of the bins for a pair. Unequal masses make no metric: a histogram that is nowhere less than another
+    has distance 0 to it. UserError as in emd_matrix.
     """
     p, q = checked(p, q)
     least = np.minimum(p.sum(1)[:, None], q.sum(1)[None])

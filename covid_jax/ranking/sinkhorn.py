@@ -30,7 +30,8 @@ def sinkhorn_matrix(p: np.ndarray, q: np.ndarray, cost: np.ndarray, epsilon: flo
 
     cost: [bins, bins], what a unit of mass pays to go from bin i of p to bin j of q; at least 0. epsilon: of the entropy, by the largest
     cost: the smaller, the nearer and the slower. The plan is rounded to one that moves exactly the masses (Altschuler et al. 2017,
-    Algorithm 2), and the gap is to what the potentials prove nothing can be below. UserError as in emd_matrix, and for another cost.
+    Algorithm 2), and the gap is to what the potentials prove nothing can be below. UserError as in emd_matrix, and for
+    another cost, epsilon or number of iterations.
     """
     p, q = checked(p, q)
     cost = np.asarray(cost, np.float64)
