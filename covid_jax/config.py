@@ -93,7 +93,8 @@ TRAIN = {
     'log_every': 10,  # steps
 }
 VIEWS = {
-    'name': 'cmc',  # cmc | cmt | cross_site | moco | self_trans | none: what training sees, and evaluation where eval.tta asks
+    # cmc | cmt | cross_site | moco | self_trans | rubik | none: what training sees, and evaluation where eval.tta asks
+    'name': 'cmc',
     'depth': 0,  # slices of a training view; 0: all slices of a prepared scan
     'plane': 0,  # height and width of what the network sees, in evaluation too; 0: those of prep.size
     # of cmt: these of its operations, one after another, as ('flip', 'hounsfield'); (): of each family one, or none, at random

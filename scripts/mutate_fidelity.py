@@ -329,6 +329,14 @@ MUTATIONS = [
              'covid_jax/ranking/emd.py',
              'work / least / (p',
              'work / (p'),
+    Mutation('dual-track ranking, focal loss', 'losses/classification_test.py::test_focal_by_hand',
+             'covid_jax/losses/classification.py', '== POSITIVE, alpha, 1 - alpha)', '== POSITIVE, 1 - alpha, alpha)'),
+    Mutation('dual-track ranking, OHEM', 'methods/supervised_test.py::test_of_ohem_half_a_batch_is_the_default',
+             'covid_jax/methods/supervised.py', "'keep': 0.5,", "'keep': 0.25,"),
+    Mutation('dual-track ranking, oversampling', 'data/pipeline_test.py::test_balanced_repeats_the_rarer_classes',
+             'covid_jax/data/order.py', 'most = max(map(len, classes))', 'most = min(map(len, classes))'),
+    Mutation('dual-track ranking, views', 'augment/views_test.py::test_parts_of_a_view_of_rubik',
+             'covid_jax/augment/views.py', 'axes=(0, 1, 2))', 'axes=(1, 2))'),
 
     # Networks
     Mutation('VGG-19, pools', 'models/vgg_test.py::test_published_numbers_of_parameters_and_the_papers_shapes',
