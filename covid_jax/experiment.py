@@ -83,7 +83,7 @@ def _run_all(todo, folder, ready, say):
             matrices.append(metrics)
             metrics = {}
         results.setdefault(part.stage, {})[str(part.folder)] = metrics
-    told = [part for part in todo if part.config.kind != 'cross']
+    told = [part for part in todo if part.config.kind not in ('cross', 'rank')]  # which say themselves what they leave
     if jax.process_index() == 0:
         if told:
             tell(told, {part.stage: results[part.stage] for part in told}, folder)

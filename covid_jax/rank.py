@@ -51,8 +51,8 @@ def run(config: ConfigDict, folder: str | Path, say: Callable[[str], None] = pri
     by_distance = {name: scores(without, positives, name, mesh) for name in _variants(distance, without, positives)}
     ranking = ranked(without, by_distance[distance])
     alike = correlations(by_distance, distance)
-    say(f'{len(without.exams)} exams without COVID are ranked by their distances to {len(positives.exams)} with it ({distance}); Spearman '
-        f'correlation of the joint ranks with those by other distances: {_told(alike["joint"])}')
+    say(f'{folder}: {len(without.exams)} exams without COVID are ranked by their distances to {len(positives.exams)} with it ({distance}); '
+        f'Spearman correlation of the joint ranks with those by other distances: {_told(alike["joint"])}')
     if jax.process_index() == 0:
         workdir.keep(mine, folder, dataset=asked.survey.digest)
         lineage.write(folder, [*lineage.own(asked.dataset.exams, asked.dataset.hashes, asked.dataset.facts), *asked.before])

@@ -14,13 +14,12 @@ def ranking_png(path: str | Path, rows: Mapping[str, Sequence[tuple[np.ndarray, 
     from matplotlib.figure import Figure
 
     most = max(map(len, rows.values()))
-    figure = Figure(figsize=(1.5 * most, 2.0 * len(rows)), layout='constrained')
-    grid = figure.subplots(len(rows), most, squeeze=False)
-    for cells, (name, scans) in zip(grid, rows.items(), strict=True):
-        for axes in cells:
-            axes.axis('off')
-        for axes, (scan, distance) in zip(cells, scans, strict=False):
+    figure = Figure(figsize=(1.5 * most, 2.1 * len(rows)), layout='constrained')
+    parts = np.atleast_1d(figure.subfigures(len(rows)))
+    for part, (name, scans) in zip(parts, rows.items(), strict=True):
+        part.suptitle(f'{name}; above each its mean distance', fontsize=9)
+        for axes, (scan, distance) in zip(part.subplots(1, most, squeeze=False)[0], scans, strict=True):
             axes.imshow(scan[len(scan) // 2, :, :, 0], cmap='gray', vmin=0, vmax=255)
             axes.set_title(distance, fontsize=8)
-        cells[0].text(0, 1.28, f'{name}; above each its mean distance', transform=cells[0].transAxes, fontsize=9)
+            axes.axis('off')
     save(path, figure)
