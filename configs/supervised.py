@@ -15,7 +15,7 @@ answers of all of them:
 
 ROW,size=small is what a laptop trains, without a data source on the phantom; ROW,task=binary and ROW,task=ternary set the classes
 (normal, covid, pneumonia). Any network is --config.model.name, and a prep.size of one slice makes it one of images. Nothing here
-is of a paper: Adam, cross entropy, crops and contrast as CMC-COV19D draws them.
+is of a paper: Adam, cross entropy (--config.supervised.loss=focal or ohem where one class is rare), crops and contrast as CMC-COV19D draws them.
 """
 
 from ml_collections import ConfigDict
@@ -34,7 +34,11 @@ def get_config(arg: str = '') -> ConfigDict:
     c = base()
     c.row = ','.join((f'supervised:{name}', *(f'{key}={value}' for key, value in choice.items())))
     c.method = 'supervised'
-    c.supervised = {'frozen': False}  # True: the classifier alone, on a network that starts from another run or a file
+    c.supervised = {
+        'frozen': False,  # True: the classifier alone, on a network that starts from another run or a file
+        'loss': 'cross_entropy',  # or focal, or ohem, where one class is rare
+        'keep': 0.5,  # of ohem
+    }
     c.prep.size = SIZES[choice['size']][name]
     c.model.name = 'ResNet14Small' if small else 'ResNet50'
     c.data.phantom.kind = name
