@@ -3,8 +3,8 @@
     python -m covid_jax.main --config=configs/rank.py --config.init_from=runs/mine --workdir=runs/mine-ranked
 
 Exams of train alone are ranked: its own, or those of another labelled data set, --config.data.source=... --config.data.root=...,
-prepared as the run's scans were. A run that learnt without labels, of exams with COVID alone, ranks with a source named: the same one.
-The folder gets ranking.csv, ranking.png and spearman.json. Any training on the same data and splits then chooses from it:
+prepared as the run's scans were. Of a run in folds, --config.folds=5 ranks in each. The folder gets ranking.csv, ranking.png and
+spearman.json. Any training on the same data, splits and folds then chooses from it:
 
     --config.data.negatives.ranking=runs/mine-ranked --config.data.negatives.count=0.28
 

@@ -39,9 +39,11 @@ from ml_collections import ConfigDict
 from covid_jax.config import Table, base, row, set_stages
 
 SHARES = {14: 246 / 1785, 28: 500 / 1785, 56: 1000 / 1785}
-CHOICES = {'random': {'law': 'random'}, 'dif': {'by': 'difficulty'}, 'div': {'by': 'diversity'}, 'joint': {}, 'joint_rubik': {},
-           'normal': {'law': 'normal'}, 'top': {'law': 'top'}, 'joint_rubik_all': {}, 'r50': {}}
-STRATEGIES = {'balanced': {'train': {'order': 'balanced'}}, 'ohem': {'supervised': {'loss': 'ohem'}}, 'focal': {'supervised': {'loss': 'focal'}}}
+JOINT = 'long-tail', 'joint'
+CHOICES = {'random': ('random', 'joint'), 'dif': ('long-tail', 'difficulty'), 'div': ('long-tail', 'diversity'), 'joint': JOINT,
+           'joint_rubik': JOINT, 'normal': ('normal', 'joint'), 'top': ('top', 'joint'), 'joint_rubik_all': JOINT, 'r50': JOINT}
+STRATEGIES = {'balanced': ('train', {'order': 'balanced'}), 'ohem': ('supervised', {'loss': 'ohem'}),
+              'focal': ('supervised', {'loss': 'focal'})}
 STARTS = {'joint_rubik': 'rubik', 'joint_rubik_all': 'rubik_all', 'all_rubik': 'cube_all', 'all_rubik_pro': 'rubik_all'}
 PRETEXTS = {'rubik': ('covid', True), 'rubik_all': ('all', True), 'cube_all': ('all', False)}  # learnt on, with masks
 
@@ -82,16 +84,18 @@ DEFAULT = 'selection,size=small'
 COLUMNS = 'precision', 'sensitivity', 'f1_covid', 'hours'
 
 
-def printed(cells: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """{row: what the paper prints in COLUMNS}."""
+def printed(name: str) -> Table:
+    """A table with what the paper prints in it: hours in three of them."""
     words = NUMBERS.split()
     found = {words[i]: tuple(word.strip('-') for word in words[i + 1:i + 5]) for i in range(0, len(words), 5)}
-    return {cell: found[cell] for cell in cells}
+    columns = COLUMNS if name in TIMED else COLUMNS[:-1]
+    return Table(TITLES[name], columns, {cell: found[cell][:len(columns)] for cell in TABLE_ROWS[name]}, positives=50, negatives=468)
 
 
 TITLES = {'table3': 'Table III: which of the scans without COVID', 'table4': 'Table IV: ResNet-50', 'table5': 'Table V: laws of choice',
           'table6': 'Table VI: beside what is done while learning', 'table7': 'Table VII: what all scans start from'}
-TABLES = tuple(Table(TITLES[name], COLUMNS, printed(cells), positives=50, negatives=468) for name, cells in TABLE_ROWS.items())
+TIMED = 'table3', 'table4', 'table6'
+TABLES = tuple(map(printed, TABLE_ROWS))
 
 
 def get_config(arg: str = '') -> ConfigDict:
@@ -105,12 +109,12 @@ def get_config(arg: str = '') -> ConfigDict:
     ranked = any(map(is_ranked, cells))
     needed = {STARTS.get(parsed(cell)[0]) for cell in cells} | ({'rubik'} if ranked else set())
     if needed == {None}:
-        c.update(overrides(name, small))
+        c.update(overrides(name, ranked))
         return c.lock()
     stages = {stage: {'seeds': 1, **pretext(*of_stage, small)} for stage, of_stage in PRETEXTS.items() if stage in needed}
     if ranked:
         stages['rank'] = {'kind': 'rank', 'init_from': 'rubik', 'seeds': 1}
-    set_stages(c, {**stages, **{cell: overrides(cell, small) for cell in cells}})
+    set_stages(c, {**stages, **{cell: overrides(cell, ranked) for cell in cells}})
     return c.lock()
 
 
@@ -126,17 +130,20 @@ def is_ranked(cell: str) -> bool:
     return share > 0 and way != 'random'
 
 
-def overrides(cell: str, small: bool) -> dict:
-    """What a cell of the tables has of its own."""
+def overrides(cell: str, ranked: bool) -> dict:
+    """What a cell of the tables has of its own. ranked: whether its run has a ranking, from which random choices are made, too."""
     way, share = parsed(cell)
     found: dict = {'supervised': {}, 'train': {}, 'model': {}, 'data': {}}
     if share:
-        found['data']['negatives'] = {'ranking': 'rank' if is_ranked(cell) else '', 'count': SHARES[share], **CHOICES[way]}
+        law, by = CHOICES[way]
+        found['data']['negatives'] = {'ranking': 'rank' if ranked else '', 'count': SHARES[share], 'law': law, 'by': by}
     if way in STARTS:
         found['init_from'] = STARTS[way]
-    if way.startswith('r50') and not small:
+    if way.startswith('r50'):
         found['model']['name'] = 'ResNet50Hara'
-    for section, fields in STRATEGIES.get(cell.rpartition('_')[2], {}).items():
+    strategy = cell.rpartition('_')[2]
+    if strategy in STRATEGIES:
+        section, fields = STRATEGIES[strategy]
         found[section].update(fields)
     return found
 

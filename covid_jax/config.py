@@ -33,7 +33,7 @@ DATA = {
     'negatives': {  # which of train's labelled exams without COVID are learnt from
         'ranking': '',  # the folder of a ranking (covid_jax/rank.py), or the stage that makes one
         'count': 0.0,  # how many, or below 1 their share; 0: all
-        'law': 'long-tail',  # long-tail | normal | top: by rank | random: all alike, without a ranking
+        'law': 'long-tail',  # long-tail | normal | top: by rank | random: all alike, which needs no ranking
         'by': 'joint',  # joint | difficulty | diversity
         'seed': 0,  # of the choice, the same for all seeds of the training
     },
@@ -188,7 +188,7 @@ def check_ranges(config: ConfigDict) -> None:
             raise UserError(f'--config.{name}={value} must be {", ".join(allowed[:-1])} or {allowed[-1]}')
     if not 0 < config.eval.level < 1:
         raise UserError(f'--config.eval.level={config.eval.level} must be above 0 and below 1, as 0.95')
-    if config.ranking.mass == 'partial' and config.rank.ground != 'index':
+    if config.ranking.mass == 'partial' and config.ranking.ground != 'index':
         raise UserError('--config.ranking.mass=partial is known of --config.ranking.ground=index alone: set one of them')
     if config.folds > 1 and config.data.held_out_sites:
         raise UserError(f'--config.folds={config.folds} and --config.data.held_out_sites both say what is tested: set one of them')

@@ -1,7 +1,6 @@
 """What is more than one training: the parts of a config, each in its own folder, tables at the end."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -12,8 +11,9 @@ from typing import NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from covid_jax import UserError, choose, cross, ensemble, probe, rank, start, summary, trunk, warm
-from covid_jax.data import lineage, negatives, pipeline
+from covid_jax import UserError, choose, cross, ensemble, probe, rank, start, summary, trainings, trunk
+from covid_jax import config as configs
+from covid_jax.data import pipeline
 from covid_jax.predictions import of_run
 from covid_jax.report import evidence, matrix, tables
 from covid_jax.runs import training_seconds
@@ -23,7 +23,6 @@ from covid_jax.text import printable, some
 from covid_jax.train import train_and_evaluate
 
 Say = Callable[[str], None]
-Ready = tuple[start.Run, pipeline.Survey]  # a training, and what is known of its data
 
 
 class Kind(NamedTuple):
@@ -36,9 +35,9 @@ class Kind(NamedTuple):
 
 def _train(part, folder, ready, say):
     run, survey = ready
-    survey = pipeline.narrowed(survey, run.config.data, say)  # the ranking is there by now
-    hosts.check_same(survey.digest)
-    return train_and_evaluate(run, survey, _before(run), say)
+    if run.config.data.negatives.count:
+        run, survey = trainings.chosen(run, survey, say)
+    return train_and_evaluate(run, survey, trainings.before(run), say)
 
 
 KINDS = {
@@ -65,8 +64,9 @@ def run(config: ConfigDict, folder: str | Path) -> dict[str, dict]:
     start.check_fields(config)
     todo = parts(config, folder)
     for part in todo:  # all of them, before the first trains
+        configs.check_ranges(part.config)
         KINDS[part.config.kind].check(part.config)
-    ready = prepare_trainings(todo, folder, say)
+    ready = trainings.prepare(todo, folder, say)
     with _alone(folder):
         return _run_all(todo, folder, ready, say)
 
@@ -90,16 +90,6 @@ def _run_all(todo, folder, ready, say):
         for cells in matrices:
             matrix.show(cells)
     return results[todo[-1].stage]
-
-
-def _lacks(source):
-    """Why nothing can start from a folder."""
-    if not Path(source).is_dir():
-        return 'is no folder: give the folder of a finished run'
-    parts = sorted(path.parent for path in Path(source).rglob('results.json'))
-    if parts:
-        return f'holds {len(parts)} finished parts: give one of them, as {parts[0]}'
-    return 'holds no checkpoint: give the folder of a finished run'
 
 
 def _alone(folder):
@@ -130,89 +120,6 @@ def _run_part(part, folder, ready, todo, say):
         error = e
     hosts.agree(error)
     return found
-
-
-def prepare_trainings(todo: list[Part], folder: Path, say: Say) -> dict[Path, Ready]:
-    """{folder of a part: (its Run, the survey of its data)} of all that is trained.
-
-    UserError for what is wrong with any of them, before a scan is prepared: the configs first, then what they start from, the
-    networks, and last the data. Runs of equal shapes are traced once, equal data are surveyed once.
-    """
-    runs = {part.folder: start.begin(part.config, folder / part.folder) for part in todo if part.config.kind == 'train'}
-    planned = {os.path.normpath(run.folder) for run in runs.values()}
-    to_rank = {os.path.normpath(folder / part.folder) for part in todo if part.config.kind == 'rank'}
-    for run in runs.values():
-        source = warm.source_run(run.config)
-        if source and os.path.normpath(source) not in planned and not warm.begun(run.folder) and not warm.begun(source):
-            raise UserError(f'{source} is to be started from and {_lacks(source)}')
-    traced: set[str] = set()
-    for run in runs.values():
-        _trace(run, traced)
-    surveys = {}
-    learnt: dict[str, list[lineage.Row]] = {}
-    ready = {}
-    for name, run in runs.items():
-        config = run.config
-        data = json.dumps([_data_of(config), config.prep.to_json(), config.folds, config.fold, run.method.labelled])
-        if data not in surveys:
-            surveys[data] = pipeline.survey(config, config.data.store, run.method.labelled, say)
-        survey = surveys[data]
-        run = start.settle(run, survey.exams)
-        before = _before(run, learnt)
-        start.check_survey(run, survey if _is_awaited(run, to_rank) else pipeline.narrowed(survey, config.data, say), before, say)
-        _trace(run, traced)  # again, if it has another number of sites than its network by itself
-        learnt[os.path.normpath(run.folder)] = [*lineage.own(survey.exams, survey.hashes), *before]
-        ready[name] = run, survey
-    return ready
-
-
-def _data_of(config):
-    """The fields of the data, without the choice among what they are."""
-    return {name: value for name, value in workdir.fields(config).items() if name.startswith('data.') and 'negatives' not in name}
-
-
-def _is_awaited(run, to_rank):
-    """Whether the ranking that a run chooses from is one of the folders to_rank, and is yet to be made. UserError where it is gone."""
-    asked = run.config.data.negatives
-    if not asked.count or asked.law == 'random' or Path(asked.ranking, negatives.FILE).exists():
-        return False
-    if os.path.normpath(asked.ranking) in to_rank and not warm.begun(run.folder):
-        return True
-    raise UserError(f'{asked.ranking} holds no {negatives.FILE}, from which {run.folder} is to choose: give the folder of a ranking, or '
-                    'choose another --workdir')
-
-
-def _trace(run, traced):
-    """Traces a run, unless one of equal shapes is among those traced."""
-    if (shape := _traced_fields(run)) not in traced:
-        start.trace(run)
-        traced.add(shape)
-
-
-def _before(run, planned=None):
-    """What the runs before this one learnt from, as exams.csv has it: its own, once it has begun, or that of the run that it
-    starts from. planned: {folder: rows} of runs that may be yet to be trained."""
-    if warm.begun(run.folder):  # its source may be gone by now
-        return [row for row in lineage.read(run.folder) if row.run]
-    source = warm.source_run(run.config)
-    if not source:
-        return []
-    if Path(source, 'exams.csv').exists():
-        return lineage.inherited(lineage.read(source), source)
-    if planned and os.path.normpath(source) in planned:
-        return lineage.inherited(planned[os.path.normpath(source)], source)
-    if run.config.allow_leak:
-        return []
-    raise UserError(f'{source} holds no exams.csv, so nobody knows what it learnt from: set --config.allow_leak=True to start '
-                    'from it all the same')
-
-
-def _traced_fields(run):
-    """All on which it depends whether a step can be traced, and a file of weights is read."""
-    sections = 'method', run.config.method, 'model', 'views', 'prep', 'train.batch', 'eval', 'data.classes', 'init_skip'
-    fields = {name: value for name, value in workdir.fields(run.config).items()
-              if name.startswith(sections) and name != 'views.ops'}  # alike in shape: Fig 4 of CMT-CNN has 49 of them
-    return json.dumps([fields, warm.from_file(run.config) and not warm.begun(run.folder)])
 
 
 def tell(todo: list[Part], results: dict[str, dict[str, dict]], folder: Path) -> None:

@@ -160,6 +160,7 @@ def _numbers(stage, table, remarks):
     nothing = dict.fromkeys(table.columns, ('-', ('-',) * len(table.levels)))
     try:
         asked = asked_of(stage, table.group)
+        hours = _hours(stage) if HOURS in table.columns else '-'
     except UserError as e:
         return nothing, f'left out: {e}'
     if asked is None:
@@ -175,7 +176,7 @@ def _numbers(stage, table, remarks):
     numbers = {}
     for metric in table.columns:
         if metric == HOURS:
-            numbers[metric] = _hours(stage), ('-',) * len(table.levels)
+            numbers[metric] = hours, ('-',) * len(table.levels)
             continue
         found = [entries.get(metric, (None, {})) for entries in by_level]
         intervals = tuple(_interval(entry, table, pooled=len(folds) > 1) for _, entry in found)
@@ -186,9 +187,9 @@ def _numbers(stage, table, remarks):
 
 
 def _hours(stage):
-    """The mean of what the stage's trainings took."""
+    """The mean of what the stage's trainings took; '-' where nobody knows."""
     seconds = [runs.training_seconds(part.folder) for part in stage.parts.values()]
-    return f'{sum(seconds) / len(seconds) / 3600:.3g}'
+    return f'{sum(seconds) / len(seconds) / 3600:.3g}' if all(seconds) else '-'
 
 
 def _described(stage, answers, split):

@@ -1,6 +1,7 @@
 """A finished run -> which exams without COVID are hard to tell from those with it, and unlike each other: a ranking to choose from.
 
-Dual-track ranking (Li et al., IEEE JBHI 2020), sections IV.C and IV.D, by the features of any network.
+Dual-track ranking (Li et al., IEEE JBHI 2020), sections IV.C and IV.D, by the features of any network: as masses of histograms where none
+is below 0, and else as values.
 """
 
 import json
@@ -15,12 +16,12 @@ from scipy.stats import spearmanr
 
 from covid_jax import UserError, evaluate
 from covid_jax.data import lineage, negatives
-from covid_jax.data.pipeline import Dataset
 from covid_jax.predictions import Predictions
 from covid_jax.ranking import select
 from covid_jax.ranking.emd import GROUNDS, emd_matrix, partial_emd_matrix
 from covid_jax.report.ranking import ranking_png
 from covid_jax.runtime import files, workdir
+from covid_jax.runtime.hosts import highest
 from covid_jax.sources.exams import POSITIVE
 from covid_jax.trunk import opened
 
@@ -35,22 +36,23 @@ def run(config: ConfigDict, folder: str | Path, say: Callable[[str], None] = pri
     """Ranks the exams of train without COVID by the features of config.init_from, on its own data, or on those of config.data where a
     source is named.
 
-    The folder gets ranking.csv (see data/negatives.py), spearman.json, how alike the rankings by other distances are, and ranking.png.
-    Every host comes to the same ranking, the first leaves it. Returns no metrics. UserError as trunk.opened; for train without exams of
-    either kind; and for features that are no histograms, with the exam.
+    The folder gets ranking.csv (see data/negatives.py), spearman.json, how alike the rankings by other distances are, and ranking.png. A
+    ranking that is there stays, for somebody may have chosen from it. Every host comes to the same one, the first leaves it. Returns no
+    metrics. UserError as trunk.opened; for train without exams of either kind; and for features that the distance is not for, with the
+    exam.
     """
     folder = Path(folder)
     asked, mine = opened(config, folder, ('ranking.ground', 'ranking.mass'), say)
-    if (folder / negatives.FILE).exists():  # who has chosen from it goes on with it
+    if highest(int((folder / negatives.FILE).exists())):
         return {}
     predict = evaluate.predictor(asked.run.method, asked.run.mesh, features=True)
     seen = evaluate.collect(asked.run, predict, asked.state, asked.dataset, ('train',)).labelled()
     without, positives = parted(seen)
     distance = PARTIAL if config.ranking.mass == PARTIAL else config.ranking.ground
     mesh = asked.run.mesh
-    by_distance = {name: scores(without, positives, name, mesh) for name in _variants(distance, without, positives)}
-    ranking = ranked(without, by_distance[distance])
-    alike = correlations(by_distance, distance)
+    taken = scores(without, positives, distance, mesh)
+    ranking = ranked(without, taken)
+    alike = correlations(distance, {distance: taken, **_others(distance, without, positives, mesh)})
     say(f'{folder}: {len(without.exams)} exams without COVID are ranked by their distances to {len(positives.exams)} with it ({distance}); '
         f'Spearman correlation of the joint ranks with those by other distances: {_told(alike["joint"])}')
     if jax.process_index() == 0:
@@ -73,13 +75,24 @@ def ranked(without: Predictions, found: Scores) -> negatives.Ranking:
     return negatives.Ranking(without.exams, difficulty, diversity, ranks)
 
 
-def correlations(by_distance: Mapping[str, Scores], distance: str) -> dict[str, dict[str, float | None]]:
-    """{track: {other distance: Spearman's correlation of the track's ranks with those by `distance`}}; None where it is undefined."""
-    tracks = {'difficulty': {name: found[0] for name, found in by_distance.items()},
-              'diversity': {name: found[1] for name, found in by_distance.items()},
-              'joint': {name: select.joint_ranks(*found) for name, found in by_distance.items()}}
-    return {track: {other: _spearman(of[distance], values) for other, values in of.items() if other != distance}
-            for track, of in tracks.items()}
+def correlations(distance: str, by_distance: Mapping[str, Scores | None]) -> dict[str, dict[str, float | None]]:
+    """{track: {other distance: Spearman's correlation of the track's ranks with those by `distance`}}; None where it is undefined, as for a
+    distance that these features do not have."""
+    tracks = {'difficulty': _difficulty, 'diversity': _diversity, 'joint': _joint}
+    return {name: {other: _spearman(track(by_distance[distance]), track(found)) if found else None
+                   for other, found in by_distance.items() if other != distance} for name, track in tracks.items()}
+
+
+def _difficulty(found):
+    return found[0]
+
+
+def _diversity(found):
+    return found[1]
+
+
+def _joint(found):
+    return select.joint_ranks(*found)
 
 
 def _spearman(a, b):
@@ -100,44 +113,63 @@ def parted(seen: Predictions) -> tuple[Predictions, Predictions]:
     positives = seen.at(order[label[order] == POSITIVE])
     if len(without.exams) < 2 or not positives.exams:
         raise UserError(f'train has {len(without.exams)} exams without COVID and {len(positives.exams)} with it: a ranking takes two and one '
-                        'or more; a run that learnt from some classes alone ranks with --config.data.source named')
-    for exam, row in zip([*without.exams, *positives.exams], np.concatenate([without.features, positives.features]), strict=True):
-        if not (row >= 0).all() or not row.any():
-            what = 'are all 0' if not row.any() else 'are not all finite and at least 0'
-            raise UserError(f'the features of {exam.id} {what}, and as masses of a histogram they have to be: rank by another network')
+                        'or more')
     return without, positives
 
 
-def _variants(distance, without, positives):
-    """The names of the distances that are compared, the one that is asked for first; that of unequal masses where it is cheap."""
+def scores(without: Predictions, positives: Predictions, distance: str, mesh: Mesh) -> Scores:
+    """Eq 5 and 6: the Scores of exams without COVID; their soft labels are compared by the distance that they are made of. UserError for
+    features that it is not for, with the exam."""
+    for table in (without, positives):
+        _check(table, table.features, distance, 'the features of')
+    soft = _distances(without.features, positives.features, distance, mesh)
+    if soft.shape[1] == 1:  # a histogram of one bin has nothing to move
+        return select.difficulty(soft), np.zeros(len(soft))
+    _check(without, soft, distance, 'the distances to all exams with COVID of')
+    return select.difficulty(soft), select.diversity(_distances(soft, soft, distance, mesh))
+
+
+def _check(table, rows, distance, what):
+    """UserError for rows that are no histograms, or, where the distance is of values, not finite."""
+    bad = ~np.isfinite(rows).all(1)
+    why = 'are not all finite'
+    if not bad.any() and distance != 'value':
+        bad = (rows < 0).any(1) | ~rows.any(1)
+        why = 'are all 0' if not rows[np.argmax(bad)].any() else 'are not all at least 0'
+    if bad.any():
+        raise UserError(f'{what} {table.exams[np.argmax(bad)].id} {why}, and are no histogram: rank by another network, or by values, '
+                        '--config.ranking.ground=value')
+
+
+def _others(distance, without, positives, mesh):
+    """{name: Scores by another distance, None where the features do not have it}; of unequal masses where it is cheap."""
     n = len(without.exams)
     m = len(positives.exams)
     work = n * m * without.features.shape[1]**2 + n * n * m * m
-    names = dict.fromkeys((distance, *GROUNDS))
-    if work <= CHEAP and m > 1:
-        names[PARTIAL] = None
-    return tuple(names)
-
-
-def scores(without: Predictions, positives: Predictions, distance: str, mesh: Mesh) -> Scores:
-    """Eq 5 and 6: the Scores of exams without COVID; their soft labels are compared by the distance that they are made of."""
-    soft = _distances(without.features, positives.features, distance, mesh)
-    if soft.shape[1] == 1:  # of mass 1 a single number says nothing
-        return select.difficulty(soft), np.zeros(len(soft))
-    return select.difficulty(soft), select.diversity(_distances(soft, soft, distance, mesh))
+    names = [name for name in (*GROUNDS, *([PARTIAL] if work <= CHEAP and m > 1 else [])) if name != distance]
+    found: dict[str, Scores | None] = {}
+    for name in names:
+        try:
+            found[name] = scores(without, positives, name, mesh)
+        except UserError:
+            found[name] = None
+    return found
 
 
 def _distances(p, q, distance, mesh):
     return partial_emd_matrix(p, q) if distance == PARTIAL else emd_matrix(p, q, distance, mesh)
 
 
-def _draw(path, ranking: negatives.Ranking, dataset: Dataset):
-    """The picture: exams evenly along each track, from its first to its last."""
-    place = {exam.id: i for i, exam in enumerate(dataset.exams)}
-    rows = {}
-    for name, values, way in (('hardest to easiest', ranking.difficulty, 1), ('most to least diverse', ranking.diversity, -1)):
-        order = np.argsort(way * values, kind='stable')
-        taken = order[np.linspace(0, len(order) - 1, min(SHOWN, len(order))).round().astype(int)]
-        images = [dataset.images[int(dataset.row[place[ranking.exams[i].id]])]['image'] for i in taken]
-        rows[name] = [(image, f'{values[i]:.4g}') for image, i in zip(images, taken, strict=True)]
-    ranking_png(path, rows)
+def drawn(ranking: negatives.Ranking) -> dict[str, list[int]]:
+    """{what a row of the picture shows: places of the exams in it}, evenly along each track, from its first to its last."""
+    rows = {'hardest to easiest': ranking.ranks['difficulty'], 'most to least diverse': ranking.ranks['diversity']}
+    even = np.linspace(0, len(ranking.exams) - 1, min(SHOWN, len(ranking.exams))).round().astype(int)
+    return {name: np.argsort(rank)[even].tolist() for name, rank in rows.items()}
+
+
+def _draw(path, ranking, dataset):
+    """The picture of a ranking."""
+    row = {exam.id: int(i) for exam, i in zip(dataset.exams, dataset.row, strict=True)}
+    means = dict(zip(drawn(ranking), (ranking.distance, ranking.diversity), strict=True))
+    ranking_png(path, {name: [(dataset.images[row[ranking.exams[i].id]]['image'], f'{means[name][i]:.4g}') for i in places]
+                       for name, places in drawn(ranking).items()})

@@ -89,6 +89,8 @@ def part_of(config: ConfigDict, folder: Path, stage: str, fold: int, seed: int) 
             sources = [_earlier(config, folder, c, stage, run, fold, seed, name) if run in config.stages else run for run in named]
         elif name in RUNS or c.kind in OF_FEATURES:  # of finished runs, the parts of the same fold and seed
             sources = [str(Path(run, here)) if run else '' for run in named]
+        elif name == 'data.negatives.ranking' and c.folds > 1:  # whose folds each have their own
+            sources = [str(Path(run, f'fold{fold}')) if run else '' for run in named]
         else:
             sources = named
         configs.put(c, name, ','.join(sources))

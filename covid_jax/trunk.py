@@ -42,8 +42,8 @@ def check(config: ConfigDict) -> None:
     if config.data.source:
         pipeline.check(config)
         return
-    plain = _of_data(configs.base())
-    idle = [name for name, value in _of_data(config).items() if name not in OF_ANY and value != plain[name]]
+    plain = workdir.section(configs.base(), 'data')
+    idle = [name for name, value in workdir.section(config, 'data').items() if name not in OF_ANY and value != plain[name]]
     if idle:
         raise UserError(f'--config.{idle[0]} is of other data than the run\'s own: name them with --config.data.source, or leave it out')
 
@@ -56,7 +56,7 @@ def opened(config: ConfigDict, folder: str | Path, names: Sequence[str] = (), sa
     learnt from patients of val or test.
     """
     source = config.init_from
-    mine = workdir.fields(config, (*FIELDS, *names)) | (_of_data(config) if config.data.source else {})
+    mine = workdir.fields(config, (*FIELDS, *names)) | (workdir.section(config, 'data') if config.data.source else {})
     _check_source(source, folder)
     workdir.check(mine, folder, {})
     run, state = start.load(source)
@@ -106,6 +106,3 @@ def _asked(config, theirs):
         asked.eval.level = config.eval.level
     return asked
 
-
-def _of_data(config):
-    return {name: value for name, value in workdir.fields(config).items() if name.startswith('data.')}

@@ -4,7 +4,8 @@ import pytest
 from conftest import small_config
 
 from covid_jax import UserError, config, methods
-from covid_jax.data import order
+from covid_jax.data import negatives, order
+from covid_jax.ranking import emd, select
 
 
 @pytest.mark.parametrize('arg,expected', [('', ('model4', 'small')), ('model1', ('model1', 'small')),
@@ -96,5 +97,16 @@ def test_folds_and_held_out_sites_both_say_what_is_tested():
         config.check_ranges(c)
 
 
-def test_the_orders_there_are():
+def test_the_words_there_are():
     assert config.CHOICES['train.order'] == tuple(order.ORDERS)
+    assert set(config.CHOICES['data.negatives.law']) == set(select.LAWS)
+    assert set(config.CHOICES['data.negatives.by']) == set(negatives.TRACKS) and set(config.CHOICES['ranking.ground']) == set(emd.GROUNDS)
+
+
+def test_masses_that_differ_have_one_ground_distance():
+    c = config.base()
+    c.ranking.mass = 'partial'
+    config.check_ranges(c)
+    c.ranking.ground = 'value'
+    with pytest.raises(UserError, match='--config.ranking.mass=partial is known of --config.ranking.ground=index alone'):
+        config.check_ranges(c)

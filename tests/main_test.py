@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -374,6 +375,15 @@ def parts_of_a_host(folder):
     with pytest.raises(UserError) as error:
         experiment.run(c, Path(folder, 'mean'))
     print('refused:', error.value)
+    c = single_image_config(epochs=1.0)  # with a ranking that one host does not find
+    c.data.phantom.update(train=8, val=4, test=4)
+    c.data.negatives.update(ranking=f'{folder}/run/ranks', count=2)
+    read = negatives.read
+    calls = itertools.count()
+    negatives.read = lambda path: read('nowhere' if next(calls) and jax.process_index() else path)
+    with pytest.raises(UserError) as error:
+        experiment.run(c, Path(folder, 'chosen'))
+    print('refused:', error.value)
 
 
 def test_all_kinds_of_parts_on_two_real_hosts(root, tmp_path):
@@ -393,7 +403,9 @@ def test_all_kinds_of_parts_on_two_real_hosts(root, tmp_path):
     assert [p.returncode for p in hosts] == [0, 0], outputs
     (first, _), (second, _) = outputs
     assert first.count('rows: learnt from') == 1 and 'nowhere holds no predictions.csv' in first
-    assert second.splitlines()[-1] == 'refused: another host has stopped: its line says why' and 'rows:' not in second
+    told = [line for line in second.splitlines() if line.startswith('refused: ')]
+    assert told[0] == 'refused: another host has stopped: its line says why' and 'nowhere holds no ranking.csv' in told[1]
+    assert 'refused: another host has stopped: its line says why' in first and 'rows:' not in second
 
     own = of_run(tmp_path / 'run/one')
     asked = read(tmp_path / 'run/matrix/one_on_phantom.csv')

@@ -62,7 +62,7 @@ def test_all_of_train_without_covid_is_ranked_and_half_is_learnt_from(run):
     positives, without = learnt(folder / 'one')
     assert len(positives) == len(without) == TRAIN // 2 and {row['id'] for row in rows} == without
     assert [int(row['rank_joint']) for row in rows] == list(range(1, len(rows) + 1))
-    by_difficulty = sorted(rows, key=lambda row: float(row['difficulty']))
+    by_difficulty = sorted(rows, key=lambda row: float(row['distance']))
     assert [int(row['rank_difficulty']) for row in by_difficulty] == list(range(1, len(rows) + 1))
     most_diverse = sorted(rows, key=lambda row: -float(row['diversity']))
     assert [int(row['rank_diversity']) for row in most_diverse] == list(range(1, len(rows) + 1))
@@ -101,6 +101,12 @@ def test_it_is_ranked_once(run, tmp_path):
     assert contents(folder, *before) == before
     taken = select.choose(np.arange(1, 13), 6, 'long-tail', 0)
     assert learnt(folder / 'joint')[1] == {negatives.read(folder / 'ranks').exams[i].id for i in taken} != learnt(run[0] / 'joint')[1]
+
+    shutil.rmtree(folder / 'ranks')
+    shutil.rmtree(folder / 'joint')
+    experiment.run(selection(), folder)  # which ranks again, and waits for it
+    assert learnt(folder / 'joint') == learnt(run[0] / 'joint')
+    assert contents(folder, 'ranks/ranking.csv') == contents(run[0], 'ranks/ranking.csv')
 
     shutil.rmtree(folder / 'ranks')
     with pytest.raises(UserError, match=r'ranks holds no ranking.csv, from which .*joint is to choose'):
@@ -173,6 +179,7 @@ def test_difficulty_and_diversity_are_the_means_of_distances_that_scipy_finds():
 
 
 def test_equal_exams_are_ranked_in_the_order_of_their_names():
+    """Of one exam with COVID, whose soft labels are single numbers."""
     same = table(np.ones((4, 3)), [0, 0, 0, 1])
     same = same._replace(exams=[exam._replace(id=name) for exam, name in zip(same.exams, 'cabd', strict=True)])
     without, positives = rank.parted(same)
@@ -181,16 +188,54 @@ def test_equal_exams_are_ranked_in_the_order_of_their_names():
     assert all(of.tolist() == [1, 2, 3] for of in ranking.ranks.values())
 
 
+def test_the_picture_goes_from_first_to_last():
+    """Eight of nine, evenly."""
+    without, _ = rank.parted(table(np.ones((10, 3)), [0] * 9 + [1]))
+    ranking = rank.ranked(without, (np.arange(9.0), np.array([4.0, 5, 6, 7, 8, 0, 1, 2, 3])))
+    found = rank.drawn(ranking)
+    assert found['hardest to easiest'] == [0, 1, 2, 3, 5, 6, 7, 8]
+    assert found['most to least diverse'] == [4, 3, 2, 1, 8, 7, 6, 5]
+
+
+def refused(features, distance, message):
+    without, positives = rank.parted(table(features, [0, 1, 1, 0]))
+    with pytest.raises(UserError, match=message):
+        rank.scores(without, positives, distance, make_mesh())
+    return without, positives
+
+
 def test_what_is_no_ranking():
     """An exam of test among the candidates; features without mass, below 0, or not finite, with the exam; one class alone."""
     with pytest.raises(UserError, match='e0 is not of train'):
         rank.ranked(table(np.ones((2, 3)), [0, 0], 'test'), (np.zeros(2), np.zeros(2)))
-    for row, why in (([0, 0, 0], 'are all 0'), ([1, -1, 1], 'are not all finite and at least 0'), ([np.nan, 1, 1], 'are not all finite')):
-        with pytest.raises(UserError, match=f'the features of e2 {why}'):
-            rank.parted(table([[1, 2, 3], [1, 2, 3], row, [1, 1, 1]], [0, 0, 1, 0]))
+    fine = [1, 2, 3]
+    for row, why in (([0, 0, 0], 'are all 0'), ([1, -1, 1], 'are not all at least 0'), ([np.nan, 1, 1], 'are not all finite'),
+                     ([np.inf, 1, 1], 'are not all finite')):
+        refused([fine, fine, row, [1, 1, 1]], 'index', f'the features of e2 {why}, and are no histogram')
+    refused([fine, fine, fine, [1, 1, 1]], 'index', 'the distances to all exams with COVID of e0 are all 0')
+    refused([fine, fine, [np.inf, 1, 1], [1, 1, 1]], 'value', 'the features of e2 are not all finite')
     for labels in ([0, 1, 1], [0, 0, 0]):
         with pytest.raises(UserError, match='a ranking takes two and one or more'):
             rank.parted(table(np.ones((3, 3)), labels))
+
+
+def test_features_of_any_sign_are_ranked_as_values():
+    """By how far their sorted values are apart."""
+    features = np.random.default_rng(1).normal(size=(6, 5))
+    without, positives = rank.parted(table(features, [0, 1, 0, 1, 0, 0]))
+    distance, _ = rank.scores(without, positives, 'value', make_mesh())
+    apart = [[np.abs(np.sort(p) - np.sort(q)).mean() for q in positives.features] for p in without.features]
+    np.testing.assert_allclose(distance, np.mean(apart, 1), atol=1e-6)
+
+
+def test_another_distance_that_the_features_do_not_have_has_no_correlation():
+    """An exam that is nowhere less than any with COVID is at distance 0 to all of them where masses are left as they are."""
+    without, positives = rank.parted(table([[1, 2, 3], [1, 1, 2], [2, 1, 1], [1, 0, 5], [5, 1, 1]], [0, 1, 1, 0, 0]))
+    with pytest.raises(UserError, match='the distances to all exams with COVID of e0 are all 0'):
+        rank.scores(without._replace(features=10 * without.features), positives, 'partial', make_mesh())
+    found = {name: rank.scores(without, positives, name, make_mesh()) for name in ('index', 'value')} | {'partial': None}
+    assert {name: of['partial'] for name, of in rank.correlations('index', found).items()} == {
+        'difficulty': None, 'diversity': None, 'joint': None}
 
 
 def test_a_rubiks_cube_ranks_for_all_seeds_once(tmp_path):
@@ -204,6 +249,38 @@ def test_a_rubiks_cube_ranks_for_all_seeds_once(tmp_path):
     parts = [(part.stage, part.folder, part.config.data.negatives.ranking) for part in stages.parts(c, 'W')]
     assert [folder for stage, folder, _ in parts if stage == 'rank'] == [Path('rank/fold0'), Path('rank/fold1')]
     assert [ranking for stage, _, ranking in parts if stage == 'chosen'] == ['W/rank/fold0'] * 3 + ['W/rank/fold1'] * 3
+
+
+def test_a_ranking_of_folds_is_chosen_from_fold_by_fold():
+    c = single_image_config(epochs=1.0)
+    c.folds = 2
+    c.data.negatives.update(ranking='ranked', count=2)
+    assert [part.config.data.negatives.ranking for part in stages.parts(c, 'W')] == ['ranked/fold0', 'ranked/fold1']
+
+
+def test_a_ranking_that_learnt_from_what_is_tested_is_a_leak(run, tmp_path):
+    """Whatever it ranks: here exams of train, by a network that has seen the patients of test."""
+    c = single_image_config(epochs=1.0)
+    c.data.phantom.update(train=TRAIN, val=4, test=4)
+    shutil.copytree(run[0] / 'ranks', tmp_path / 'ranks')
+    table = lineage.read(run[0] / 'joint')
+    seen = [row._replace(exam=row.exam._replace(split='train'), run='other') for row in table if row.exam.split == 'test' and not row.run]
+    lineage.write(tmp_path / 'ranks', [*lineage.read(run[0] / 'ranks'), *seen])
+    c.data.negatives.update(ranking=str(tmp_path / 'ranks'), count=2)
+    with pytest.raises(UserError, match=r'4 test exams are of patients that .*other learnt from'):
+        experiment.run(c, tmp_path / 'chosen')
+
+
+def test_a_wrong_word_of_a_stage_is_refused_before_anything_trains(tmp_path):
+    c = selection()
+    with c.unlocked():
+        c.ranks.ranking.ground = 'places'
+    with pytest.raises(UserError, match='--config.ranking.ground=places must be index, value or uniform'):
+        experiment.run(c, tmp_path)
+    c.ranks.ranking.update(ground='value', mass='partial')
+    with pytest.raises(UserError, match='mass=partial is known of --config.ranking.ground=index alone'):
+        experiment.run(c, tmp_path)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_stage_chooses_from_a_ranking_alone():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import QUICK, small_config
 
-from covid_jax import UserError, evaluate, experiment, methods, models, sites, stages, start, warm
+from covid_jax import UserError, evaluate, methods, models, sites, stages, start, trainings, warm
 from covid_jax.data import lineage, pipeline
 from covid_jax.methods import supervised
 from covid_jax.runtime import checkpoint, workdir
@@ -178,7 +178,7 @@ def test_a_run_of_three_sites_goes_on(tmp_path, images):
     """With the same command, in which no number of sites is set; then a site that it does not know is asked of it."""
     def again(*names, **fields):
         c = config(images(*names), **fields)
-        (run, _), = experiment.prepare_trainings(stages.parts(c, tmp_path), tmp_path, lambda line: None).values()
+        (run, _), = trainings.prepare(stages.parts(c, tmp_path), tmp_path, lambda line: None).values()
         return run
 
     trained(again('a', 'b', 'c').config, tmp_path)

@@ -17,23 +17,23 @@ from covid_jax.sources.exams import POSITIVE, Exam, class_index
 from covid_jax.text import from_cell, some
 
 FILE = 'ranking.csv'
-FIELDS = 'id', 'patient', 'site', 'label', 'difficulty', 'diversity'
+FIELDS = 'id', 'patient', 'site', 'label', 'distance', 'diversity'
 TRACKS = 'difficulty', 'diversity', 'joint'  # by which there are ranks
 COLUMNS = (*FIELDS, *(f'rank_{track}' for track in TRACKS))
 
 
 class Ranking(NamedTuple):
-    """exams: [n], without COVID, all of train; difficulty, diversity: float [n], mean distances, to the positives and among each other;
-    ranks: {track: int [n]}, 1 for the most valuable."""
+    """exams: [n], without COVID, all of train; distance: float [n], the mean to the positives, the least the hardest; diversity: float
+    [n], the mean distance to each other; ranks: {track: int [n]}, 1 for the most valuable."""
 
     exams: list[Exam]
-    difficulty: np.ndarray
+    distance: np.ndarray
     diversity: np.ndarray
     ranks: dict[str, np.ndarray]
 
 
 def check(data: ConfigDict) -> None:
-    """UserError for a choice that cannot be, whatever the data are. data: the config's section."""
+    """UserError for a choice that cannot be, whatever the data are. data: the config's section, which config.check_ranges passes."""
     asked = data.negatives
     if asked.count and not asked.ranking and asked.law != 'random':
         raise UserError(f'--config.data.negatives.law={asked.law} needs a ranking: set --config.data.negatives.ranking to the folder of '
@@ -41,7 +41,7 @@ def check(data: ConfigDict) -> None:
     if asked.ranking and not asked.count:
         raise UserError('how many negatives are to be learnt from? set --config.data.negatives.count to their number, or below 1 to '
                         'their share')
-    if asked.count > 1 and asked.count != int(asked.count):
+    if not math.isfinite(asked.count) or asked.count > 1 and asked.count != int(asked.count):
         raise UserError(f'--config.data.negatives.count={asked.count} must be a whole number, or below 1 a share')
 
 
@@ -50,7 +50,7 @@ def write(folder: str | Path, ranking: Ranking) -> None:
     rows: list[Sequence] = [COLUMNS]
     for i in np.argsort(ranking.ranks['joint']):
         exam = ranking.exams[i]
-        distances = (f'{ranking.difficulty[i]:.9g}', f'{ranking.diversity[i]:.9g}')
+        distances = (f'{ranking.distance[i]:.9g}', f'{ranking.diversity[i]:.9g}')
         rows.append([exam.id, exam.patient, exam.site, exam.label, *distances, *(ranking.ranks[track][i] for track in TRACKS)])
     write_csv(Path(folder) / FILE, rows)
 
@@ -81,24 +81,29 @@ def choose(exams: list[Exam], data: ConfigDict, say: Callable[[str], None] = pri
     asked = data.negatives
     if not asked.count:
         return exams
-    train = sorted(exam.id for exam in exams if exam.split == 'train' and exam.label and class_index(exam.label, data.classes) != POSITIVE)
-    ranked, by = (train, 'random') if asked.law == 'random' else _ranked(asked, train)
+    train = sorted(exam.id for exam in exams if exam.split == 'train' and _is_negative(exam, data))
+    ranked = _ranked(asked, train) if asked.ranking else train
     count = int(asked.count) if asked.count >= 1 else max(1, math.floor(asked.count * len(ranked) + 0.5))
     if count > len(ranked):
         raise UserError(f'--config.data.negatives.count={asked.count}: there are {len(ranked)} exams without COVID to choose from: take '
                         'fewer, or a share below 1')
     places = select.choose(np.arange(1, len(ranked) + 1), count, asked.law, asked.seed)
-    say(f'of {len(train)} exams of train without COVID {count} are learnt from: {by}')
+    by = f', by {asked.by}' if asked.law != 'random' else ''
+    of = f' of {asked.ranking}' if asked.ranking else ''
+    say(f'of {len(train)} exams of train without COVID {count} are learnt from: {asked.law}{by}{of}')
     out = set(train).difference(ranked[i] for i in places)
     return [exam._replace(split='') if exam.id in out else exam for exam in exams]
 
 
+def _is_negative(exam, data):
+    return exam.label != '' and class_index(exam.label, data.classes) != POSITIVE
+
+
 def _ranked(asked, train):
-    """The ids of a ranking, the most valuable first, and how the choice from it is called."""
+    """The ids of a ranking, the most valuable first."""
     ranking = read(asked.ranking)
-    order = np.argsort(ranking.ranks[asked.by])
-    ids = [ranking.exams[i].id for i in order]
+    ids = [ranking.exams[i].id for i in np.argsort(ranking.ranks[asked.by])]
     if others := sorted(set(ids) - set(train)):
-        raise UserError(f'{len(others)} exams of the ranking {asked.ranking} are not in train here, or have COVID ({some(others, 3)}): rank '
-                        'exams of the same data and splits, without those of val and test')
-    return ids, f'{asked.law}, by {asked.by} of {asked.ranking}'
+        raise UserError(f'{len(others)} exams of the ranking {asked.ranking} are not in train here, or have COVID ({some(others, 3)}): '
+                        'rank exams of the same data and splits, without those of val and test')
+    return ids

@@ -28,11 +28,12 @@ def emd_matrix(p: np.ndarray, q: np.ndarray, ground: str = 'index', mesh: Mesh |
     ground: what a unit of mass pays to go from bin i to bin j.
       index:   |i - j| / (bins - 1)
       uniform: 1, unless i = j: half the sum of differences
-      value:   the bins have no places: the numbers of a row are samples, each of mass 1 / bins, and pay how far their values are apart
+      value:   the bins have no places: the numbers of a row are samples, each of mass 1 / bins, and pay how far their values are apart;
+               they may be of any sign
     mesh: over whose devices the rows of p are cut, every host with the same histograms, to which all distances come; None: the first
     device. Memory is that of the distances and of the histograms. UserError for what are no histograms of the same bins.
     """
-    a, b = (_placed(x, ground) for x in checked(p, q))
+    a, b = (_placed(x, ground) for x in checked(p, q, masses=ground != 'value'))
     devices = mesh.size if mesh else 1
     a = np.pad(a, ((0, -len(p) % devices), (0, 0)))
     rows = len(a) // devices
@@ -44,15 +45,17 @@ def emd_matrix(p: np.ndarray, q: np.ndarray, ground: str = 'index', mesh: Mesh |
     return np.asarray(jax.jit(of_all, out_shardings=NamedSharding(mesh, PartitionSpec()))(a, b))[:len(p)]
 
 
-def checked(p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both as float64. UserError for what are no histograms of the same bins."""
+def checked(p: np.ndarray, q: np.ndarray, masses: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Both as float64. UserError for what are no histograms of the same bins; masses: False for samples, of which any finite will do."""
     p = np.asarray(p, np.float64)
     q = np.asarray(q, np.float64)
     if p.ndim != 2 or q.ndim != 2 or p.shape[1] != q.shape[1] or p.shape[1] < 2 or not p.size or not q.size:
         raise UserError(f'histograms are rows of the same two or more bins; here are arrays of {p.shape} and {q.shape}')
     for name, x in (('first', p), ('second', q)):
-        _refuse(name, ~(np.isfinite(x) & (x >= 0)).all(1), 'has finite masses of 0 or more, and this others')
-        _refuse(name, x.sum(1) == 0, 'has some mass, and this is all 0')
+        _refuse(name, ~np.isfinite(x).all(1), 'has finite masses, and this others')
+        if masses:
+            _refuse(name, (x < 0).any(1), 'has masses of 0 or more, and this others')
+            _refuse(name, x.sum(1) == 0, 'has some mass, and this is all 0')
     return p, q
 
 

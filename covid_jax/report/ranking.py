@@ -15,7 +15,7 @@ def ranking_png(path: str | Path, rows: Mapping[str, Sequence[tuple[np.ndarray, 
 
     most = max(map(len, rows.values()))
     figure = Figure(figsize=(1.5 * most, 2.1 * len(rows)), layout='constrained')
-    parts = np.atleast_1d(figure.subfigures(len(rows)))
+    parts = figure.subfigures(len(rows), squeeze=False)[:, 0]
     for part, (name, scans) in zip(parts, rows.items(), strict=True):
         part.suptitle(f'{name}; above each its mean distance', fontsize=9)
         for axes, (scan, distance) in zip(part.subplots(1, most, squeeze=False)[0], scans, strict=True):

@@ -124,7 +124,7 @@ def _stages(results, summaries, split, seconds):
                 value = number(metrics[split]['all'][metric]['value'])
                 between = interval(metrics[split]['all'][metric])
             cells.append(f'{value} ({between.replace(" to ", "-")})' if between else value)
-        took = [str(timedelta(seconds=round(seconds[stage])))] if seconds else []
+        took = [str(timedelta(seconds=round(seconds[stage]))) if seconds[stage] else '-'] if seconds else []
         rows.append((stage, *cells, *took))
     return printable(f'{_title(last, split, "all")}: {what}'), rows
 

@@ -29,6 +29,11 @@ def fields(config: ConfigDict, names: tuple[str, ...] = ()) -> dict:
     return {name: flat[name] for name in names} if names else flat
 
 
+def section(config: ConfigDict, name: str) -> dict:
+    """The same of one section, all that begins with its name and a dot."""
+    return {field: value for field, value in fields(config).items() if field.startswith(f'{name}.')}
+
+
 def check(mine: dict, folder: str | Path, defaults: dict, dataset: str | None = None) -> None:
     """UserError where the folder holds another run: one of other fields, or of other scans, labels or splits.
 

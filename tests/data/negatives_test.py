@@ -56,8 +56,9 @@ def test_a_ranking_is_read_as_it_was_written(folder):
     found, made = negatives.read(folder), ranking(ORDER)
     assert [exam.id for exam in found.exams] == [NAMES[i] for i in ORDER]
     assert found.ranks['joint'].tolist() == list(range(1, 101))
+    np.testing.assert_allclose(found.distance, made.distance[ORDER], rtol=1e-8)
+    np.testing.assert_allclose(found.diversity, made.diversity[ORDER], rtol=1e-8)
     for name in ('difficulty', 'diversity'):
-        np.testing.assert_allclose(getattr(found, name), getattr(made, name)[ORDER], rtol=1e-8)
         assert found.ranks[name].tolist() == made.ranks[name][ORDER].tolist()
 
 
@@ -87,6 +88,13 @@ def test_a_random_choice_needs_no_ranking_and_nothing_is_chosen_where_nothing_is
     assert min(often[name] for name in NAMES) > 40 and max(often[name] for name in NAMES) < 130  # of 80 expected, s.d. 8
 
 
+def test_a_random_choice_from_a_ranking_is_of_what_is_ranked(folder):
+    """So that its share is that of the other laws where some of train was not ranked, as what could not be read."""
+    more = [Exam(f'broken{i}', f'broken{i}', 'here', 'normal', 'train', '') for i in range(100)]
+    found = learnt(negatives.choose([*exams(), *more], data(ranking=folder, law='random', count=0.5))) - OTHERS
+    assert len(found) == 50 and not {exam.id for exam in more} & found
+
+
 def test_an_exam_of_test_among_the_candidates_is_an_error(folder):
     """So is one of val, one that is not there, and one that has COVID."""
     for other in ('test0', 'val1', 'gone', 'p3'):
@@ -100,6 +108,7 @@ def test_an_exam_of_test_among_the_candidates_is_an_error(folder):
 @pytest.mark.parametrize('choice, message', [
     ({'count': 5}, 'needs a ranking: set --config.data.negatives.ranking to the folder of one, or --config.data.negatives.law=random'),
     ({'ranking': 'x'}, 'how many negatives are to be learnt from'), ({'ranking': 'x', 'count': 2.5}, 'a whole number, or below 1 a share'),
+    ({'count': float('nan'), 'law': 'random'}, 'whole number'), ({'count': float('inf'), 'law': 'random'}, 'whole number'),
     ({'count': -1, 'law': 'random'}, 'at least 0'), ({'count': 5, 'law': 'best'}, 'must be long-tail, normal, top or random'),
     ({'count': 5, 'ranking': 'x', 'by': 'age'}, 'must be joint, difficulty or diversity')])
 def test_a_choice_that_cannot_be(choice, message):

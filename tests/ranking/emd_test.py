@@ -158,7 +158,7 @@ def test_a_distance_is_a_metric(x, ground):
     (np.ones((2, 3)), np.ones((2, 4)), 'index', r'same two or more bins; here are arrays of \(2, 3\) and \(2, 4\)'),
     (np.ones(3), np.ones((2, 3)), 'index', 'rows of the same'), (np.ones((2, 1)), np.ones((2, 1)), 'index', 'two or more bins'),
     (np.ones((0, 3)), np.ones((2, 3)), 'index', 'rows of the same'),
-    (np.array([[1.0, 1], [1, -1]]), np.ones((2, 2)), 'index', 'row 1 of the first histograms: a histogram has finite masses'),
+    (np.array([[1.0, 1], [1, -1]]), np.ones((2, 2)), 'index', 'row 1 of the first histograms: a histogram has masses of 0 or more'),
     (np.ones((2, 2)), np.array([[1, np.nan]]), 'index', 'row 0 of the second histograms: a histogram has finite masses'),
     (np.array([[1.0, 1], [0, 0]]), np.ones((2, 2)), 'index', 'row 1 of the first histograms: .* all 0'),
     (np.ones((2, 2)), np.ones((2, 2)), 'line', "called 'line': take index, value or uniform")])
