@@ -1,4 +1,5 @@
-"""The suite runs on 8 host devices, keeps its compilations in a cache, and reads real data only where it is at hand."""
+"""The suite runs on 8 host devices, keeps its compilations in a cache, and reads real data only where it is at hand. A test that does
+not run the real command prepares scans in its own process and draws no plots, unless it is of those (as_for_users)."""
 
 import os
 from pathlib import Path
@@ -15,6 +16,28 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from ml_collections import config_flags  # noqa: E402, F401
+from small_scans import prepare_here  # noqa: E402
+
+
+@pytest.fixture(autouse=True, scope='session')
+def quick():
+    """Scans are prepared here, and the plots of a run are not drawn: what users have instead, by module and name."""
+    from covid_jax.data import parts
+    from covid_jax.report import plots
+    from covid_jax.runtime import files
+
+    replaced = {(module, name): getattr(module, name) for module, name in ((parts, '_pool'), (parts, 'decode'), (plots, '_save'))}
+    with pytest.MonkeyPatch.context() as patch:
+        prepare_here(patch)
+        patch.setattr(plots, '_save', lambda path, figure, note: files.write(path, b'not drawn'))
+        yield replaced
+
+
+@pytest.fixture
+def as_for_users(quick, monkeypatch):
+    """Scans are prepared by processes, and plots are drawn."""
+    for (module, name), own in quick.items():
+        monkeypatch.setattr(module, name, own)
 
 
 @pytest.fixture
