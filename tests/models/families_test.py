@@ -92,7 +92,21 @@ def variables_of(net, image):
     return jax.tree_util.tree_map_with_path(drawn, shapes)
 
 
-@pytest.fixture(scope='module', params=CASES, ids=lambda c: '-'.join([c.name, *c.fields]))
+def name_of(case):
+    return '-'.join([case.name, *case.fields])
+
+
+# No family knows of groups (compute_test.py): one of a few layers, one that has no groups, and the others by hand
+QUICK = '_ResNetTiny', '_COVIDNetRedesignTiny'
+BY_GROUPS = [pytest.param(c, marks=() if c.name in QUICK else pytest.mark.slow) for c in CASES]
+
+# Without rounding each family, where it normalises; of what rounds the types are each family's, and the numbers two families'.
+ON_DEVICES = [pytest.param(c, dtype, id=f'{name_of(c)}-{dtype}', marks=pytest.mark.slow if slow else ()) for c in CASES
+              for dtype, slow in (('bfloat16', c.name not in ('_ResNetTiny', '_CRNetTiny')),
+                                  ('float64', c.name == '_COVIDNetTiny' or c.fields))]
+
+
+@pytest.fixture(scope='module', params=CASES, ids=name_of)
 def case(request):
     """The case, its network, variables, images, their sites, and the network's compiled answer."""
     c = request.param
@@ -167,6 +181,7 @@ def test_gradients_are_finite_reach_every_parameter_and_are_the_same_in_either_f
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-3 * np.abs(a).max(), err_msg=name)  # sums cancel
 
 
+@pytest.mark.parametrize('case', BY_GROUPS, indirect=True, ids=name_of)
 def test_by_groups_a_step_is_the_same_computed_again_and_on_eight_devices(case):
     """Without rounding, of two rows in each of four groups."""
     c, net, variables, *_ = case
@@ -198,7 +213,7 @@ def test_by_groups_a_step_is_the_same_computed_again_and_on_eight_devices(case):
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * np.abs(a).max(), err_msg=name)  # heads are float32
 
 
-@pytest.mark.parametrize('dtype', ['bfloat16', 'float64'])
+@pytest.mark.parametrize('case, dtype', ON_DEVICES, indirect=['case'])
 def test_a_training_step_on_any_number_of_devices_feeds_itself(case, dtype):
     """Two steps of plain SGD, the second from what the first returned: one compilation, parameters of the type that they
     were; and without rounding, the same on four devices as on one."""
@@ -216,16 +231,23 @@ def test_a_training_step_on_any_number_of_devices_feeds_itself(case, dtype):
                 np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * np.abs(a).max(), err_msg=name)
 
 
+def test_a_training_step_in_bfloat16_gives_variables_of_the_types_that_they_were(case):
+    """As shapes: so the next step needs no other program."""
+    _, net, variables, image, site, _ = case
+    after, gradient = jax.eval_shape(step_of(having(net, dtype='bfloat16')), variables, image, site)
+    assert jax.tree.structure(after) == jax.tree.structure(variables)
+    for path, x in jax.tree_util.tree_leaves_with_path((after, gradient)):
+        assert x.dtype == np.float32 and not x.weak_type, jax.tree_util.keystr(path)
+
+
 def shardings(devices):
     """By rows, and replicated."""
     mesh = Mesh(np.array(jax.devices()[:devices]), 'data')
     return (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (('data',), ()))
 
 
-def steps(net, variables, image, site, devices):
-    """The gradient of the first step, and the statistics after the second."""
-    rows, whole = shardings(devices)
-
+def step_of(net):
+    """A step of plain SGD: (variables, image, site) -> (variables after it, gradient)."""
     def step(variables, image, site):
         def loss(params):
             (logits, out), state = net.apply({**variables, 'params': params}, image, True, site, mutable=['batch_stats'],
@@ -234,8 +256,13 @@ def steps(net, variables, image, site, devices):
 
         gradient, state = jax.grad(loss, has_aux=True)(variables['params'])
         return {'params': jax.tree.map(lambda p, g: p - 0.1 * g, variables['params'], gradient), **state}, gradient
+    return step
 
-    step = jax.jit(step, out_shardings=whole)
+
+def steps(net, variables, image, site, devices):
+    """The gradient of the first step, and the statistics after the second."""
+    rows, whole = shardings(devices)
+    step = jax.jit(step_of(net), out_shardings=whole)
     kept = jax.device_put(variables, whole)
     image, site = jax.device_put((image, site), rows)
     types = jax.tree.map(lambda x: x.dtype, kept)
