@@ -67,7 +67,8 @@ def test_the_contrastive_loss_moves_the_features_alone():
 
 @pytest.mark.parametrize('network, options, own', [
     ('_VGGTiny', {}, {'latent', 'classifier'}), ('_VGGTiny', {'latent': 0}, set()), ('_VGGTiny', {'classification': False}, {'latent'}),
-    ('_VGGTiny', {'attention': True, 'latent': 0}, {'attention'}), ('_COVIDNetTiny', {}, {'latent', 'classifier'})])
+    ('_VGGTiny', {'attention': True, 'latent': 0}, {'attention'}),
+    pytest.param('_COVIDNetTiny', {}, {'latent', 'classifier'}, marks=pytest.mark.slow)])
 def test_what_is_unused_is_frozen_and_all_else_has_a_gradient(network, options, own):
     config = cmt_config(network, **options)
     method = methods.make(config, make_mesh(jax.devices()[:1]))
