@@ -1,11 +1,10 @@
 """What every config file starts from, how a row of a paper's table is named, and how stages follow the config."""
 
-import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict, FieldReference
+from ml_collections import ConfigDict
 
 from covid_jax import UserError
 
@@ -31,6 +30,13 @@ DATA = {
     'split_seed': 0,
     'store': '',  # where prepared scans are kept; '': in the run's folder
     'workers': 0,  # preparing processes; 0: one a core
+    'negatives': {  # which of train's labelled exams without COVID are learnt from
+        'ranking': '',  # the folder of a ranking (covid_jax/rank.py), or the stage that makes one
+        'count': 0.0,  # how many, or below 1 their share; 0: all
+        'law': 'long-tail',  # long-tail | normal | top: by rank | random: all alike, without a ranking
+        'by': 'joint',  # joint | difficulty | diversity
+        'seed': 0,  # of the choice, the same for all seeds of the training
+    },
     'phantom': {
         'seed': 0,
         'train': 360,
@@ -87,7 +93,8 @@ TRAIN = {
     'log_every': 10,  # steps
 }
 VIEWS = {
-    'name': 'cmc',  # cmc | cmt | cross_site | moco | self_trans | none: what training sees, and evaluation where eval.tta asks
+    # cmc | cmt | cross_site | moco | self_trans | rubik | none: what training sees, and evaluation where eval.tta asks
+    'name': 'cmc',
     'depth': 0,  # slices of a training view; 0: all slices of a prepared scan
     'plane': 0,  # height and width of what the network sees, in evaluation too; 0: those of prep.size
     # of cmt: these of its operations, one after another, as ('flip', 'hounsfield'); (): of each family one, or none, at random
@@ -146,7 +153,10 @@ def base() -> ConfigDict:
     c.fold = 0  # which of the folds: set by the run, in each of its parts
     c.stages = ()  # names of overrides, run in turn
     c.row = ''  # of the paper's tables, as configs/*.py name it: covid-jax table puts the run there
-    c.kind = 'train'  # what a part does: train | ensemble | choose | probe | cross
+    c.kind = 'train'  # what a part does: train | ensemble | choose | probe | rank | cross
+    # of a ranking: what it costs to move mass between two features (index: the places between them | value: how far values are
+    # apart | uniform: 1), and whether the masses of two exams are made equal (normalise) or left as they are (partial)
+    c.ranking = {'ground': 'index', 'mass': 'normalise'}
     c.ensemble = {'runs': ''}  # finished runs, or earlier stages, with commas: nothing is trained, they are averaged
     c.choose = {'runs': '', 'by': 'macro_f1'}  # the same: of these the one that has the highest such metric on val is taken
     # the same, one or more: each is asked about the data of the others, and of `sources`, with commas, each with its folder
@@ -159,11 +169,13 @@ def base() -> ConfigDict:
 
 # The least that a number may be, and what a word may be.
 LEAST = {'seeds': 1, 'folds': 1, 'fold': 0, 'seed': 0, 'data.split_seed': 0, 'data.workers': 0,
-         'train.eval_every': 0, 'data.imbalance': 0, 'train.log_every': 1, 'train.patience': 0, 'eval.tta': 0, 'views.plane': 0}
-SET_BY_OTHERS = ('fold', 'row')  # fields that a run or a config file sets, and no flag
-CHOICES = {'kind': ('train', 'ensemble', 'choose', 'probe', 'cross'),
+         'train.eval_every': 0, 'data.imbalance': 0, 'train.log_every': 1, 'train.patience': 0, 'eval.tta': 0, 'views.plane': 0,
+         'data.negatives.count': 0, 'data.negatives.seed': 0}
+CHOICES = {'kind': ('train', 'ensemble', 'choose', 'probe', 'rank', 'cross'),
            'model.dtype': ('auto', 'float32', 'bfloat16', 'float64'), 'model.inflate': ('mean', 'centre'),
-           'data.group': ('source', 'clusters'), 'train.order': ('shuffle', 'by_site', 'balanced')}
+           'data.group': ('source', 'clusters'), 'train.order': ('shuffle', 'by_site', 'balanced'),
+           'data.negatives.law': ('long-tail', 'normal', 'top', 'random'), 'data.negatives.by': ('joint', 'difficulty', 'diversity'),
+           'ranking.ground': ('index', 'value', 'uniform'), 'ranking.mass': ('normalise', 'partial')}
 
 
 def check_ranges(config: ConfigDict) -> None:
@@ -176,45 +188,10 @@ def check_ranges(config: ConfigDict) -> None:
             raise UserError(f'--config.{name}={value} must be {", ".join(allowed[:-1])} or {allowed[-1]}')
     if not 0 < config.eval.level < 1:
         raise UserError(f'--config.eval.level={config.eval.level} must be above 0 and below 1, as 0.95')
+    if config.ranking.mass == 'partial' and config.rank.ground != 'index':
+        raise UserError('--config.ranking.mass=partial is known of --config.ranking.ground=index alone: set one of them')
     if config.folds > 1 and config.data.held_out_sites:
         raise UserError(f'--config.folds={config.folds} and --config.data.held_out_sites both say what is tested: set one of them')
-
-
-def check_names(config: ConfigDict, names: Iterable[str]) -> None:
-    """UserError for one of these dotted names that is no field of the config, with the one that may be meant; and for a field
-    that every stage that trains has for itself, so that the config's own would change nothing."""
-    known = [name for name, _ in _fields(config) if name not in SET_BY_OTHERS]
-    of_stage = {stage: {name for name, value in _fields(config[stage]) if not isinstance(value, FieldReference)}
-                for stage in config.stages if config[stage].get('kind') == 'train'}
-    for name in names:
-        if name == 'row':
-            raise UserError('--config.row is set by the config file: name a row as --config=FILE:ROW')
-        if of_stage and all(name in fields for fields in of_stage.values()):
-            raise UserError(f'each stage has its own {name}: set --config.{next(iter(of_stage))}.{name} (there are '
-                            f'{", ".join(of_stage)})')
-        if name not in known and name not in SET_BY_OTHERS:
-            meant = _meant(name, known)
-            raise UserError(f'no field --config.{name}' + (f': did you mean --config.{meant}?' if meant else ''))
-
-
-def _fields(config, prefix='') -> Iterator[tuple[str, Any]]:
-    """(dotted name, value) of all sections and fields; the value of one that follows another field is a FieldReference."""
-    for key, value in config.items(preserve_field_references=True):
-        yield prefix + key, value
-        if isinstance(value, ConfigDict):
-            yield from _fields(value, f'{prefix}{key}.')
-
-
-def _meant(name, known):
-    """The known name that is like `name`: in its last part exactly, else as a whole, else in its last part; '' if none is."""
-    by_last_part = {full.split('.')[-1]: full for full in known}
-    last_part = name.split('.')[-1]
-    if last_part in by_last_part:
-        return by_last_part[last_part]
-    if like := difflib.get_close_matches(name, known, 1):
-        return like[0]
-    like = difflib.get_close_matches(last_part, by_last_part, 1)
-    return by_last_part[like[0]] if like else ''
 
 
 def row(arg: str, rows: Sequence[str], **choices: tuple[str, ...]) -> tuple[str, dict[str, str]]:

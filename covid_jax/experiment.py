@@ -6,18 +6,18 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from covid_jax import UserError, choose, cross, ensemble, probe, start, summary, warm
-from covid_jax.data import lineage, pipeline
+from covid_jax import UserError, choose, cross, ensemble, probe, rank, start, summary, trunk, warm
+from covid_jax.data import lineage, negatives, pipeline
 from covid_jax.predictions import of_run
 from covid_jax.report import evidence, matrix, tables
-from covid_jax.runtime import files, workdir
+from covid_jax.runs import training_seconds
+from covid_jax.runtime import files, hosts, workdir
 from covid_jax.stages import Part, parts
 from covid_jax.text import printable, some
 from covid_jax.train import train_and_evaluate
@@ -36,6 +36,8 @@ class Kind(NamedTuple):
 
 def _train(part, folder, ready, say):
     run, survey = ready
+    survey = pipeline.narrowed(survey, run.config.data, say)  # the ranking is there by now
+    hosts.check_same(survey.digest)
     return train_and_evaluate(run, survey, _before(run), say)
 
 
@@ -43,7 +45,8 @@ KINDS = {
     'train': Kind(pipeline.check, _train),
     'ensemble': Kind(ensemble.check, lambda part, folder, ready, say: ensemble.average(part.config, folder)),
     'choose': Kind(choose.check, lambda part, folder, ready, say: choose.best(part.config, folder, say)),
-    'probe': Kind(probe.check, lambda part, folder, ready, say: probe.run(part.config, folder, say)),
+    'probe': Kind(trunk.check, lambda part, folder, ready, say: probe.run(part.config, folder, say)),
+    'rank': Kind(trunk.check, lambda part, folder, ready, say: rank.run(part.config, folder, say)),
     'cross': Kind(cross.check, lambda part, folder, ready, say: cross.run(part.config, folder, say)),
 }
 RESULTS = {'probe': evidence.LINEAR, 'ensemble': 'the mean of the runs'}  # what answers in predictions.csv, where no network does
@@ -108,16 +111,8 @@ def _alone(folder):
             stack.enter_context(workdir.held(folder))
         except UserError as e:
             error = e
-    _agree(error)
+    hosts.agree(error)
     return stack
-
-
-def _agree(error):
-    """Raises the error on every host where one host has met one."""
-    if jax.process_count() > 1 and multihost_utils.process_allgather(np.bool_(error is not None)).any():
-        error = error or UserError('another host has stopped: its line says why')
-    if error:
-        raise error
 
 
 def _run_part(part, folder, ready, todo, say):
@@ -133,7 +128,7 @@ def _run_part(part, folder, ready, todo, say):
         if part.config.kind == 'train':
             raise
         error = e
-    _agree(error)
+    hosts.agree(error)
     return found
 
 
@@ -145,6 +140,7 @@ def prepare_trainings(todo: list[Part], folder: Path, say: Say) -> dict[Path, Re
     """
     runs = {part.folder: start.begin(part.config, folder / part.folder) for part in todo if part.config.kind == 'train'}
     planned = {os.path.normpath(run.folder) for run in runs.values()}
+    to_rank = {os.path.normpath(folder / part.folder) for part in todo if part.config.kind == 'rank'}
     for run in runs.values():
         source = warm.source_run(run.config)
         if source and os.path.normpath(source) not in planned and not warm.begun(run.folder) and not warm.begun(source):
@@ -157,17 +153,33 @@ def prepare_trainings(todo: list[Part], folder: Path, say: Say) -> dict[Path, Re
     ready = {}
     for name, run in runs.items():
         config = run.config
-        data = json.dumps([config.data.to_json(), config.prep.to_json(), config.folds, config.fold, run.method.labelled])
+        data = json.dumps([_data_of(config), config.prep.to_json(), config.folds, config.fold, run.method.labelled])
         if data not in surveys:
             surveys[data] = pipeline.survey(config, config.data.store, run.method.labelled, say)
         survey = surveys[data]
         run = start.settle(run, survey.exams)
         before = _before(run, learnt)
-        start.check_survey(run, survey, before, say)
+        start.check_survey(run, survey if _is_awaited(run, to_rank) else pipeline.narrowed(survey, config.data, say), before, say)
         _trace(run, traced)  # again, if it has another number of sites than its network by itself
         learnt[os.path.normpath(run.folder)] = [*lineage.own(survey.exams, survey.hashes), *before]
         ready[name] = run, survey
     return ready
+
+
+def _data_of(config):
+    """The fields of the data, without the choice among what they are."""
+    return {name: value for name, value in workdir.fields(config).items() if name.startswith('data.') and 'negatives' not in name}
+
+
+def _is_awaited(run, to_rank):
+    """Whether the ranking that a run chooses from is one of the folders to_rank, and is yet to be made. UserError where it is gone."""
+    asked = run.config.data.negatives
+    if not asked.count or asked.law == 'random' or Path(asked.ranking, negatives.FILE).exists():
+        return False
+    if os.path.normpath(asked.ranking) in to_rank and not warm.begun(run.folder):
+        return True
+    raise UserError(f'{asked.ranking} holds no {negatives.FILE}, from which {run.folder} is to choose: give the folder of a ranking, or '
+                    'choose another --workdir')
 
 
 def _trace(run, traced):
@@ -217,8 +229,9 @@ def tell(todo: list[Part], results: dict[str, dict[str, dict]], folder: Path) ->
         summaries[stage] = summary.summarise(answers, of_parts, split, parts[0].config.eval.level)
     last = [part for part in todo if part.stage == todo[-1].stage]
     found = beside(last, folder, split) if todo[-1].stage in answered and split else None
-    tables.show(results, summaries, folder, evidence.lines(found) if found else ())
-    tables.write(results, summaries, folder, evidence.markdown(found) if found else '')
+    seconds = {stage: fmean(training_seconds(folder / part) for part in parts) for stage, parts in results.items()}
+    tables.show(results, summaries, folder, evidence.lines(found) if found else (), seconds)
+    tables.write(results, summaries, folder, evidence.markdown(found) if found else '', seconds)
 
 
 def beside(parts: Sequence[Part], folder: Path, split: str) -> evidence.Evidence | None:

@@ -3,20 +3,21 @@
 They are defined where they are parsed, in values of their own: to import this file, twice too, defines nothing.
 """
 
+import difflib
 import inspect
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict, FieldReference, config_flags
 
 from covid_jax import UserError
-from covid_jax import config as configs
 
 FIELD = re.compile(r'--?(?:no)?config\.([^=]+)')
+SET_BY_OTHERS = ('fold', 'row')  # fields that a run or a config file sets, and no flag
 MEANING = {
     'config': 'A config file: configs/cmc.py, or with a row of its paper, as configs/cmc.py:model4.',
     'config.FIELD': 'Another value of a field of the config; covid_jax/config.py says what each means.',
@@ -54,7 +55,7 @@ def parse(arguments: Sequence[str]) -> Flags:
         raise UserError(f'--config is given more than once, as {" and ".join(values.config)}: a command has one config')
     given = values.config[0]
     config = load(given)
-    configs.check_names(config, [found[1] for argument in rest if (found := FIELD.match(argument))])
+    check_names(config, [found[1] for argument in rest if (found := FIELD.match(argument))])
     del values.config  # in its place the config that it names, each of whose fields is a flag
     with _one_line():
         config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=rest)
@@ -63,6 +64,43 @@ def parse(arguments: Sequence[str]) -> Flags:
         raise UserError(f'{words[0]!r} is not a flag: fields are set as --config.FIELD=VALUE')
     return Flags(config, Path(values.workdir or default_workdir(given)), values.coordinator, values.num_processes,
                  values.process_id, values.distributed)
+
+
+def check_names(config: ConfigDict, names: Iterable[str]) -> None:
+    """UserError for one of these dotted names that is no field of the config, with the one that may be meant; and for a field
+    that every stage that trains has for itself, so that the config's own would change nothing."""
+    known = [name for name, _ in _fields(config) if name not in SET_BY_OTHERS]
+    of_stage = {stage: {name for name, value in _fields(config[stage]) if not isinstance(value, FieldReference)}
+                for stage in config.stages if config[stage].get('kind') == 'train'}
+    for name in names:
+        if name == 'row':
+            raise UserError('--config.row is set by the config file: name a row as --config=FILE:ROW')
+        if of_stage and all(name in fields for fields in of_stage.values()):
+            raise UserError(f'each stage has its own {name}: set --config.{next(iter(of_stage))}.{name} (there are '
+                            f'{", ".join(of_stage)})')
+        if name not in known and name not in SET_BY_OTHERS:
+            meant = _meant(name, known)
+            raise UserError(f'no field --config.{name}' + (f': did you mean --config.{meant}?' if meant else ''))
+
+
+def _fields(config, prefix='') -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of all sections and fields; the value of one that follows another field is a FieldReference."""
+    for key, value in config.items(preserve_field_references=True):
+        yield prefix + key, value
+        if isinstance(value, ConfigDict):
+            yield from _fields(value, f'{prefix}{key}.')
+
+
+def _meant(name, known):
+    """The known name that is like `name`: in its last part exactly, else as a whole, else in its last part; '' if none is."""
+    by_last_part = {full.split('.')[-1]: full for full in known}
+    last_part = name.split('.')[-1]
+    if last_part in by_last_part:
+        return by_last_part[last_part]
+    if like := difflib.get_close_matches(name, known, 1):
+        return like[0]
+    like = difflib.get_close_matches(last_part, by_last_part, 1)
+    return by_last_part[like[0]] if like else ''
 
 
 def load(given: str) -> ConfigDict:

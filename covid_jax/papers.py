@@ -15,6 +15,7 @@ from covid_jax.text import some
 # Fields that say nothing of what was run: where and how often, and batch sizes, which a run fills in by itself.
 OF_THE_RUN = (*workdir.FREE, *workdir.PATHS, 'seed', 'seeds', 'fold', 'folds', 'stages', 'kind', 'train.batch', 'eval.batch')
 OF_SITE = 'site '  # how a group of one site begins
+HOURS = 'hours'  # a column: what the training took, of several folds and seeds the mean
 MEAN = '±'  # in a cell that is a mean over runs
 NUMBER = re.compile(r'\d*\.?\d+')
 
@@ -173,12 +174,21 @@ def _numbers(stage, table, remarks):
     folds = {fold for fold, _ in answers}
     numbers = {}
     for metric in table.columns:
+        if metric == HOURS:
+            numbers[metric] = _hours(stage), ('-',) * len(table.levels)
+            continue
         found = [entries.get(metric, (None, {})) for entries in by_level]
         intervals = tuple(_interval(entry, table, pooled=len(folds) > 1) for _, entry in found)
         numbers[metric] = _printed(found[0][0], table), intervals
         told = found[0][1]
         remarks.extend(remark for remark in (told.get('reason'), told.get('note')) if remark and remark not in remarks)
     return numbers, _described(stage, answers, split)
+
+
+def _hours(stage):
+    """The mean of what the stage's trainings took."""
+    seconds = [runs.training_seconds(part.folder) for part in stage.parts.values()]
+    return f'{sum(seconds) / len(seconds) / 3600:.3g}'
 
 
 def _described(stage, answers, split):
@@ -240,7 +250,7 @@ def impossible(table: Table) -> list[str]:
         values = {}
         digits = []
         for metric, cell in zip(table.columns, cells, strict=True):
-            if number := NUMBER.match(cell):
+            if metric != HOURS and (number := NUMBER.match(cell)):
                 values[_as_published(metric)] = float(number[0]) / (100 if table.percent else 1)
                 digits.append(len(number[0].partition('.')[2]))
         rounding = 10.0 ** -min(digits, default=0) / (100 if table.percent else 1)  # a paper may cut in place of rounding

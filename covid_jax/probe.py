@@ -4,7 +4,6 @@ The trunk is used in evaluation mode and stays as it is. Of a network that learn
 """
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from covid_jax import UserError, evaluate, shortcuts, start
-from covid_jax import config as configs
+from covid_jax import UserError, evaluate, shortcuts
 from covid_jax.data import lineage, pipeline
 from covid_jax.data.prep import blank_words
 from covid_jax.methods.method import abstract_batch
@@ -29,25 +27,10 @@ from covid_jax.runtime import files, workdir
 from covid_jax.runtime.mesh import replicated
 from covid_jax.runtime.state import TrainState
 from covid_jax.sources.exams import class_names
+from covid_jax.trunk import known_sites, opened
 
-# All that a probe has of a config: the data, where they are not the run's own, too.
-FIELDS = ('row', 'kind', 'seed', 'folds', 'fold', 'init_from', 'allow_leak', 'eval.level')
-OF_ANY = ('data.source', 'data.store', 'data.workers')  # fields that say nothing of other data
 SPLITS = ('train', 'val', 'test')
 Say = Callable[[str], None]
-
-
-class Probed(NamedTuple):
-    """What is probed. config: the run's, with the data that are asked about; run, state: its trunk; survey, dataset: of these
-    data; root: where prepared scans are kept; own: whether their val and test are scans that the run had there, too."""
-
-    config: ConfigDict
-    run: start.Run
-    state: TrainState
-    survey: pipeline.Survey
-    dataset: pipeline.Dataset
-    root: str
-    own: bool
 
 
 class Seen(NamedTuple):
@@ -62,19 +45,6 @@ class Seen(NamedTuple):
     itself: Predictions | None
 
 
-def check(config: ConfigDict) -> None:
-    """UserError where the config names no run, or data that cannot be."""
-    if not config.init_from:
-        raise UserError('which run is to be probed? set --config.init_from to the folder of a finished run')
-    if config.data.source:
-        pipeline.check(config)
-        return
-    plain = _of_data(configs.base())
-    idle = [name for name, value in _of_data(config).items() if name not in OF_ANY and value != plain[name]]
-    if idle:
-        raise UserError(f'--config.{idle[0]} is of other data than the run\'s own: name them with --config.data.source, or leave it out')
-
-
 def run(config: ConfigDict, folder: str | Path, say: Say = print) -> dict | None:
     """Probes the trunk of config.init_from on its own data, or on those of config.data where a source is named.
 
@@ -84,73 +54,27 @@ def run(config: ConfigDict, folder: str | Path, say: Say = print) -> dict | None
     Returns the metrics, as train_and_evaluate does; None on all hosts but the first. UserError for a run that is not finished,
     and for data of which nothing can be learnt, or that the run learnt from.
     """
-    check(config)
     folder = Path(folder)
+    probed, mine = opened(config, folder, say=say)
     source = config.init_from
-    mine = workdir.fields(config, FIELDS) | (_of_data(config) if config.data.source else {})
-    _check_source(source, folder)
-    workdir.check(mine, folder, {})
-    opened, state = start.load(source)
-    asked = _asked(config, opened.config)
-    root = asked.data.store or str(folder / 'store')
-    survey = pipeline.survey(asked, root, True, say)
-    workdir.check(mine, folder, {}, survey.digest)
-    table = lineage.read(source)
-    before = lineage.inherited(table, source)
-    if not config.allow_leak:
-        lineage.refuse(lineage.leaks(survey.exams, survey.hashes, before), survey.exams)
-    dataset = _known_sites(pipeline.prepare(survey, root, asked.data.workers, say), opened)
+    dataset = probed.dataset
     if not {exam.split for exam in dataset.exams} - {'train', ''}:
         raise UserError(f'{source} cannot be probed: its data have no val and no test split')
     if not shortcuts.teaches(np.array([exam.split for exam in dataset.exams]), dataset.label):
         raise UserError(f'{source} cannot be probed: {ONE_CLASS}')
-    probed = Probed(asked, opened._replace(config=asked), state, survey, dataset, root, _are_own(dataset, table))
-    names = class_names(asked.data.classes)
-    seen = _see(probed, names == opened.classes)
+    names = class_names(probed.config.data.classes)
+    seen = _see(probed, names == probed.classes)
     if jax.process_index() > 0:  # what follows is numpy alone
         return None
     linear, answers, site, notes = _answers(probed, seen, names)
-    workdir.keep(mine, folder, dataset=survey.digest)
-    lineage.write(folder, [*lineage.own(dataset.exams, dataset.hashes, dataset.facts), *before])
+    workdir.keep(mine, folder, dataset=probed.survey.digest)
+    lineage.write(folder, [*lineage.own(dataset.exams, dataset.hashes, dataset.facts), *probed.before])
     evaluate.write_quarantine(folder, dataset.broken)
     evidence.leave(folder, answers, notes)
     found = {'site': site, **evidence.entries({evidence.LINEAR: linear, **answers}, config.eval.level)}
     files.write(folder / 'probes.json', json.dumps(found, indent=1))
-    linear, note = marked(linear, lineage.leaks(dataset.exams, dataset.hashes, before))
+    linear, note = marked(linear, lineage.leaks(dataset.exams, dataset.hashes, probed.before))
     return evaluate.write_report(folder, linear, config.eval.level, dataset.broken, note)
-
-
-def _check_source(source, folder):
-    """UserError for a folder that is no run, that holds the parts of one, or that the answers would be written over."""
-    if os.path.realpath(source) == os.path.realpath(folder):
-        raise UserError(f'{source} is the run that is to be probed: set another --workdir')
-    if not Path(source).is_dir():
-        raise UserError(f'there is no folder {source}: set --config.init_from to the folder of a finished run')
-    parts = sorted(path.parent for path in Path(source).rglob('results.json'))
-    if parts and not Path(source, 'results.json').exists():
-        raise UserError(f'{source} holds {len(parts)} finished parts: set --config.init_from to one of them, as {parts[0]}, or to its '
-                        'stage, with the --config.folds and --config.seeds of the run')
-
-
-def _asked(config, theirs):
-    """The run's config, its data those of `config` where these name a source, else its own, of whose train split all labels are
-    learnt from, though the run may have learnt without them. Classes that are not set are the run's."""
-    asked = theirs.copy_and_resolve_references()
-    with asked.unlocked():
-        if config.data.source:
-            asked.data = config.data.copy_and_resolve_references()
-            if config.data.classes == configs.base().data.classes:
-                asked.data.classes = theirs.data.classes
-            asked.update(folds=config.folds, fold=config.fold)
-        else:
-            asked.data.use = 'labelled'
-        asked.data.workers = config.data.workers
-        asked.eval.level = config.eval.level
-    return asked
-
-
-def _of_data(config):
-    return {name: value for name, value in workdir.fields(config).items() if name.startswith('data.')}
 
 
 def _are_own(dataset, table):
@@ -160,18 +84,12 @@ def _are_own(dataset, table):
                if exam.split in ('val', 'test'))
 
 
-def _known_sites(dataset, opened):
-    """The data set with the run's numbers of its sites; -1 for one that the run does not know."""
-    number = {site: i for i, site in enumerate(opened.sites)}
-    return dataset._replace(site=np.array([number.get(exam.site, -1) for exam in dataset.exams], np.int32))
-
-
 def _see(probed, classifies):
     """The Seen of what is probed. classifies: whether the run knows the classes that are asked about."""
-    opened = probed.run
-    predict = evaluate.predictor(opened.method, opened.mesh, features=True)
-    trunk = evaluate.collect(opened, predict, probed.state, probed.dataset, SPLITS)
-    fresh = evaluate.collect(opened, predict, _random(opened), probed.dataset, SPLITS)
+    finished = probed.run
+    predict = evaluate.predictor(finished.method, finished.mesh, features=True)
+    trunk = evaluate.collect(finished, predict, probed.state, probed.dataset, SPLITS)
+    fresh = evaluate.collect(finished, predict, _random(finished), probed.dataset, SPLITS)
     blank, done = _see_blank(probed, predict)
     itself = _itself(probed, predict, trunk) if classifies and trunk.probability is not None else None
     return Seen(trunk, fresh, blank, done, itself)
@@ -181,7 +99,7 @@ def _itself(probed, predict, trunk):
     """What the run answers of val and test: of its own what it has left, of others with its test-time augmentation, the views
     drawn from its seed, as in evaluate.on."""
     plain = trunk.at([i for i, exam in enumerate(trunk.exams) if exam.split != 'train'])
-    if probed.own:
+    if _are_own(probed.dataset, probed.table):
         labels = [plain.names[k] if k >= 0 else '' for k in plain.label]  # as a table has them
         named = plain._replace(exams=[exam._replace(label=label, path='') for exam, label in zip(plain.exams, labels, strict=True)])
         try:
@@ -218,11 +136,11 @@ def _answers(probed, seen, names):
     return linear(trunk.features), found, site, (note, _said_of_sites(site))
 
 
-def _random(opened):
+def _random(finished):
     """The state of the same network with random weights, of the run's seed."""
-    batch = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract_batch(opened.config, 1))
-    init = jax.jit(lambda key: opened.method.init(key, batch), out_shardings=replicated(opened.mesh))
-    params, state = init(jax.random.key(opened.config.seed))
+    batch = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract_batch(finished.config, 1))
+    init = jax.jit(lambda key: finished.method.init(key, batch), out_shardings=replicated(finished.mesh))
+    params, state = init(jax.random.key(finished.config.seed))
     return TrainState(jnp.int32(0), params, (), state, jnp.int32(-1))
 
 
@@ -235,7 +153,7 @@ def _see_blank(probed, predict):
         return None, str(error)
     rows = [dataset.row[i] for split in SPLITS for i in dataset.of_split(split)]
     done = blank_words(dataset.images[int(row)]['image'] for row in rows)
-    return evaluate.collect(probed.run, predict, probed.state, _known_sites(dataset, probed.run), SPLITS), done
+    return evaluate.collect(probed.run, predict, probed.state, known_sites(dataset, probed.run), SPLITS), done
 
 
 def _without_lungs(seen, split, classes):

@@ -132,6 +132,13 @@ def described(folder: Path) -> Part:
                     bool(result.get('last', not stage)))
 
 
+def training_seconds(folder: Path) -> float:
+    """What the training of a finished part took, all its calls together; 0 of one that trains nothing. UserError for a damaged file."""
+    path = folder / 'seconds.json'
+    with blame(path):
+        return float(json.loads(path.read_text(encoding='utf-8'))['training'])
+
+
 def whole(parts: list[Part], folds: int) -> bool:
     """Whether the parts of a stage are all that it has, of so many of its folds."""
     cells = {(part.fold, part.seed) for part in parts}

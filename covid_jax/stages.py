@@ -10,8 +10,9 @@ from covid_jax import config as configs
 
 # By kind, what is done with the finished runs that the field `runs` of its section names.
 OF_RUNS = {'ensemble': 'are averaged', 'choose': 'one is chosen', 'cross': 'each is asked about the data of the others'}
+OF_FEATURES = 'probe', 'rank'  # kinds that read the features of the run in init_from
 RUNS = tuple(f'{kind}.runs' for kind in OF_RUNS)  # finished runs, of which nothing is trained
-REFERENCES = ('init_from', *RUNS)  # fields that name earlier stages, or folders of runs, with commas
+REFERENCES = ('init_from', 'data.negatives.ranking', *RUNS)  # fields that name earlier stages, or folders of runs, with commas
 
 
 class Part(NamedTuple):
@@ -86,7 +87,7 @@ def part_of(config: ConfigDict, folder: Path, stage: str, fold: int, seed: int) 
         named = [run.strip() for run in configs.get(c, name).split(',')]
         if stage:
             sources = [_earlier(config, folder, c, stage, run, fold, seed, name) if run in config.stages else run for run in named]
-        elif name in RUNS or c.kind == 'probe':  # of finished runs, the parts of the same fold and seed
+        elif name in RUNS or c.kind in OF_FEATURES:  # of finished runs, the parts of the same fold and seed
             sources = [str(Path(run, here)) if run else '' for run in named]
         else:
             sources = named
@@ -125,6 +126,8 @@ def _earlier(config, folder, c, stage, run, fold, seed, field):
     named = stage_config(config, run)
     if field == 'init_from' and named.kind != 'train':
         raise UserError(f'stage {stage!r} starts from {run!r}, which trains nothing: name a stage that trains')
+    if field == 'data.negatives.ranking' and named.kind != 'rank':
+        raise UserError(f'stage {stage!r} chooses from {run!r}, which ranks nothing: name a stage of kind rank')
     if field == 'cross.runs':
         return str(folder / run)
     for name in ('folds', 'seeds'):

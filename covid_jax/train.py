@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from clu import parameter_overview
-from jax.experimental import multihost_utils
 
 from covid_jax import UserError, evaluate, shortcuts, sites, start, warm
 from covid_jax.data import lineage, pipeline, splits
@@ -20,6 +19,7 @@ from covid_jax.methods.method import Method
 from covid_jax.metrics import probes
 from covid_jax.predictions import Predictions, marked, write_features
 from covid_jax.runtime import checkpoint, files, optim, workdir
+from covid_jax.runtime.hosts import highest
 from covid_jax.runtime.interrupt import Interrupted, requests
 from covid_jax.runtime.mesh import put, replicated
 from covid_jax.runtime.state import TrainState, answering, jit_step
@@ -131,7 +131,7 @@ def loop(session: Session, step: Callable, state: TrainState, asked: Callable[[]
             done += 1
             evaluating = done % session.eval_every == 0 or done == session.total
             logging = evaluating or done % config.train.log_every == 0 or done == compiled
-            stop = asked() if hosts == 1 else logging and agreed(asked())
+            stop = asked() if hosts == 1 else logging and highest(asked())
             score = None
             if logging or stop:
                 check_finite(state)
@@ -175,11 +175,6 @@ def told(method: Method, row: Mapping[str, float]) -> str:
     neighbours = [f'val/{name}' for name in start.OF_NEIGHBOURS if f'val/{name}' in row]
     text = f'loss {row["loss"]:.4f}' + ''.join(f'  {name} {row[name]:.3f}' for name in neighbours)
     return text + ''.join(f'  {name} {row[name]:.3f}: {meaning}' for name, (least, meaning) in method.least.items() if row[name] < least)
-
-
-def agreed(number: int) -> int:
-    """The highest signal number that any host was asked with: all stop at the same step, or none."""
-    return int(multihost_utils.process_allgather(np.int32(number)).max())
 
 
 def validate(session: Session, state: TrainState) -> tuple[float | None, dict[str, jax.Array]]:

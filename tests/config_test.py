@@ -98,21 +98,3 @@ def test_folds_and_held_out_sites_both_say_what_is_tested():
 
 def test_the_orders_there_are():
     assert config.CHOICES['train.order'] == tuple(order.ORDERS)
-
-
-def test_a_field_that_every_stage_has_is_set_in_one():
-    """One that a single stage has of its own is the config's for the others; an ensemble's fields count for none."""
-    c = small_config()
-    with c.unlocked():
-        config.set_stages(c, {'one': {'views': {'depth': 3}, 'train': {'epochs': 1.0}}, 'two': {'views': {'depth': 4}},
-                              'mean': {'kind': 'ensemble', 'ensemble': {'runs': 'one,two'}}})
-    config.check_names(c, ['train.epochs', 'one.views.depth', 'cmc.mixup'])
-    with pytest.raises(UserError, match=r'each stage has its own views.depth: set --config.one.views.depth \(there are one, two\)'):
-        config.check_names(c, ['views.depth'])
-
-
-@pytest.mark.parametrize('name, meant', [('train.lrr', 'train.lr'), ('lr', 'train.lr'), ('eval.momentum', 'train.momentum'),
-                                         ('tain.clip', 'train.clip'), ('optim.weigth_decay', 'train.weight_decay')])
-def test_the_field_that_may_be_meant(name, meant):
-    with pytest.raises(UserError, match=f'no field --config.{name}: did you mean --config.{meant}\\?'):
-        config.check_names(config.base(), [name])

@@ -1,8 +1,9 @@
 """What the flags of a command become, and that each mistake is one line that helps."""
 
 import pytest
+from conftest import small_config
 
-from covid_jax import UserError, flags
+from covid_jax import UserError, config, flags
 
 
 @pytest.fixture
@@ -82,3 +83,21 @@ def test_a_config_without_rows_and_one_with_a_mistake_of_its_own(parse, tmp_path
     path.write_text("LR = float('1e-3x')\n")
     with pytest.raises(ValueError, match='could not convert'):  # python's own words, with the line
         parse(f'--config={path}')
+
+
+def test_a_field_that_every_stage_has_is_set_in_one():
+    """One that a single stage has of its own is the config's for the others; an ensemble's fields count for none."""
+    c = small_config()
+    with c.unlocked():
+        config.set_stages(c, {'one': {'views': {'depth': 3}, 'train': {'epochs': 1.0}}, 'two': {'views': {'depth': 4}},
+                              'mean': {'kind': 'ensemble', 'ensemble': {'runs': 'one,two'}}})
+    flags.check_names(c, ['train.epochs', 'one.views.depth', 'cmc.mixup'])
+    with pytest.raises(UserError, match=r'each stage has its own views.depth: set --config.one.views.depth \(there are one, two\)'):
+        flags.check_names(c, ['views.depth'])
+
+
+@pytest.mark.parametrize('name, meant', [('train.lrr', 'train.lr'), ('lr', 'train.lr'), ('eval.momentum', 'train.momentum'),
+                                         ('tain.clip', 'train.clip'), ('optim.weigth_decay', 'train.weight_decay')])
+def test_the_field_that_may_be_meant(name, meant):
+    with pytest.raises(UserError, match=f'no field --config.{name}: did you mean --config.{meant}\\?'):
+        flags.check_names(config.base(), [name])

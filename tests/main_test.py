@@ -23,9 +23,10 @@ from small_scans import prepare_here
 
 from covid_jax import UserError, experiment, flags, main
 from covid_jax.config import base, set_stages
+from covid_jax.data import lineage, negatives, pipeline
 from covid_jax.data import order as orders
-from covid_jax.data import pipeline
 from covid_jax.predictions import of_run, read
+from covid_jax.ranking import select
 from covid_jax.report import evidence
 
 SMALL = ['--config.data.phantom.train=16', '--config.data.phantom.val=8', '--config.data.phantom.test=8',
@@ -346,14 +347,16 @@ if __name__ == '__main__':
 """
 
 
-def matrix_and_probe():
-    """A training on a few images, what it answers about all of them, and a probe of it."""
+def all_kinds():
+    """A training on a few images, what it answers about all of them, a probe of it, a ranking by it, and a training on a choice from that."""
     c = single_image_config(epochs=1.0)
     with c.unlocked():
         c.data.phantom.update(train=8, val=4, test=4)
         set_stages(c, {
             'one': {'kind': 'train'}, 'matrix': {'kind': 'cross', 'cross': {'runs': 'one', 'sources': 'phantom'}},
-            'probed': {'kind': 'probe', 'init_from': 'one'}})
+            'probed': {'kind': 'probe', 'init_from': 'one'},
+            'ranks': {'kind': 'rank', 'init_from': 'one'},
+            'chosen': {'data': {'negatives': {'ranking': 'ranks', 'count': 2}}}})
     return c
 
 
@@ -367,7 +370,7 @@ def parts_of_a_host(folder):
 
     experiment.write_results = late
     prepare_here(pytest.MonkeyPatch())
-    experiment.run(matrix_and_probe(), Path(folder, 'run'))
+    experiment.run(all_kinds(), Path(folder, 'run'))
     c = single_image_config(epochs=1.0)
     c.ensemble.runs = f'{folder}/run/one,{folder}/run/nowhere'
     with pytest.raises(UserError) as error:
@@ -375,9 +378,9 @@ def parts_of_a_host(folder):
     print('refused:', error.value)
 
 
-def test_a_matrix_and_a_probe_of_two_real_hosts(root, tmp_path):
-    """The network answers both as it answered its own exams, the matrix is printed once, and what one host finds out stops
-    both."""
+def test_all_kinds_of_parts_on_two_real_hosts(root, tmp_path):
+    """The network answers the matrix and the probe as it answered its own exams, the matrix is printed once, both learn from the same
+    choice of a ranking that one has written, and what one host finds out stops both."""
     script = tmp_path / 'parts.py'
     script.write_text(PARTS_OF_A_HOST)
     env = environment() | {'PYTHONPATH': f'{root}:{root / "tests"}'}
@@ -402,6 +405,11 @@ def test_a_matrix_and_a_probe_of_two_real_hosts(root, tmp_path):
     answers, _ = evidence.read(tmp_path / 'run/probed')
     np.testing.assert_allclose(answers[evidence.SELF].probability, own.probability, atol=1e-5)
     assert of_run(tmp_path / 'run/probed').splits == ('val', 'test')
+
+    ranking = negatives.read(tmp_path / 'run/ranks')
+    taken = select.choose(np.arange(1, 5), 2, 'long-tail', 0)
+    learnt = {row.exam.id for row in lineage.read(tmp_path / 'run/chosen') if row.exam.split == 'train' and row.exam.label != 'covid'}
+    assert learnt == {ranking.exams[i].id for i in taken} and first.count('of 4 exams of train without COVID 2 are learnt from') == 1
 
 
 def test_slices_of_their_own_aspect_from_training_to_a_probe(tmp_path):

@@ -6,7 +6,7 @@ import runpy
 import pytest
 
 from covid_jax import UserError
-from covid_jax.config import check_names
+from covid_jax.flags import check_names
 
 
 @pytest.fixture(scope='module')

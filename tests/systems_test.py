@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import runpy
 import signal
+from collections import Counter
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from conftest import cross_site_config
 
 from covid_jax import experiment, paired, papers, phantom, start, train
+from covid_jax.data import lineage
 from covid_jax.predictions import of_run
 from covid_jax.report import gradcam
 from covid_jax.runtime import checkpoint
@@ -97,32 +99,65 @@ def self_trans():
     return config.lock()
 
 
-@pytest.mark.slow  # of which most is compiling
-def test_the_stages_of_self_trans_stopped_in_each_and_between(tmp_path, root, monkeypatch):
-    """Every stage starts from the one before; with stops in the middle of the second, at its end and in the third all is bit for bit that
-    of the run that was never stopped: network, queue, key encoder and answers."""
-    monkeypatch.chdir(root)
-    experiment.run(self_trans(), tmp_path / 'whole')
+def never_stopped_and_stopped(config, tmp_path, monkeypatch, stops):
+    """Runs the config in tmp_path/whole, and in tmp_path/stopped with a stop asked for at these steps, counted over all stages."""
+    experiment.run(config, tmp_path / 'whole')
     steps = itertools.count(1)
 
     @contextlib.contextmanager
-    def asked():  # after the 4 steps of the first stage
-        yield lambda: signal.SIGTERM if next(steps) in (4 + 3, 4 + 8, 4 + 8 + 1) else 0
+    def asked():
+        yield lambda: signal.SIGTERM if next(steps) in stops else 0
 
-    stops = 0
+    stopped = 0
     with monkeypatch.context() as m:
         m.setattr(train, 'requests', asked)
         while True:
             try:
-                experiment.run(self_trans(), tmp_path / 'stopped')
+                experiment.run(config, tmp_path / 'stopped')
                 break
             except Interrupted:
-                stops += 1
-    assert stops == 3
-    for stage in ('luna', 'covid_ct', 'finetune'):
+                stopped += 1
+    assert stopped == len(stops)
+
+
+def assert_same(tmp_path, trained, files):
+    """Both runs have the same weights of all that is trained, and the same bytes in these files, all of them bit for bit."""
+    for stage in trained:
         whole, stopped = (checkpoint.read(tmp_path / name / stage) for name in ('whole', 'stopped'))
         jax.tree.map(np.testing.assert_array_equal, whole, stopped)
-    answers = [(tmp_path / name / 'finetune' / 'predictions.csv').read_bytes() for name in ('whole', 'stopped')]
-    assert answers[0] == answers[1]
+    for file in files:
+        assert (tmp_path / 'whole' / file).read_bytes() == (tmp_path / 'stopped' / file).read_bytes()
+
+
+@pytest.mark.slow  # of which most is compiling
+def test_the_stages_of_self_trans_stopped_in_each_and_between(tmp_path, root, monkeypatch):
+    """Every stage starts from the one before; with stops in the middle of the second, at its end and in the third all is that of the run
+    that was never stopped: network, queue, key encoder and answers."""
+    monkeypatch.chdir(root)
+    never_stopped_and_stopped(self_trans(), tmp_path, monkeypatch, stops=(4 + 3, 4 + 8, 4 + 8 + 1))  # after the 4 of the first
+    assert_same(tmp_path, ('luna', 'covid_ct', 'finetune'), ['finetune/predictions.csv'])
     started = checkpoint.read(tmp_path / 'whole' / 'covid_ct')[1]
     assert {'queue', 'encoder'} < {*started['state']} and started['state']['queue'].shape == (32, 8)
+
+
+@pytest.mark.slow  # of which most is compiling
+def test_the_stages_of_dual_track_ranking_stopped_in_each_and_between(tmp_path, root, monkeypatch):
+    """Cubes, the ranking by their features, and what is learnt from its choice: with stops in the first stage, at its end and in the
+    last all is that of the run that was never stopped. Table III and VI then have the row."""
+    module = runpy.run_path(str(root / 'configs' / 'rubik.py'))
+    config = module['get_config']('joint_56_ohem,size=small')
+    with config.unlocked():
+        config.model.name = '_ResNetTiny'
+        config.prep.size = (8, 16, 16)
+        config.data.workers = 1
+        config.data.phantom.update(train=36, val=9, test=9, covid=1 / 3)
+        config.train.epochs = 2.0
+        config.rubik.update(rubik={'masking': True, 'gap': (1, 1, 1)})
+        config.rubik.train.epochs = 4.0  # of 12 with COVID: 6 steps of 8
+    never_stopped_and_stopped(config.lock(), tmp_path, monkeypatch, stops=(3, 6, 6 + 1))
+    assert_same(tmp_path, ('rubik', 'joint_56_ohem'), ['rank/ranking.csv', 'rank/spearman.json', 'joint_56_ohem/predictions.csv'])
+    chosen = [row.exam for row in lineage.read(tmp_path / 'whole' / 'joint_56_ohem') if row.exam.split == 'train']
+    assert Counter(exam.label == 'covid' for exam in chosen) == {True: 12, False: round(24 * 1000 / 1785)}
+    table = papers.shown(module['TABLES'][3], 'rubik', papers.finished(tmp_path / 'whole'), lambda stage: {})
+    found = {line.metric: line for line in table.lines if line.row == 'joint_56_ohem'}
+    assert found['hours'].paper == '9.5' and 0 < float(found['hours'].ours) < 1 and found['f1_covid'].ours != '-'

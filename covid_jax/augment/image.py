@@ -5,6 +5,8 @@ code of contrastive cross-site COVID-Net. Each draws once for a volume, so that 
 move, so they stay in their range. `jax.vmap` over keys and volumes makes the batch.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -46,8 +48,10 @@ def crop(key: jax.Array, volume: jax.Array, plane: int, extent: jax.Array | None
     return jax.lax.dynamic_slice(volume, (0, top, left, 0), (len(volume), plane, plane, volume.shape[-1]))
 
 
-def mirror(key: jax.Array, volume: jax.Array) -> jax.Array:
-    """The plane mirrored left and right with probability 1/2, and top and bottom with 1/2, whatever became of the other."""
-    across, down = jax.random.bernoulli(key, shape=(2,))
-    volume = jnp.where(across, volume[:, :, ::-1], volume)
-    return jnp.where(down, volume[:, ::-1], volume)
+def mirror(key: jax.Array, volume: jax.Array, axes: Sequence[int] = (2, 1)) -> jax.Array:
+    """The volume mirrored along each of these axes or not, with probability 1/2, whatever became of the others: left and right (2), top
+    and bottom (1), first and last slice (0)."""
+    coins = jax.random.bernoulli(key, shape=(len(axes),))
+    for axis, mirrored in zip(axes, coins, strict=True):
+        volume = jnp.where(mirrored, jnp.flip(volume, axis), volume)
+    return volume

@@ -12,18 +12,23 @@ Range = tuple[float, float]
 SIGMAS = 3  # of a Gaussian that are summed on each side
 
 
+def brighten(key: jax.Array, volume: jax.Array, brightness: float) -> jax.Array:
+    """The volume times a factor that is drawn uniformly from 1 - brightness to 1 + brightness, cut to [0, 1]."""
+    factor = jax.random.uniform(key, minval=1 - brightness, maxval=1 + brightness)
+    return jnp.clip(factor * volume, 0.0, 1.0)
+
+
 def jitter(key: jax.Array, volume: jax.Array, brightness: float, contrast: float) -> jax.Array:
     """Brightness and contrast changed, in an order that is drawn: the law of torchvision's ColorJitter.
 
-    brightness: the volume times a factor from 1 - brightness to 1 + brightness. contrast: the distance to the volume's mean times
-    such a factor. Both uniform, and the values cut to [0, 1] after each.
+    brightness: as in `brighten`. contrast: the distance to the volume's mean times such a factor. The values are cut to [0, 1] after
+    each.
     """
     k_brightness, k_contrast, k_order = jax.random.split(key, 3)
-    b = jax.random.uniform(k_brightness, minval=1 - brightness, maxval=1 + brightness)
     c = jax.random.uniform(k_contrast, minval=1 - contrast, maxval=1 + contrast)
 
     def brighter(x):
-        return jnp.clip(b * x, 0.0, 1.0)
+        return brighten(k_brightness, x, brightness)
 
     def contrasted(x):
         mean = jnp.mean(x)

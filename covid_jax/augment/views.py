@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from covid_jax import UserError
 from covid_jax.augment.distort import hounsfield, poisson_noise, shuffle_pixels
 from covid_jax.augment.image import crop, flip, mirror, rotate
-from covid_jax.augment.intensity import blur, jitter
+from covid_jax.augment.intensity import blur, brighten, jitter
 from covid_jax.augment.paint import in_paint, out_paint
 from covid_jax.augment.volume import random_contrast_brightness, random_depth_crop, random_resized_crop, squash
 
@@ -141,6 +141,15 @@ def self_trans(key: jax.Array, volume: jax.Array, depth: int, extent: jax.Array 
     return jitter(k_jitter, volume, 0.2, 0.2)
 
 
+def rubik(key: jax.Array, volume: jax.Array, depth: int) -> jax.Array:
+    """Neighbouring slices, intensities times a factor from 0.9 to 1.1, each of the three axes mirrored or not. Dual-track ranking
+    section IV.F.2, which does not say which axes."""
+    k_depth, k_brightness, k_mirror = jax.random.split(key, 3)
+    volume = random_depth_crop(k_depth, volume, depth)
+    volume = brighten(k_brightness, volume, 0.1)
+    return mirror(k_mirror, volume, axes=(0, 1, 2))
+
+
 def none(key: jax.Array, volume: jax.Array, depth: int) -> jax.Array:
     """The middle slices as they are, whatever the key: for probes and baselines."""
     start = (volume.shape[0] - depth) // 2
@@ -177,6 +186,7 @@ LAWS = {  # of training, of test-time augmentation
     'cross_site': (cross_site, cross_site),
     'moco': (moco, moco),
     'self_trans': (self_trans, self_trans),
+    'rubik': (rubik, rubik),
     'none': (none, none),
 }
 CUTTING = cross_site, moco, self_trans  # laws that cut the plane out of the scan

@@ -21,7 +21,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from covid_jax import UserError, sources
-from covid_jax.data import duplicates, splits, store
+from covid_jax.data import duplicates, negatives, splits, store
 from covid_jax.data.order import Order
 from covid_jax.data.prep import Prep, together
 from covid_jax.scans.lungs import is_odd
@@ -80,6 +80,7 @@ def check(config: ConfigDict) -> None:
     check_classes(tuple(config.data.classes))
     prep_of(config)
     splits.check(config.data)
+    negatives.check(config.data)
     sources.check(config.data)
 
 
@@ -102,6 +103,14 @@ def survey(config: ConfigDict, root: Path | str, labelled: bool = True, say: Cal
     splits.check_duplicates(exams, hashes)
     prep = prep_of(config)
     return Survey(exams, hashes, prep, _digest(exams, hashes, prep), tuple(data.classes), labelled, _facts_of(exams))
+
+
+def narrowed(survey: Survey, data: ConfigDict, say: Callable[[str], None] = print) -> Survey:
+    """The survey whose train is what data.negatives chooses. UserError as negatives.choose."""
+    if not data.negatives.count:
+        return survey
+    exams = negatives.choose(survey.exams, data, say)
+    return survey._replace(exams=exams, digest=_digest(exams, survey.hashes, survey.prep))
 
 
 def survey_test(config: ConfigDict, root: Path | str, say: Callable[[str], None] = print) -> Survey:

@@ -1,5 +1,5 @@
-"""Plain supervised classification: one random view of every scan, cross entropy; of the whole network, or of its classifier
-on a frozen trunk (a linear probe), or beside a second task, by how many quarters the view was turned."""
+"""Plain supervised classification: one random view of every scan, cross entropy or a loss that looks at what is hard; of the whole
+network, or of its classifier on a frozen trunk (a linear probe), or beside a second task, by how many quarters the view was turned."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from covid_jax import UserError
 from covid_jax.augment.image import quarter_turn
-from covid_jax.losses.classification import cross_entropy
+from covid_jax.losses.classification import cross_entropy, focal, ohem
 from covid_jax.methods.method import (
     Method,
     build_network,
@@ -25,7 +25,10 @@ from covid_jax.models.heads import Classifier
 DEFAULTS = {
     'frozen': False,  # train the classifier alone; the rest stays as it started, and normalises by its running statistics
     'rotation': False,  # turn each view by quarters, and tell by how many beside the class (Self-Trans, Method 4)
+    'loss': 'cross_entropy',  # of the class: cross_entropy | focal, of gamma 2 and alpha 0.25 | ohem
+    'keep': 0.5,  # of ohem: the share of a batch, the rows with the largest loss, that is learnt from
 }
+LOSSES = 'cross_entropy', 'focal', 'ohem'
 QUARTERS = 4
 
 
@@ -34,10 +37,10 @@ def make(config: ConfigDict, mesh: Mesh) -> Method:
     net = build_network(config, mesh)
     view = training_view(config)
     tested = seen_in_test(config)
-    frozen = config.supervised.frozen
-    turned = config.supervised.rotation
-    if frozen and turned:
-        raise UserError('a frozen network learns no second task: set --config.supervised.rotation=False')
+    options = config.supervised
+    frozen = options.frozen
+    turned = options.rotation
+    _check(options)
     rotation = Classifier(QUARTERS)
 
     def init(key, batch, start=None):
@@ -65,7 +68,7 @@ def make(config: ConfigDict, mesh: Mesh) -> Method:
             image = jax.vmap(quarter_turn)(quarters, image)
         (logits, out), collections = outputs(params, state, image, batch['site'], dropout_key(key, step))
         target = jax.nn.one_hot(batch['label'], logits.shape[-1])
-        value = jnp.mean(cross_entropy(logits, target))
+        value = class_loss(logits, target, options.loss, options.keep)
         scalars = {'clf': value}
         if turned:
             angles = rotation.apply({'params': params['rotation']}, out['features'])
@@ -80,3 +83,27 @@ def make(config: ConfigDict, mesh: Mesh) -> Method:
                             for name, w in params['network'].items()}}
 
     return Method(net, init, loss, predictor(net, config), untouched)
+
+
+def class_loss(logits: jax.Array, target: jax.Array, name: str, keep: float) -> jax.Array:
+    """Scalar float32: the mean of the loss called `name`, one of LOSSES; of ohem that of cross entropy over the hardest rows.
+
+    logits, target [n, classes]; keep: the share of rows that ohem takes.
+    """
+    if name == 'focal':
+        return jnp.mean(focal(logits, target))
+    losses = cross_entropy(logits, target)
+    if name == 'ohem':
+        hardest = ohem(losses, keep)
+        return jnp.sum(losses * hardest) / jnp.sum(hardest)
+    return jnp.mean(losses)
+
+
+def _check(options):
+    """UserError for options that cannot be, or cannot be together."""
+    if options.loss not in LOSSES:
+        raise UserError(f'--config.supervised.loss={options.loss} must be {", ".join(LOSSES[:-1])} or {LOSSES[-1]}')
+    if not 0 < options.keep <= 1:
+        raise UserError(f'--config.supervised.keep={options.keep} must be above 0 and at most 1, as 0.5')
+    if options.frozen and options.rotation:
+        raise UserError('a frozen network learns no second task: set --config.supervised.rotation=False')

@@ -25,7 +25,7 @@ Curves = Mapping[str, tuple[ArrayLike, ArrayLike]]
 def confusion_png(path: str | Path, matrix: ArrayLike, names: Sequence[str], note: str = '') -> None:
     """Writes a confusion matrix, int [classes, classes] with the truth in rows, as counts and percentages of a row.
     note: a sentence above it."""
-    _save(path, confusion_figure(np.asarray(matrix), names), note)
+    save(path, confusion_figure(np.asarray(matrix), names), note)
 
 
 def roc_png(path: str | Path, curves: Curves, note: str = '') -> None:
@@ -39,13 +39,13 @@ def roc_png(path: str | Path, curves: Curves, note: str = '') -> None:
         curves: {name: (int [n], 1 for positive, else 0; float [n], score)}.
         note: a sentence above them.
     """
-    _save(path, roc_figure(curves), note)
+    save(path, roc_figure(curves), note)
 
 
 def roc_sites_png(path: str | Path, panels: Mapping[str, Curves], note: str = '') -> None:
     """Writes the curves of each site on axes of its own, side by side. panels: {site: curves, as of roc_png}; note: a sentence above
     them."""
-    _save(path, roc_sites_figure(panels), note)
+    save(path, roc_sites_figure(panels), note)
 
 
 def confusion_figure(matrix: np.ndarray, names: Sequence[str]) -> 'Figure':
@@ -118,7 +118,7 @@ def reliability_png(path: str | Path, curves: Curves, note: str = '') -> None:
 
     curves: {name: (int or bool [n], 1 for positive; float [n] in [0, 1], score)}, n at least 1. note: a sentence above it.
     """
-    _save(path, reliability_figure(curves), note)
+    save(path, reliability_figure(curves), note)
 
 
 def decision_png(path: str | Path, curves: Curves, note: str = '') -> None:
@@ -126,7 +126,7 @@ def decision_png(path: str | Path, curves: Curves, note: str = '') -> None:
 
     curves: as of reliability_png, all of the same exams. note: a sentence above it.
     """
-    _save(path, decision_figure(curves), note)
+    save(path, decision_figure(curves), note)
 
 
 def reliability_figure(curves: Curves) -> 'Figure':
@@ -171,7 +171,8 @@ def decision_figure(curves: Curves) -> 'Figure':
     return figure
 
 
-def _save(path, figure, note):
+def save(path: str | Path, figure: 'Figure', note: str = '') -> None:
+    """Writes a figure as a PNG file. note: a sentence above it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     if note:

@@ -2,7 +2,9 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import rich.console
@@ -25,8 +27,9 @@ Results = Mapping[str, Mapping[str, dict]]  # {stage: {part: {split: {group: met
 Summaries = Mapping[str, Mapping[str, Mapping]]  # {stage: {group: {metric: summary.Summary}}}, of stages of several parts
 
 
-def show(results: Results, summaries: Summaries, folder: Path, beside: Sequence[rich.table.Table | str] = ()) -> None:
-    """Prints the tables: of several stages a line each; of the last, value and interval of a single part; of several the mean,
+def show(results: Results, summaries: Summaries, folder: Path, beside: Sequence[rich.table.Table | str] = (),
+         seconds: Mapping[str, float] = MappingProxyType({})) -> None:
+    """Prints the tables: of several stages a line each, with the seconds that a training of it took; of the last, value and interval of a single part; of several the mean,
     the spread over folds and over seeds, the pooled answers, and each part; by image, by site and, where that differs, by
     patient. A part that answers nothing has no row. beside: what else stands under them."""
     console = rich.console.Console()
@@ -34,7 +37,11 @@ def show(results: Results, summaries: Summaries, folder: Path, beside: Sequence[
     answered = _answered(results)
     split = shown_split(answered)
     if len(answered) > 1 and split:
-        _show_stages(console, answered, summaries, split)
+        title, (columns, *rows) = _stages(answered, summaries, split, seconds)
+        grid = rich.table.Table(rich.table.Column(columns[0], overflow='fold'), *columns[1:], title=escape(title))
+        for row in rows:
+            grid.add_row(*row)
+        console.print(grid)
     if split and all(last.values()):
         for group in shown_groups(last, split):
             _show_group(console, last, summaries.get(stage, {}).get(group), split, group)
@@ -68,7 +75,8 @@ def shown_groups(parts: Mapping[str, dict], split: str) -> list[str]:
     return [group for group in groups if sites != [group]]
 
 
-def write(results: Results, summaries: Summaries, folder: Path, beside: str = '') -> None:
+def write(results: Results, summaries: Summaries, folder: Path, beside: str = '',
+          seconds: Mapping[str, float] = MappingProxyType({})) -> None:
     """Writes folder/results.csv, a number a row, and folder/results.md, the tables that `show` prints with every part in full, and
     what stands beside them."""
     answered = _answered(results)
@@ -77,6 +85,9 @@ def write(results: Results, summaries: Summaries, folder: Path, beside: str = ''
         return
     rows = [COLUMNS]
     text = io.StringIO()
+    if len(answered) > 1:
+        title, table = _stages(answered, summaries, split, seconds)
+        text.write('\n'.join(printable(line) for line in (f'## {title}', '', *markdown_table(table))) + '\n')
     for stage, parts in answered.items():
         if not all(split in metrics for metrics in parts.values()):
             continue
@@ -92,12 +103,13 @@ def _answered(results):
     return {stage: parts for stage, parts in results.items() if all(parts.values())}
 
 
-def _show_stages(console, results, summaries, split):
+def _stages(results, summaries, split, seconds):
+    """The title of the table of all stages, and its rows, the header first."""
     *_, last = results.values()
     entries = [parts[split]['all'] for of_stage in results.values() for parts in of_stage.values() if split in parts]
     words = _interval_words(entry for metrics in entries for entry in metrics.values())
     what = f'value and {words}' if len(last) == 1 else f'mean, and {words} of all answers pooled'
-    table = rich.table.Table(rich.table.Column('stage', overflow='fold'), *BRIEF, title=escape(printable(f'{_title(last, split, "all")}: {what}')))
+    rows = [('stage', *BRIEF, *(['training'] if seconds else []))]
     for stage, parts in results.items():
         if not all(split in metrics for metrics in parts.values()):
             continue
@@ -112,8 +124,9 @@ def _show_stages(console, results, summaries, split):
                 value = number(metrics[split]['all'][metric]['value'])
                 between = interval(metrics[split]['all'][metric])
             cells.append(f'{value} ({between.replace(" to ", "-")})' if between else value)
-        table.add_row(stage, *cells)
-    console.print(table)
+        took = [str(timedelta(seconds=round(seconds[stage])))] if seconds else []
+        rows.append((stage, *cells, *took))
+    return printable(f'{_title(last, split, "all")}: {what}'), rows
 
 
 def _show_group(console, parts, summary, split, group):

@@ -19,7 +19,7 @@ FREE = ('data.workers', 'data.store', 'data.root', 'data.exclude', 'data.include
         'eval.level', 'eval.resamples', 'eval.features', 'row', 'cross.roots')
 # Fields that hold paths, with commas between several. They are kept relative to the folder, which can then be moved.
 PATHS = ('init_from', 'ensemble.runs', 'choose.runs', 'cross.runs', 'cross.roots', 'model.pretrained', 'data.store', 'data.root',
-         'data.exclude', 'data.include')
+         'data.exclude', 'data.include', 'data.negatives.ranking')
 BESIDE = ('dataset', 'sites', 'versions')  # what config.json says beside the fields
 
 

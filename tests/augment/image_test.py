@@ -1,3 +1,5 @@
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -63,3 +65,14 @@ def test_each_axis_is_mirrored_or_not(rng):
     forms = [x, x[:, ::-1], x[:, :, ::-1], x[:, ::-1, ::-1]]
     counts = [sum(np.array_equal(y, form) for y in mirrored) for form in forms]
     assert sum(counts) == 800 and stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_slices_are_mirrored_where_that_is_asked(rng):
+    """Each of the eight forms of a volume about equally often; of one axis two."""
+    x = rng.random((3, 4, 5, 2), np.float32)
+    mirrored = drawn(lambda key, volume: image.mirror(key, volume, (0, 1, 2)), x, 1600)
+    forms = [np.flip(x, axes) for n in range(4) for axes in itertools.combinations(range(3), n)]
+    counts = [sum(np.array_equal(y, form) for y in mirrored) for form in forms]
+    assert len(counts) == 8 and sum(counts) == 1600 and stats.chisquare(counts).pvalue > 1e-3
+    depth = drawn(lambda key, volume: image.mirror(key, volume, (0,)), x, 200)
+    assert 60 < sum(np.array_equal(y, x[::-1]) for y in depth) < 140

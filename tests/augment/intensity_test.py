@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from covid_jax.augment.intensity import blur, jitter
+from covid_jax.augment.intensity import blur, brighten, jitter
 
 KEYS = jax.random.split(jax.random.key(0), 400)
 
@@ -17,6 +17,18 @@ def test_jitter_of_brightness_is_a_factor(rng):
     np.testing.assert_allclose(found, factors[:, None, None, None, None] * volume, rtol=1e-4)
     assert stats.kstest(factors, stats.uniform(0.6, 0.8).cdf).pvalue > 0.01
     assert jax.vmap(lambda k: jitter(k, 2 * volume, 0.4, 0.4))(KEYS).max() == 1
+
+
+def test_brighten_is_a_factor_alone(rng):
+    """Uniform within its range, of all voxels alike, cut at 1; black stays black."""
+    volume = rng.uniform(0.0, 1.0, (2, 3, 4, 1)).astype('f')
+    volume[0, 0, 0] = 0.5
+    volume[1, 0, 0] = 0
+    found = np.asarray(jax.jit(jax.vmap(lambda k: brighten(k, volume, 0.1)))(KEYS))
+    factors = 2 * found[:, 0, 0, 0, 0]
+    np.testing.assert_allclose(found, np.minimum(factors[:, None, None, None, None] * volume, 1), rtol=1e-6)
+    assert stats.kstest(factors, stats.uniform(0.9, 0.2).cdf).pvalue > 0.01
+    assert found.max() == 1 and (found[:, 1, 0, 0] == 0).all()
 
 
 def test_jitter_of_contrast_keeps_the_mean(rng):

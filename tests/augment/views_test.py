@@ -1,4 +1,6 @@
+import itertools
 from collections import Counter
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -67,7 +69,7 @@ def test_every_law_is_a_view_of_a_volume_in_training_and_of_an_image_in_test(rng
 
 @pytest.mark.parametrize('make', [views.train_view, views.test_view])
 def test_an_unknown_name_is_told_which_there_are(make):
-    with pytest.raises(UserError, match=r"'cmcc': set --config.views.name=cmc\|cmt\|cross_site\|moco\|self_trans\|none"):
+    with pytest.raises(UserError, match=r"'cmcc': set --config.views.name=cmc\|cmt\|cross_site\|moco\|self_trans\|rubik\|none"):
         make('cmcc')
 
 
@@ -229,6 +231,30 @@ def test_parts_of_a_view_of_self_trans(monkeypatch):
     seen = jax.jit(jax.vmap(views.train_view('self_trans'), (0, None)))(jax.random.split(KEY, 2000), volume)
     assert drawn == [(0.5, 1.0), (0.2, 0.2)]
     assert stats.binomtest(int((seen[:, 0, 0, 0, 0] == 2).sum()), 2000, 0.5).pvalue > 1e-3
+
+
+def test_parts_of_a_view_of_rubik():
+    """Each of three axes mirrored or not, neighbouring slices, one factor from 0.9 to 1.1: all drawn apart; in test views alike."""
+    x = jnp.arange(4 * 2 * 2.0).reshape(4, 2, 2, 1) / 32
+    keys = jax.random.split(KEY, 3200)
+    for make, slices in ((partial(views.train_view, depth=3), 3), (views.test_view, 4)):
+        out = np.asarray(jax.jit(jax.vmap(make('rubik'), (0, None)))(keys, x), float)
+        step = np.abs(out[:, 0, 0, 1, 0] - out[:, 0, 0, 0, 0])[:, None]  # from pixel to pixel, 1/32 of the volume itself
+        assert stats.kstest(32 * step[:, 0], stats.uniform(0.9, 0.2).cdf).pvalue > 1e-3
+        numbers = np.rint(out.reshape(3200, -1) / step)
+        np.testing.assert_allclose(out.reshape(3200, -1), numbers * step, atol=1e-6)
+        seen, which, counts = np.unique(numbers, axis=0, return_inverse=True, return_counts=True)
+        whole = np.arange(16).reshape(4, 2, 2)
+        forms = {tuple(np.flip(whole[first:first + slices], axes).ravel()) for first in range(5 - slices)
+                 for n in range(4) for axes in itertools.combinations(range(3), n)}
+        assert {tuple(form) for form in seen} == forms and len(forms) == 8 * (5 - slices)
+        assert stats.chisquare(counts).pvalue > 1e-3
+        assert stats.f_oneway(*(step[which == i, 0] for i in range(len(seen)))).pvalue > 1e-3
+
+
+def test_a_view_of_rubik_is_cut_at_one():
+    out = jax.vmap(views.train_view('rubik'), (0, None))(jax.random.split(KEY, 64), jnp.full((2, 2, 2, 1), 0.95))
+    assert out.max() == 1 and 10 < (out == 1).all((1, 2, 3, 4)).sum() < 30  # of factors above 1 / 0.95 a quarter
 
 
 @pytest.mark.parametrize('name', ['moco', 'self_trans'])

@@ -19,8 +19,8 @@ from covid_jax.runtime.mesh import by_batch, make_mesh, put, replicated
 CROSS_SITE = ('ours', 'sepnorm', 'ms_net', 'parallel_adapter', 'series_adapter', 'joint_redesign', 'joint_covidnet', 'single_redesign',
               'single_covidnet')
 # one of each method, with a queue and a key encoder, and of cross-site learning all of its table, for each has other layers
-ROWS = 'model4,size=small', 'baseline,size=small', 'cmt', 'moco', 'rubik', 'dummy', *CROSS_SITE
-QUICK = 'model4,size=small', 'cmt', 'moco', 'rubik', 'dummy', 'ours', 'ms_net'  # the others take four minutes
+ROWS = 'model4,size=small', 'baseline,size=small', 'ohem', 'cmt', 'moco', 'rubik', 'dummy', *CROSS_SITE
+QUICK = 'model4,size=small', 'ohem', 'cmt', 'moco', 'rubik', 'dummy', 'ours', 'ms_net'  # the others take four minutes
 SIZE, BATCH = (8, 32, 32), 16
 OF_IMAGES, PLANE = (1, 40, 40), 36  # of which 36 x 36 are seen
 
@@ -43,12 +43,15 @@ def compiled(name, devices):
     """The mesh, the step as a program and the state it starts from. The trunk computes in float64: in float32 the order of a
     sum moves some activation across the kink of its ReLU, and one of 10^5 terms of a gradient then comes or goes."""
     own = {'dummy': dummy.two_stages, 'cmt': partial(cmt_config, attention=True), 'moco': partial(moco_config, queue=48),
-           'rubik': rubik_config, **{row: partial(cross_site_config, row) for row in CROSS_SITE}}
+           'rubik': rubik_config, 'ohem': partial(small_config, 'baseline,size=small'),
+           **{row: partial(cross_site_config, row) for row in CROSS_SITE}}
     config = own.get(name, partial(small_config, name))()
     with config.unlocked():
         config.prep.size = SIZE
         config.train.batch = BATCH
         config.model.dtype = 'float64'
+        if name == 'ohem':
+            config.supervised.loss = 'ohem'
         if name in ('cmt', 'moco'):
             config.views.name = name
         if name in CROSS_SITE:

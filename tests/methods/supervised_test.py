@@ -1,14 +1,15 @@
-"""Networks that are unlike a ResNet, trained with the supervised method: no statistics, dropout, sites."""
+"""The losses of the supervised method, and networks that are unlike a ResNet, trained with it: no statistics, dropout, sites."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import small_config
+from conftest import assert_refused, small_config
 
 from covid_jax import methods
 from covid_jax.methods.method import row_keys
+from covid_jax.methods.supervised import DEFAULTS, class_loss
 from covid_jax.runtime import state as run_state
 from covid_jax.runtime.mesh import make_mesh, put
 
@@ -54,19 +55,68 @@ def test_the_site_of_a_row_reaches_the_network():
     np.testing.assert_array_equal(same, batch['site'] == 0)
 
 
-def test_rotation_is_a_second_task_of_the_same_view():
-    """Of images that are turned each by its own draw: the loss is the sum of both, the class's of the turned image; in evaluation none is
-    turned and nothing but the network answers."""
+def on_images(**options):
+    """A method of eight images of 32 x 32 that are seen as they are, with these options, and a batch."""
     config = small_config('baseline,size=small')
     with config.unlocked():
         config.prep.size = (1, 32, 32)
         config.views.update(name='none', depth=0)
         config.model.name = '_ResNetTiny'
-        config.supervised.rotation = True
-    method = methods.make(config, make_mesh(jax.devices()[:1]))
+        config.supervised.update(options)
     rng = np.random.default_rng(0)
     batch = {'image': rng.integers(0, 256, (8, 1, 32, 32, 1), np.uint8), 'label': np.arange(8, dtype=np.int32) % 2,
              'site': np.zeros(8, np.int32), 'draw': np.arange(8, dtype=np.uint32)}
+    return methods.make(config, make_mesh(jax.devices()[:1])), batch
+
+
+def loss_of_class(method, batch, params, state):
+    """What the loss is, and what its scalars say that it is of the class."""
+    value, (_, scalars) = jax.jit(method.loss)(params, state, batch, jax.random.key(1), 0)
+    return float(value), float(scalars['clf'])
+
+
+def test_the_loss_by_each_name():
+    """Of the probability p of the label: of ohem the mean over the least three of eight p; by default cross entropy."""
+    method, batch = on_images()
+    params, state = jax.jit(method.init)(jax.random.key(0), batch)
+    params['network']['classifier'] = jax.tree.map(lambda x: 300 * x, params['network']['classifier'])
+    apply = jax.jit(lambda x: method.network.apply({'params': params['network'], **state['network']}, x, train=True,
+                                                   mutable=['batch_stats'])[0])
+    logits = np.asarray(apply(batch['image'].astype('f') / 255)[0]).astype(float)
+    label = batch['label']
+    p = 1 / (1 + np.exp(logits[range(8), 1 - label] - logits[range(8), label]))
+    assert np.ptp(p) > 0.1
+    entropy = -np.log(p)
+    expected = {'cross_entropy': entropy.mean(), 'focal': (np.where(label == 1, 0.25, 0.75) * (1 - p)**2 * entropy).mean(),
+                'ohem': entropy[np.argsort(p)[:3]].mean()}
+    assert loss_of_class(method, batch, params, state) == pytest.approx((expected['cross_entropy'],) * 2, rel=1e-4)
+    for name, value in expected.items():
+        found = loss_of_class(on_images(loss=name, keep=0.3)[0], batch, params, state)
+        assert found == pytest.approx((value,) * 2, rel=1e-4), name
+
+
+def test_of_ohem_half_a_batch_is_the_default():
+    """Of logits 0 to 7 of the class that is wrong the last four."""
+    logits = jnp.stack([jnp.zeros(8), jnp.arange(8.0)], 1)
+    target = jax.nn.one_hot(jnp.zeros(8, int), 2)
+    found = class_loss(logits, target, 'ohem', DEFAULTS['keep'])
+    np.testing.assert_allclose(found, np.log1p(np.exp(np.arange(4, 8))).mean(), rtol=1e-6)
+
+
+@pytest.mark.parametrize('change, message', [
+    ({'supervised.loss': 'focal_loss'}, '--config.supervised.loss=focal_loss must be cross_entropy, focal or ohem'),
+    ({'supervised.keep': 0.0}, '--config.supervised.keep=0.0 must be above 0 and at most 1'),
+    ({'supervised.loss': 'ohem', 'supervised.keep': 1.01}, '--config.supervised.keep=1.01 must be above 0'),
+    ({'supervised.keep': -0.5}, '--config.supervised.keep=-0.5 must be above 0'),
+    ({'supervised.frozen': True, 'supervised.rotation': True}, 'learns no second task')])
+def test_options_that_cannot_be(change, message):
+    assert_refused(small_config('baseline,size=small'), change, message)
+
+
+def test_rotation_is_a_second_task_of_the_same_view():
+    """Of images that are turned each by its own draw: the loss is the sum of both, the class's of the turned image; in evaluation none is
+    turned and nothing but the network answers."""
+    method, batch = on_images(rotation=True)
     params, state = jax.jit(method.init)(jax.random.key(0), batch)
     params['rotation'] = jax.tree.map(lambda x: 300 * x, params['rotation'])
     key = jax.random.key(1)
