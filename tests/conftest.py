@@ -16,27 +16,20 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from ml_collections import config_flags  # noqa: E402, F401
-from small_scans import prepare_here  # noqa: E402
+from small_scans import hasten  # noqa: E402
 
 
 @pytest.fixture(autouse=True, scope='session')
-def quick():
-    """Scans are prepared here, and the plots of a run are not drawn: what users have instead, by module and name."""
-    from covid_jax.data import parts
-    from covid_jax.report import plots
-    from covid_jax.runtime import files
-
-    replaced = {(module, name): getattr(module, name) for module, name in ((parts, '_pool'), (parts, 'decode'), (plots, '_save'))}
+def hastened():
+    """Tests of something else neither start processes that prepare scans nor draw plots: what users have instead."""
     with pytest.MonkeyPatch.context() as patch:
-        prepare_here(patch)
-        patch.setattr(plots, '_save', lambda path, figure, note: files.write(path, b'not drawn'))
-        yield replaced
+        yield hasten(patch)
 
 
 @pytest.fixture
-def as_for_users(quick, monkeypatch):
+def as_for_users(hastened, monkeypatch):
     """Scans are prepared by processes, and plots are drawn."""
-    for (module, name), own in quick.items():
+    for (module, name), own in hastened.items():
         monkeypatch.setattr(module, name, own)
 
 

@@ -70,11 +70,11 @@ def get_config(arg=''):
 
 if __name__ == '__main__':
     from pytest import MonkeyPatch
-    from small_scans import prepare_here
+    from small_scans import hasten
 
     from covid_jax import methods
     from covid_jax.main import main
 
-    prepare_here(MonkeyPatch())
+    hasten(MonkeyPatch())
     methods.METHODS['dummy'] = __import__('dummy')
     main()

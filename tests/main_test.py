@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 import pytest
 from conftest import QUICK, ROOT, single_image_config, small_config
 from PIL import Image
-from small_scans import prepare_here
+from small_scans import hasten
 
 from covid_jax import UserError, experiment, flags, main
 from covid_jax.config import base, set_stages
@@ -369,7 +369,7 @@ def parts_of_a_host(folder):
         leave(*args)
 
     experiment.write_results = late
-    prepare_here(pytest.MonkeyPatch())
+    hasten(pytest.MonkeyPatch())
     experiment.run(all_kinds(), Path(folder, 'run'))
     c = single_image_config(epochs=1.0)
     c.ensemble.runs = f'{folder}/run/one,{folder}/run/nowhere'

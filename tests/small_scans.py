@@ -1,4 +1,4 @@
-"""Scans prepared in the process of a test: to start others, and to draw phantoms of their own size, takes longer than all else."""
+"""What takes a tiny run the longest is left out of tests that are of something else: processes that prepare, large phantoms, plots."""
 
 import functools
 from concurrent.futures import ThreadPoolExecutor
@@ -29,9 +29,16 @@ def decode_here(address, scratch=None):
     return small_phantom(address) if is_address(address) else decode(address, scratch)
 
 
-def prepare_here(patch):
-    """No process is started to prepare scans, and phantoms are small."""
+def hasten(patch):
+    """Scans are prepared in this process, phantoms are small, and of plots there are the files. Returns what a user has instead, by module
+    and name."""
     from covid_jax.data import parts
+    from covid_jax.report import plots
+    from covid_jax.runtime import files
 
-    patch.setattr(parts, '_pool', lambda workers: ThreadPoolExecutor(1))
-    patch.setattr(parts, 'decode', SimpleNamespace(decode=decode_here))
+    instead = {(parts, '_pool'): lambda workers: ThreadPoolExecutor(1), (parts, 'decode'): SimpleNamespace(decode=decode_here),
+               (plots, 'save'): lambda path, figure, note='': files.write(path, b'not drawn')}
+    own = {(module, name): getattr(module, name) for module, name in instead}
+    for (module, name), other in instead.items():
+        patch.setattr(module, name, other)
+    return own

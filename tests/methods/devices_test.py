@@ -42,8 +42,8 @@ def batches(steps, name):
 def compiled(name, devices):
     """The mesh, the step as a program and the state it starts from. The trunk computes in float64: in float32 the order of a
     sum moves some activation across the kink of its ReLU, and one of 10^5 terms of a gradient then comes or goes."""
-    own = {'dummy': dummy.two_stages, **{row: partial(cmt_config, attention=True) for row in ROWS if 'cmt' in row}, 'moco': partial(moco_config, queue=48),
-           'rubik': rubik_config, 'ohem': partial(small_config, 'baseline,size=small'),
+    own = {'dummy': dummy.two_stages, **{row: partial(cmt_config, attention=True) for row in ROWS if 'cmt' in row},
+           'moco': partial(moco_config, queue=48), 'rubik': rubik_config, 'ohem': partial(small_config, 'baseline,size=small'),
            **{row: partial(cross_site_config, row) for row in CROSS_SITE}}
     config = own.get(name, partial(small_config, name))()
     with config.unlocked():
@@ -89,6 +89,9 @@ def before_a_normalisation(row, name):
     return name.endswith("['conv2']['fc1']['bias']")
 
 
+# One with views and a loss over all rows that are each row's own, and one that chooses among the rows of all devices.
+@pytest.mark.parametrize('on_eight', [pytest.param(row, marks=() if row in ('model4,size=small', 'ohem') else pytest.mark.slow) for row in ROWS],
+                         indirect=True)
 def test_one_device_equals_eight(on_eight):
     row, eight = on_eight
     runs = []
