@@ -21,6 +21,8 @@ CROSS_SITE = ('ours', 'sepnorm', 'ms_net', 'parallel_adapter', 'series_adapter',
 # one of each method, with a queue and a key encoder, and of cross-site learning all of its table, for each has other layers
 ROWS = 'model4,size=small', 'baseline,size=small', 'ohem', 'cmt', 'cmt of all views', 'moco', 'rubik', 'dummy', *CROSS_SITE
 QUICK = 'model4,size=small', 'ohem', 'cmt', 'moco', 'rubik', 'ours'  # the others take six minutes
+# equal to one device: a loss over the pairs of all rows, and one that chooses among the rows of all devices
+EQUAL = [pytest.param(row, marks=() if row in ('model4,size=small', 'ohem') else pytest.mark.slow) for row in ROWS]
 SIZE, BATCH = (8, 32, 32), 16
 OF_IMAGES, PLANE = (1, 40, 40), 36  # of which 36 x 36 are seen
 
@@ -89,9 +91,7 @@ def before_a_normalisation(row, name):
     return name.endswith("['conv2']['fc1']['bias']")
 
 
-# One with views and a loss over all rows that are each row's own, and one that chooses among the rows of all devices.
-@pytest.mark.parametrize('on_eight', [pytest.param(row, marks=() if row in ('model4,size=small', 'ohem') else pytest.mark.slow) for row in ROWS],
-                         indirect=True)
+@pytest.mark.parametrize('on_eight', EQUAL, indirect=True)
 def test_one_device_equals_eight(on_eight):
     row, eight = on_eight
     runs = []

@@ -98,8 +98,8 @@ def name_of(case):
 
 def quick(*names):
     """All cases, those of these networks for the suite and the others slow."""
-    return pytest.mark.parametrize('case', [pytest.param(c, marks=() if c.name in names and not c.fields else pytest.mark.slow) for c in CASES],
-                                   indirect=True, ids=name_of)
+    cases = [pytest.param(c, marks=() if c.name in names and not c.fields else pytest.mark.slow) for c in CASES]
+    return pytest.mark.parametrize('case', cases, indirect=True, ids=name_of)
 
 
 @pytest.fixture(scope='module', params=CASES, ids=name_of)
