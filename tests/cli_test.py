@@ -6,15 +6,16 @@ import sys
 
 import finished_runs
 import pytest
+from conftest import QUICK
 
 from covid_jax import UserError, cli
 
 SMALL = ['--config.prep.size=(8,16,16)', '--config.views.depth=6', '--config.cmc.projection=8',
-         '--config.model.name=_ResNeStTiny', '--config.train.batch=4']
+         '--config.model.name=_ResNetTiny', '--config.train.batch=4']
 
 
 def process(root, *command):
-    two = '--xla_force_host_platform_device_count=2'
+    two = f'{QUICK} --xla_force_host_platform_device_count=2'
     env = {**os.environ, 'XLA_FLAGS': two, 'JAX_PLATFORMS': 'cpu', 'COLUMNS': '120'}
     return subprocess.run([sys.executable, *command], env=env, text=True, capture_output=True, cwd=root, timeout=200)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from covid_jax import UserError, papers, stages, start
-from covid_jax.methods import cmc, cross_site
+from covid_jax.methods import METHODS, cmc, cross_site
 from covid_jax.methods.method import abstract_batch
 from covid_jax.metrics.classification import classification_metrics
 from covid_jax.models import network
@@ -42,7 +42,17 @@ def begun(config):
     return start.begin(config, '/nowhere')
 
 
-@pytest.mark.parametrize('file, row', ROWS)
+# One of each method and of the families that they are for; the step of each other network takes up to a minute to trace.
+QUICK = {('cmc', 'model4,size=full', ''), ('cmc', 'baseline,size=full', ''), ('cmt', 'ct_vgg19_full_bin,size=full', ''),
+         ('cross_site', 'ours,size=full', ''), ('rubik', 'rubik_pro,size=full', ''), ('self_trans', 'rand_effb0,size=full', ''),
+         ('self_trans', 'method1_crnet,size=full', 'covid_ct')}
+
+
+def test_each_method_is_traced():
+    assert {trainings(config_of(file, row))[stage].method for file, row, stage in QUICK} == {*METHODS}
+
+
+@pytest.mark.parametrize('file, row', [pytest.param(*of, marks=pytest.mark.slow if re.match('fig4.*full', of[1]) else ()) for of in ROWS])
 def test_every_row_builds(file, row):
     for part in trainings(config_of(file, row)).values():
         run = begun(part)
@@ -52,19 +62,13 @@ def test_every_row_builds(file, row):
 
 
 def one_of_each_network():
-    """The first stage of each network and size, and of each method; of others the tests of the method trace the losses. Of a family one
-    in 2D and one in 3D is for the suite, and the others are slow."""
-    quick, all_of = {}, {}
+    """The first stage of each network and size, and of each method; of others the tests of the method trace the losses."""
+    cases = {}
     for file, row in ROWS:
         for stage, part in trainings(config_of(file, row)).items():
-            case = file, row, stage
-            family = re.match(r'[A-Za-z]+', part.model.name)[0].removesuffix('B')
-            for key in (part.method, (family, part.prep.size[0] > 1)):
-                quick.setdefault(key, case)
             for key in (part.method, (part.model.name, part.prep.size)):
-                all_of.setdefault(key, case)
-    slow = {*all_of.values()} - {*quick.values()}
-    return [pytest.param(*case, marks=pytest.mark.slow if case in slow else ()) for case in sorted({*quick.values(), *slow})]
+                cases.setdefault(key, (file, row, stage))
+    return [pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow) for case in sorted({*cases.values()} | QUICK)]
 
 
 @pytest.mark.parametrize('file, row, stage', one_of_each_network())

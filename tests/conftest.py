@@ -1,4 +1,5 @@
-"""The suite runs on 8 host devices, keeps its compilations in a cache, and reads real data only where it is at hand."""
+"""The suite runs on 8 host devices, keeps its compilations in a cache, and reads real data only where it is at hand. A test that does
+not run the real command prepares scans in its own process and draws no plots, unless it is of those (as_for_users)."""
 
 import os
 from pathlib import Path
@@ -15,6 +16,21 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from ml_collections import config_flags  # noqa: E402, F401
+from small_scans import hasten  # noqa: E402
+
+
+@pytest.fixture(autouse=True, scope='session')
+def hastened():
+    """Tests of something else neither start processes that prepare scans nor draw plots: what users have instead."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield hasten(patch)
+
+
+@pytest.fixture
+def as_for_users(hastened, monkeypatch):
+    """Scans are prepared by processes, and plots are drawn."""
+    for (module, name), own in hastened.items():
+        monkeypatch.setattr(module, name, own)
 
 
 @pytest.fixture

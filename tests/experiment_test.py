@@ -358,6 +358,7 @@ def test_the_challenge(tmp_path, capsys, rng):
     assert sorted(filter(None, ','.join(n.strip() for n in named).split(','))) == sorted(scans)
 
 
+@pytest.mark.slow  # the parts of it are in sites_test.py
 def test_a_network_that_normalises_by_site(tmp_path, capsys, rng):
     """It tells apart the sites that are trained on, and a site of the test split alone is answered by their average."""
     rows = ['path,label,site,split']

@@ -18,8 +18,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from conftest import QUICK, single_image_config
+from conftest import QUICK, ROOT, single_image_config, small_config
 from PIL import Image
+from small_scans import hasten
 
 from covid_jax import UserError, experiment, flags, main
 from covid_jax.config import base, set_stages
@@ -270,7 +271,7 @@ def test_two_processes_equal_one(root, tmp_path, row):
     config = f'configs/cmc.py:{row}'
     extra = ['--config.train.optimizer=sgd', '--config.train.lr=0.01', '--config.train.epochs=4', '--config.train.log_every=1',
              '--config.data.phantom.train=8', '--config.data.phantom.val=4', '--config.data.phantom.test=4',
-             f'--config.data.store={tmp_path / "store"}', '--config.eval.tta=0']
+             f'--config.data.store={tmp_path / "store"}', '--config.eval.tta=0', '--config.prep.size=(1,16,16)', '--config.views.depth=0']
     single = run(root, tmp_path / 'one', *extra, devices=2, config=config)
     assert single.returncode == 0, single.stderr
     port = free_port()
@@ -369,6 +370,7 @@ def parts_of_a_host(folder):
         leave(*args)
 
     experiment.write_results = late
+    hasten(pytest.MonkeyPatch())
     experiment.run(all_kinds(), Path(folder, 'run'))
     c = single_image_config(epochs=1.0)
     c.ensemble.runs = f'{folder}/run/one,{folder}/run/nowhere'
@@ -422,7 +424,7 @@ def test_all_kinds_of_parts_on_two_real_hosts(root, tmp_path):
     assert learnt == {ranking.exams[i].id for i in taken} and first.count('of 4 exams of train without COVID 2 are learnt from') == 1
 
 
-def test_slices_of_their_own_aspect_from_training_to_a_probe(root, tmp_path):
+def test_slices_of_their_own_aspect_from_training_to_a_probe(tmp_path):
     """Noise of four shapes, of which the brighter is covid: seen and answered in crops, then probed."""
     for i in range(40):
         path = tmp_path / 'data' / ('covid' if i % 2 else 'normal') / f'{i}.png'
@@ -430,17 +432,18 @@ def test_slices_of_their_own_aspect_from_training_to_a_probe(root, tmp_path):
         height, width = ((20, 33), (40, 25), (30, 30), (12, 60))[i // 2 % 4]
         noise = np.random.default_rng(i).integers(120 * (i % 2), 135 + 120 * (i % 2), (height, width), np.uint8)
         Image.fromarray(noise).save(path)
-    given = command(root, tmp_path / 'run', '--config.data.source=folder', f'--config.data.root={tmp_path / "data"}',
-                    '--config.data.workers=1', f'--config.data.store={tmp_path / "store"}', '--config.prep.size=(1,24,24)',
-                    '--config.prep.keep_aspect=True', '--config.views.name=cross_site', '--config.views.plane=16',
-                    '--config.model.name=_COVIDNetTiny', '--config.train.batch=8', '--config.train.epochs=4',
-                    '--config.train.lr=1e-2', '--config.eval.tta=2', config='configs/cmc.py:baseline,size=small')
-    result = subprocess.run(given, env=environment(), text=True, capture_output=True, timeout=400, cwd=root)
-    assert result.returncode == 0 and 'Traceback' not in result.stderr, result.stderr
+    c = small_config('baseline,size=small')
+    with c.unlocked():
+        c.data.update(source='folder', root=str(tmp_path / 'data'), store=str(tmp_path / 'store'))
+        c.prep.update(size=(1, 24, 24), keep_aspect=True)
+        c.views.update(name='cross_site', depth=0, plane=16)
+        c.model.name = '_COVIDNetTiny'
+        c.train.update(epochs=4.0, lr=1e-2)
+    experiment.run(c, tmp_path / 'run')
     own = of_run(tmp_path / 'run')
     assert (own.probability.argmax(1) == own.label).mean() > 0.9
     assert 'thumbnail' in json.loads((tmp_path / 'run' / 'shortcuts.json').read_text())['test']
-    c = flags.load(str(root / 'configs' / 'probe.py'))
+    c = flags.load(str(ROOT / 'configs' / 'probe.py'))
     c.init_from = str(tmp_path / 'run')
     c.data.store = str(tmp_path / 'store')
     experiment.run(c, tmp_path / 'probed')

@@ -43,8 +43,8 @@ def test_nothing_of_the_person_is_in_any_output(root, tmp_path):
     with pydicom.config.disable_value_validation():
         data, workdir = hospital(tmp_path / 'hospital'), tmp_path / 'run'
     small = [arg for arg in SMALL if 'phantom' not in arg and 'epochs' not in arg]
-    result = subprocess.run(command(root, workdir, *small, '--config.train.epochs=2', '--config.data.source=folder',
-                                    f'--config.data.root={data}', "--config.data.held_out=('covid/scan3','normal/scan0')"),
+    result = subprocess.run(command(root, workdir, *small, '--config.train.epochs=1', '--config.eval.tta=0', '--config.data.source=folder',
+                                    f'--config.data.root={data}', "--config.data.held_out=('covid/scan3','normal/scan0')", config='configs/cmc.py:baseline,size=small'),
                             env=environment() | {'PYTHONWARNINGS': 'default'}, text=True, capture_output=True, timeout=400,
                             cwd=root)
     assert result.returncode == 0, result.stderr

@@ -36,13 +36,13 @@ def finish(process):
     return process.returncode, out, error
 
 
-FLAGS = '--config.folds=2', '--config.seeds=2'
-PARTS = ('pretrain', *(f'finetune/fold{f}/seed{s}' for f in range(2) for s in range(2)))
+FLAGS = '--config.folds=2',
+PARTS = 'pretrain', 'finetune/fold0/seed0', 'finetune/fold1/seed0'
 
 
 @pytest.fixture(scope='module')
 def whole(root, tmp_path_factory):
-    """Two stages of two methods, two folds, two seeds: the folder, and what was printed."""
+    """Two stages of two methods, two folds: the folder, and what was printed."""
     folder = tmp_path_factory.mktemp('whole') / 'run'
     code, out, error = finish(start(root, folder, *FLAGS))
     assert code == 0, error
@@ -67,13 +67,13 @@ def test_a_method_without_logits_has_no_predictions_and_no_row(whole):
     assert {'exams.csv', 'results.json', 'seconds.json', 'network.txt', 'metrics.jsonl'} <= names
     assert not names & {'predictions.csv', 'metrics.json', 'roc.png'}
     assert json.loads((folder / 'pretrain' / 'results.json').read_text())['metrics'] == {}
-    assert '2 folds x 2 seeds' in ' '.join(out.split()) and 'pretrain' not in out.split('metric')[-1]
+    assert ', 2 folds' in ' '.join(out.split()) and 'pretrain' not in out.split('metric')[-1]
 
 
 def test_every_patient_is_tested_once_over_the_folds(whole):
     folder, _ = whole
     tested = [{line.split(',')[0] for line in (folder / part / 'predictions.csv').read_text().splitlines() if ',test,' in line}
-              for part in PARTS[1::2]]
+              for part in PARTS[1:]]
     assert len(set.union(*tested)) == sum(map(len, tested)) == 24
 
 
@@ -153,7 +153,7 @@ def test_a_leak_from_a_finished_run(tmp_path):
     assert not (tmp_path / 'second' / 'checkpoints').exists()
 
 
-@pytest.mark.parametrize('field', ['init_from', 'model.pretrained'])
+@pytest.mark.parametrize('field', ['init_from', pytest.param('model.pretrained', marks=pytest.mark.slow)])
 def test_what_a_run_knows_of_its_source_outlives_it(tmp_path, field):
     """The same command again, once the run that it started from is deleted."""
     experiment.run(alone(), tmp_path / 'first')

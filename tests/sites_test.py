@@ -1,16 +1,14 @@
 """How many sites a network normalises by, which of them are held out, and how what is by site goes from run to run."""
 
 import csv
-import os
-import subprocess
-import sys
+import runpy
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import QUICK, small_config
+from conftest import small_config
 
 from covid_jax import UserError, evaluate, methods, models, sites, stages, start, trainings, warm
 from covid_jax.data import lineage, pipeline
@@ -193,17 +191,17 @@ def test_a_run_of_three_sites_goes_on(tmp_path, images):
     assert {(e.site, n) for e, n in zip(answers.exams, answers.columns['sites'], strict=True)} == {('b', 1), ('z', 3)}
 
 
-def test_the_real_command_leaves_a_site_out(tmp_path, root):
+def test_a_run_leaves_a_site_out(tmp_path, root, capsys):
     """Of three scanners one is the test alone. Its answers are the mean of two."""
-    command = [sys.executable, '-m', 'covid_jax.main', f'--config={root / "configs" / "supervised.py"}:slice,size=small',
-               f'--workdir={tmp_path / "run"}', '--config.data.phantom.sites=3', "--config.data.held_out_sites=('site1',)",
-               '--config.data.phantom.train=12', '--config.data.phantom.val=6', '--config.data.phantom.test=6',
-               '--config.model.name=_COVIDNetRedesignTiny', '--config.prep.size=(1,16,16)', '--config.train.epochs=1',
-               '--config.train.batch=4', '--config.data.workers=1']
-    env = {**os.environ, 'XLA_FLAGS': QUICK, 'JAX_PLATFORMS': 'cpu'}
-    result = subprocess.run(command, env=env, text=True, capture_output=True, timeout=300, cwd=root)
-    assert result.returncode == 0, result.stderr
-    said = ' '.join(result.stdout.split())
+    c = runpy.run_path(str(root / 'configs' / 'supervised.py'))['get_config']('slice,size=small')
+    with c.unlocked():
+        c.data.phantom.update(sites=3, train=12, val=6, test=6)
+        c.data.held_out_sites = ('site1',)
+        c.model.name = '_COVIDNetRedesignTiny'
+        c.prep.size = (1, 16, 16)
+        c.train.update(epochs=1.0, batch=8)
+    experiment.run(c, tmp_path / 'run')
+    said = ' '.join(capsys.readouterr().out.split())
     assert 'no scan of site1 is trained on: there the answer is the average of the answers at site0, site2' in said
     assert 'test is what is held out: 4 other exams, of site0, site2, are not used' in said
     with open(tmp_path / 'run' / 'predictions.csv', newline='') as f:

@@ -46,7 +46,7 @@ def still(size, **fields):
     return config(size, **{'train.epochs': 0.01, 'train.lr': 0.0, 'train.weight_decay': 0.0, 'supervised.frozen': True, **fields})
 
 
-@pytest.mark.parametrize('field', ['init_from', 'model.pretrained'])
+@pytest.mark.parametrize('field', ['init_from', pytest.param('model.pretrained', marks=pytest.mark.slow)])
 def test_a_warm_start_answers_as_its_source(source, field, tmp_path, capsys):
     """At rate 0, on frozen statistics: parameters and running statistics are the source's."""
     folder, size = source

@@ -54,8 +54,9 @@ def test_none_takes_the_middle_slices_in_training(depth, middle):
     np.testing.assert_array_equal(view[:, 0, 0, 0], middle)
 
 
-@pytest.mark.parametrize('name', list(views.LAWS))
-@pytest.mark.parametrize('shape, depth', [((8, 12, 12, 1), 5), ((1, 12, 12, 3), 0)])
+@pytest.mark.parametrize('shape, depth, name', [
+    pytest.param(*of, name, marks=pytest.mark.slow if of[1] == 0 and name in ('cmt', 'moco', 'self_trans') else ())
+    for of in (((8, 12, 12, 1), 5), ((1, 12, 12, 3), 0)) for name in views.LAWS])
 def test_every_law_is_a_view_of_a_volume_in_training_and_of_an_image_in_test(rng, name, shape, depth):
     """In [0, 1], of the same type, the same for the same key and by itself in a batch."""
     batch = jnp.array(rng.random((4, *shape), np.float32))
@@ -160,8 +161,10 @@ def test_operations_that_cannot_be(make):
             make(law, ops=('flip',))
 
 
-@pytest.mark.parametrize('name', list(views.LAWS))
-@pytest.mark.parametrize('depth', [3, 0])
+# In training each law, and in test those that differ there: the others are one function (LAWS).
+@pytest.mark.parametrize('depth, name', [
+    pytest.param(depth, name, marks=pytest.mark.slow if depth == 0 and name in ('cmc', 'moco', 'self_trans') else ())
+    for depth in (3, 0) for name in views.LAWS])
 def test_every_law_sees_the_extent_alone_and_gives_the_plane(rng, name, depth):
     """Of a canvas of 24 x 24 with two scans in it; without an extent of a volume of its own aspect."""
     extent = jnp.int32([[12, 20], [24, 12]])

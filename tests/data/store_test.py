@@ -78,7 +78,7 @@ decode.decode = instead
 @pytest.mark.parametrize('statement, words', [
     ('raise MemoryError', 'not enough memory to prepare .*scan2.*workers=1'),
     ('raise OSError(errno.ENOSPC, "No space left on device")', 'scan2.*cannot be prepared here: No space left')])
-def test_what_is_the_machines_fault_sets_nothing_aside(tmp_path, rng, monkeypatch, statement, words):
+def test_what_is_the_machines_fault_sets_nothing_aside(tmp_path, rng, monkeypatch, as_for_users, statement, words):
     exams = exams_in(tmp_path, rng)
     with monkeypatch.context() as patch:
         in_workers(tmp_path, patch, statement)
@@ -88,7 +88,7 @@ def test_what_is_the_machines_fault_sets_nothing_aside(tmp_path, rng, monkeypatc
     assert built(exams, tmp_path / 'store').broken == {}
 
 
-def test_a_scan_that_kills_its_process_is_set_aside_and_the_others_go_on(tmp_path, rng, monkeypatch, capsys):
+def test_a_scan_that_kills_its_process_is_set_aside_and_the_others_go_on(tmp_path, rng, monkeypatch, capsys, as_for_users):
     in_workers(tmp_path, monkeypatch, 'os.abort()')
     exams = exams_in(tmp_path, rng)
     made = store.build(exams, store.content_hashes(exams, tmp_path / 'store'), PREP, tmp_path / 'store', workers=2)
@@ -141,7 +141,7 @@ if __name__ == '__main__':
 """
 
 
-def test_a_killed_preparation_goes_on_where_it_was(tmp_path, monkeypatch):
+def test_a_killed_preparation_goes_on_where_it_was(tmp_path, monkeypatch, as_for_users):
     script, root = tmp_path / 'script.py', tmp_path / 'store'
     script.write_text(KILLED)
     process = subprocess.Popen([sys.executable, script, root])
@@ -230,7 +230,7 @@ def test_a_store_of_one_size_is_packed_as_ever(tmp_path, rng):
     assert tensor == {'dtype': 'uint8', 'encoding': 'bytes', 'shape': {'dimensions': ['6', '12', '12', '1']}}
 
 
-def test_of_each_mask_it_is_told_what_tells_one_that_went_wrong(tmp_path):
+def test_of_each_mask_it_is_told_what_tells_one_that_went_wrong(tmp_path, as_for_users):
     """Beside the exams in the table, where lungs were looked for; a part that a killed run left without it is made again."""
     exams = [Exam(f'e{i}', f'p{i}', 'here', 'normal', 'train', address(7, i, 'normal')) for i in range(3)]
     prep = replace(PREP, lungs='crop')

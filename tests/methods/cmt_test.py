@@ -66,8 +66,10 @@ def test_the_contrastive_loss_moves_the_features_alone():
 
 
 @pytest.mark.parametrize('network, options, own', [
-    ('_VGGTiny', {}, {'latent', 'classifier'}), ('_VGGTiny', {'latent': 0}, set()), ('_VGGTiny', {'classification': False}, {'latent'}),
-    ('_VGGTiny', {'attention': True, 'latent': 0}, {'attention'}), ('_COVIDNetTiny', {}, {'latent', 'classifier'})])
+    ('_VGGTiny', {}, {'latent', 'classifier'}), pytest.param('_VGGTiny', {'latent': 0}, set(), marks=pytest.mark.slow),
+    pytest.param('_VGGTiny', {'classification': False}, {'latent'}, marks=pytest.mark.slow),
+    ('_VGGTiny', {'attention': True, 'latent': 0}, {'attention'}),
+    pytest.param('_COVIDNetTiny', {}, {'latent', 'classifier'}, marks=pytest.mark.slow)])
 def test_what_is_unused_is_frozen_and_all_else_has_a_gradient(network, options, own):
     config = cmt_config(network, **options)
     method = methods.make(config, make_mesh(jax.devices()[:1]))
@@ -142,7 +144,8 @@ def test_a_map_of_ones_leaves_the_network_unchanged(monkeypatch):
     assert not np.allclose(closed, plain.predict(without, state, BATCH)['features'], rtol=1e-2)
 
 
-@pytest.mark.parametrize('shape, four', [((5, 6, 7), (20, 24, 28)), ((1, 6, 7), (1, 24, 28)), ((6, 7), (24, 28))])
+@pytest.mark.parametrize('shape, four', [((5, 6, 7), (20, 24, 28)), ((1, 6, 7), (1, 24, 28)),
+                                         pytest.param((6, 7), (24, 28), marks=pytest.mark.slow)])
 def test_the_attention_is_four_times_as_fine_as_the_map(rng, shape, four):
     x = rng.random((2, *shape, 9), np.float32)
     (gate, attention), variables = AttentionDecoder().init_with_output(jax.random.key(0), x)

@@ -145,7 +145,7 @@ def test_a_joint_row_has_one_set_of_statistics_for_both():
     assert 'batch_stats' not in bare['network']
 
 
-@pytest.mark.parametrize('row', ['series_adapter', 'parallel_adapter'])
+@pytest.mark.parametrize('row', [pytest.param('series_adapter', marks=pytest.mark.slow), 'parallel_adapter'])
 def test_an_adapted_row_starts_as_sepnorm(row):
     """So its first loss is that of sepnorm, and its adapters have a gradient."""
     np.testing.assert_allclose(learnt(row)[0], learnt('sepnorm')[0], rtol=1e-4)

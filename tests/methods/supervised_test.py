@@ -28,7 +28,8 @@ def started(name, **model):
 
 
 @pytest.mark.parametrize('name, model, statistics', [
-    ('_VGGTiny', {'taps': 1}, 0), ('_COVIDNetRedesignTiny', {}, 6), ('_DenseNetTiny', {}, 22)])
+    ('_VGGTiny', {'taps': 1}, 0), pytest.param('_COVIDNetRedesignTiny', {}, 6, marks=pytest.mark.slow),
+    pytest.param('_DenseNetTiny', {}, 22, marks=pytest.mark.slow)])
 def test_a_step_on_images(name, model, statistics):
     method, step, state, sharded, _ = started(name, **model)
     before = jax.device_get((state.params, state.state))

@@ -92,7 +92,17 @@ def variables_of(net, image):
     return jax.tree_util.tree_map_with_path(drawn, shapes)
 
 
-@pytest.fixture(scope='module', params=CASES, ids=lambda c: '-'.join([c.name, *c.fields]))
+def name_of(case):
+    return '-'.join([case.name, *case.fields])
+
+
+def quick(*names):
+    """All cases, those of these networks for the suite and the others slow."""
+    cases = [pytest.param(c, marks=() if c.name in names and not c.fields else pytest.mark.slow) for c in CASES]
+    return pytest.mark.parametrize('case', cases, indirect=True, ids=name_of)
+
+
+@pytest.fixture(scope='module', params=CASES, ids=name_of)
 def case(request):
     """The case, its network, variables, images, their sites, and the network's compiled answer."""
     c = request.param
@@ -167,6 +177,7 @@ def test_gradients_are_finite_reach_every_parameter_and_are_the_same_in_either_f
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-3 * np.abs(a).max(), err_msg=name)  # sums cancel
 
 
+@quick('_ResNetTiny', '_COVIDNetRedesignTiny')  # no family knows of groups (compute_test.py)
 def test_by_groups_a_step_is_the_same_computed_again_and_on_eight_devices(case):
     """Without rounding, of two rows in each of four groups."""
     c, net, variables, *_ = case
@@ -198,22 +209,33 @@ def test_by_groups_a_step_is_the_same_computed_again_and_on_eight_devices(case):
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * np.abs(a).max(), err_msg=name)  # heads are float32
 
 
-@pytest.mark.parametrize('dtype', ['bfloat16', 'float64'])
-def test_a_training_step_on_any_number_of_devices_feeds_itself(case, dtype):
+@quick('_ResNetTiny', '_VGGTiny', '_CRNetTiny', '_COVIDNetRedesignTiny')
+def test_a_training_step_on_any_number_of_devices_feeds_itself(case):
     """Two steps of plain SGD, the second from what the first returned: one compilation, parameters of the type that they
     were; and without rounding, the same on four devices as on one."""
-    with jax.enable_x64(dtype == 'float64'):
+    with jax.enable_x64():
         c, net, variables, image, site, _ = case
-        if dtype == 'float64':
-            variables, image = jax.tree.map(np.float64, (variables, image))
-        four = steps(having(net, dtype=dtype), variables, image, site, 4)
-        if dtype == 'bfloat16':
-            return
-        one = steps(having(net, dtype=dtype), variables, image, site, 1)
+        variables, image = jax.tree.map(np.float64, (variables, image))
+        one, four = (steps(having(net, dtype='float64'), variables, image, site, devices) for devices in (1, 4))
         for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(four), strict=True):
             name = '/'.join(str(getattr(key, 'key', key)) for key in path)
             if not name.endswith(c.unfelt) or 'stats' in name:
                 np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * np.abs(a).max(), err_msg=name)
+
+
+@quick('_ResNetTiny')
+def test_two_training_steps_in_bfloat16_need_one_program(case):
+    _, net, variables, image, site, _ = case
+    steps(having(net, dtype='bfloat16'), variables, image, site, 4)
+
+
+def test_a_training_step_in_bfloat16_gives_variables_of_the_types_that_they_were(case):
+    """As shapes: so the next step needs no other program."""
+    _, net, variables, image, site, _ = case
+    after, gradient = jax.eval_shape(step_of(having(net, dtype='bfloat16')), variables, image, site)
+    assert jax.tree.structure(after) == jax.tree.structure(variables)
+    for path, x in jax.tree_util.tree_leaves_with_path((after, gradient)):
+        assert x.dtype == np.float32 and not x.weak_type, jax.tree_util.keystr(path)
 
 
 def shardings(devices):
@@ -222,10 +244,8 @@ def shardings(devices):
     return (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (('data',), ()))
 
 
-def steps(net, variables, image, site, devices):
-    """The gradient of the first step, and the statistics after the second."""
-    rows, whole = shardings(devices)
-
+def step_of(net):
+    """A step of plain SGD: (variables, image, site) -> (variables after it, gradient)."""
     def step(variables, image, site):
         def loss(params):
             (logits, out), state = net.apply({**variables, 'params': params}, image, True, site, mutable=['batch_stats'],
@@ -234,8 +254,13 @@ def steps(net, variables, image, site, devices):
 
         gradient, state = jax.grad(loss, has_aux=True)(variables['params'])
         return {'params': jax.tree.map(lambda p, g: p - 0.1 * g, variables['params'], gradient), **state}, gradient
+    return step
 
-    step = jax.jit(step, out_shardings=whole)
+
+def steps(net, variables, image, site, devices):
+    """The gradient of the first step, and the statistics after the second."""
+    rows, whole = shardings(devices)
+    step = jax.jit(step_of(net), out_shardings=whole)
     kept = jax.device_put(variables, whole)
     image, site = jax.device_put((image, site), rows)
     types = jax.tree.map(lambda x: x.dtype, kept)

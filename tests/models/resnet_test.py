@@ -57,7 +57,7 @@ def test_depth_of_the_map(name, fields, depth):
     assert jax.eval_shape(trunk, x).shape == (1, depth, 2, 2, 2048)
 
 
-@pytest.mark.parametrize('name', ['ResNet14Small', 'ResNeSt14Small'])
+@pytest.mark.parametrize('name', ['ResNet14Small', pytest.param('ResNeSt14Small', marks=pytest.mark.slow)])
 def test_an_inflated_network_equals_its_parent_inside_a_volume_constant_in_depth(rng, name):
     image = rng.random((2, 32, 32, 1), np.float32)
     parent = network(name)(classes=2, taps=1)

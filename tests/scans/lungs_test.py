@@ -220,7 +220,7 @@ def test_box_by_hand():
         box(mask & False, (1.0, 1.0, 1.0), (0, 0, 0))
 
 
-@pytest.mark.parametrize('name', REAL)
+@pytest.mark.parametrize('name', [pytest.param(name, marks=pytest.mark.slow if name in ('cap002', 'normal001') else ()) for name in REAL])
 def test_real_scans(name):
     path = VOLUMES / f'{name}.npz'
     if not path.exists():
