@@ -431,7 +431,7 @@ def pytest(tree, *arguments, limit=None):
     path = os.pathsep.join([str(tree), str(tree / 'tests')])
     env = dict(os.environ, PYTHONPATH=path, PYTHONDONTWRITEBYTECODE='1', COLUMNS='500')
     env.setdefault('JAX_COMPILATION_CACHE_DIR', str(ROOT / '.cache' / 'xla'))
-    command = [sys.executable, '-m', 'pytest', '-p', 'no:cacheprovider', '-q', '--tb=no', '-rfE', *arguments]
+    command = [sys.executable, '-m', 'pytest', '-p', 'no:cacheprovider', '-q', '--tb=no', '-rfE', '-m', 'not parity', *arguments]
     return subprocess.run(command, cwd=tree, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                           timeout=limit)
 
