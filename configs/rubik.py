@@ -169,7 +169,7 @@ def pretext(use: str, masking: bool, small: bool) -> dict:
     """A Rubik's cube as a stage before classification."""
     return {'method': 'rubik', 'rubik': {'masking': masking, 'gap': (1, 3, 3) if small else (2, 10, 10)},
             'views': {'name': 'none'}, 'data': {'use': use}, 'eval': {'select': 'permutation_accuracy'},
-            'train': {'epochs': (60.0 if use == 'covid' else 20.0) if small else 100.0, 'eval_every': 5.0}}
+            'train': {'epochs': (150.0 if use == 'covid' else 20.0) if small else 100.0, 'eval_every': 10.0 if small else 5.0}}
 
 
 def alone(c: ConfigDict, overrides: dict) -> ConfigDict:
