@@ -3,7 +3,7 @@ Self-Supervised Dual-Track Learning to Rank", IEEE JBHI 2020): where few of many
 
     python -m covid_jax.main --config=configs/rubik.py
 
-runs selection,size=small on phantoms, eight without COVID for one with it, in half an hour on 2 CPU cores: features are learnt without
+runs selection,size=small on phantoms, eight without COVID for one with it, in 26 minutes on 2 CPU cores (docs/results.md): features are learnt without
 labels from the scans with COVID (stage rubik), the others are ranked by how hard they are to tell from these and how unlike each other
 (rank), and a classifier learns from random weights with 14, 28 and 56 % of them, at random or by rank, and with all. One cell of the
 paper's tables at its size, on scans of your own in {pos,neg}/<patient>/:
