@@ -9,9 +9,9 @@ import numpy as np
 
 from covid_jax.scans.scan import BYTES, VOXELS, Scan, check_spacing
 from covid_jax.text import some
+from covid_jax.scans.values import NO_GREY, check_hounsfield, tally
 
 KEYS = ('hu', 'volume', 'image')  # the first that is there is the scan
-NO_GREY = -200  # HU: whatever reaches lower is no grey value; air is at -1000, fat at -100
 
 
 def decode_npy(path: Path) -> Scan:
@@ -73,7 +73,7 @@ def as_scan(array: np.ndarray, hounsfield: bool, spacing: tuple[float, float, fl
     """[depth, height, width] or [height, width] of any real dtype -> Scan.
 
     Hounsfield units if the caller says so or the minimum is below -200; otherwise it must be grey: in [0, 255], or floats
-    in [0, 1], which are multiplied by 255. ValueError for values that are neither, or not finite.
+    in [0, 1], which are multiplied by 255. ValueError for values that are neither (see values.py), or not finite.
     """
     array = array[None] if array.ndim == 2 else array
     low = float(array.min())
@@ -81,8 +81,7 @@ def as_scan(array: np.ndarray, hounsfield: bool, spacing: tuple[float, float, fl
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError('some values are not finite')
     if hounsfield or low < NO_GREY:
-        if low < -2**15 or high >= 2**15:
-            raise ValueError(f'values from {low:g} to {high:g} are not Hounsfield units')
+        check_hounsfield(map(tally, array), hounsfield)
         dtype = np.float32 if array.dtype.kind == 'f' else np.int16
         return Scan(array.astype(dtype, copy=False), True, spacing)
     scale = 255 if array.dtype.kind == 'f' and high <= 1 else 1

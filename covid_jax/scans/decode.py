@@ -17,8 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from covid_jax import UserError, phantom
-from covid_jax.scans import arrays, dicom, images, metaimage, volumes
-from covid_jax.scans.scan import BYTES, FILES, Scan, blame, hidden, natural
+from covid_jax.scans import arrays, dicom, images, volumes
+from covid_jax.scans.names import natural, scan_of_mask
+from covid_jax.scans.scan import BYTES, FILES, Scan, blame, hidden
+from covid_jax.scans.values import check_grey
 from covid_jax.text import some
 
 ARRAYS = ('.npz', '.npy')
@@ -40,7 +42,11 @@ def decode(address: Path | str, scratch: Path | str | None = None) -> Scan:
     path, part = split_address(address)
     with blame(path):
         scan = _decode(path, part.get('series', ''), scratch)
+        if twin := scan_of_mask(path, SUFFIXES):
+            raise ValueError(f'by its name the mask of {twin.name}, no scan: keep masks apart from the scans, or rename it')
         if 'slice' in part:
+        if not scan.hounsfield:
+            check_grey(scan.voxels)
             at = part['slice']
             if not (at.isdecimal() and int(at) < len(scan.voxels)):
                 raise ValueError(f'no slice {at!r}, there are 0 to {len(scan.voxels) - 1}')

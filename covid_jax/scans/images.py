@@ -15,13 +15,14 @@ from PIL import Image
 
 from covid_jax import UserError
 from covid_jax.scans import scan
-from covid_jax.scans.scan import Scan, blame, natural
+from covid_jax.scans.names import in_order
+from covid_jax.scans.scan import Scan, blame
+from covid_jax.scans.values import check_deep
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff')
 FORMATS = ('PNG', 'JPEG', 'TIFF', 'BMP', 'GIF')  # what the bytes of an image may be
 PIXELS = 2**26  # of one slice
-DEEP = 2**14  # that 16 bits of grey reach; Hounsfield units and scanner values of 12 to 14 bits stay below
-ORIENTATION = 274  # a tag of TIFF and of EXIF; the three below are TIFF's alone
+ORIENTATION = 274  # a tag of TIFF and of EXIF; those below are TIFF's alone
 PHOTOMETRIC = 262
 WIDTH = 256
 LENGTH = 257
@@ -47,9 +48,9 @@ def decode_slices(paths: Iterable[Path]) -> Scan:
     """Images of one size, one slice each, in the natural order of their names -> Scan.
 
     Of colours the luma is taken, alpha is ignored, 16 bits are divided by 257. UserError that names the file for a slice
-    of another size or depth, a broken one, two of one name, values that are no grey, and 16 bits that stay below 2**14.
+    of another size or depth, a broken one, two of one name, values that are no grey, and 16 bits that do not use their range.
     """
-    paths = sorted(paths, key=natural)
+    paths = in_order(paths)
     if len(paths) > scan.FILES:
         raise ValueError(f'{len(paths)} slices are more than {scan.FILES}')
     _check_names(paths)
@@ -63,10 +64,9 @@ def decode_slices(paths: Iterable[Path]) -> Scan:
     planes = iter(voxels)
     for path in paths:
         _fill(path, planes)
-    if deep and 0 < voxels.max() < DEEP / 257:
-        raise UserError(f'{paths[0]}: 16 bits that hold no value above {DEEP - 1}: Hounsfield units or scanner values of '
-                        "12 to 14 bits, not grey; save Hounsfield units in an .npz under the key 'hu', or rescale to "
-                        '0..65535')
+    if deep:
+        with blame(paths[0]):
+            check_deep(voxels)
     return Scan(voxels, False, None)
 
 

@@ -14,9 +14,11 @@ import nibabel
 import numpy as np
 from nibabel.orientations import apply_orientation
 
-from covid_jax.scans.arrays import NO_GREY, as_scan
+from covid_jax.scans import nrrds
+from covid_jax.scans.arrays import as_scan
 from covid_jax.scans.metaimage import ORDERS, YES, beside, directions, flag, numbers, read_fields
 from covid_jax.scans.scan import BYTES, Scan, check_size, check_spacing
+from covid_jax.scans.values import NO_GREY
 
 SUFFIXES = ('.nii', '.nii.gz', '.mha', '.mhd')
 EXTENSIONS = 2**24  # bytes between the header and the voxels of a NIfTI

