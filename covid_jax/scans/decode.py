@@ -132,8 +132,8 @@ def _zip_digest(path, series):
             if name == 'dicomdir' or name.endswith(dicom.NO_DICOM):
                 continue
             with archive.open(info) as member, tempfile.NamedTemporaryFile(suffix='.dcm') as file:
-                start = member.read(132)  # up to DICOM's magic, which stands at byte 128
-                if name.endswith('.dcm') or start[128:] == b'DICM':
+                start = member.read(dicom.START)
+                if name.endswith('.dcm') or dicom.begins_dicom(start):
                     file.write(start)
                     shutil.copyfileobj(member, file)
                     file.flush()
