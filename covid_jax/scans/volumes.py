@@ -75,6 +75,8 @@ def _nifti(path):
     return _scan(_scaled(values, slope, inter), axes)
 
 
+        if header['sform_code'] and header['qform_code'] and not _agree(header.get_sform(), header.get_qform()):
+            raise ValueError('sform and qform disagree on where left, front and head are: set the code of the wrong one to 0')
 def _nifti_header(block):
     """nibabel's header of the first bytes of a file; ValueError for what is no NIfTI of one file."""
     for order in '<>':
@@ -92,6 +94,11 @@ def _metaimage(path):
     fields, start = read_fields(path)
     for key, values in ONLY.items():
         if fields.get(key, values[0]).lower() not in values:
+def _agree(sform, qform):
+    """Whether both say of every axis of the file which axis of the body it is near to, and in which direction."""
+    return np.array_equal(nibabel.io_orientation(sform), nibabel.io_orientation(qform))
+
+
             raise ValueError(f'{key} = {fields[key][:60]!r} is not read, only {values[0]}')
     element = fields.get('ElementType', '')
     if element not in TYPES:
