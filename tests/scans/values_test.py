@@ -79,6 +79,13 @@ def test_what_lost_its_offset_its_sign_or_the_mark_of_its_padding_is_no_scan(tmp
     refused(written(tmp_path, name, values), words)
 
 
+def test_a_few_low_values_are_no_air(tmp_path):
+    """Noise below what an offset that was lost would have made of air."""
+    noisy = chest() + 1024
+    noisy[:, 16, 16:21] = -300
+    refused(dicom(tmp_path / 'a', noisy.astype('<i2'), RescaleIntercept=0), 'from -300 to 1064', AIR)
+
+
 @pytest.mark.parametrize('bits', [12, 16])
 def test_signed_pixels_that_are_said_to_be_unsigned_are_refused(tmp_path, bits):
     stored = (chest() % 2**bits).astype('<u2')
@@ -116,6 +123,15 @@ def test_hounsfield_units_in_16_bits_are_no_grey(tmp_path, name, values):
     for k, plane in enumerate(values.astype(np.uint16)):
         Image.fromarray(plane).save(tmp_path / f'{k}.{name}')
     refused(tmp_path, 'Hounsfield units, perhaps with an offset')
+
+
+def test_a_few_bright_pixels_and_a_small_picture_do_not_make_hounsfield_units_grey(tmp_path):
+    values = np.kron(chest()[0] + 32768, np.ones((8, 8))).astype(np.uint16)
+    values[0, :256] = np.arange(256) * 257  # a pixel of every level
+    Image.fromarray(values).save(tmp_path / 'a.png')
+    refused(tmp_path / 'a.png', 'Hounsfield units, perhaps with an offset')
+    Image.fromarray(np.array([[31768, 32808], [33468, 32768]], np.uint16)).save(tmp_path / 'b.png')
+    refused(tmp_path / 'b.png', 'Hounsfield units, perhaps with an offset')
 
 
 def test_16_bits_that_use_their_range_are_grey(tmp_path, rng):
