@@ -14,7 +14,9 @@ def bare(path, implicit=True, **kwargs):
     """A CT slice without preamble and without the elements that say how it is written."""
     data = pydicom.dcmread(ct(path, **kwargs))
     del data.file_meta
+    data.preamble = None
     pydicom.dcmwrite(path, data, implicit_vr=implicit, little_endian=True)
+    assert path.read_bytes()[:2] == b'\x08\x00' and path.read_bytes()[128:132] != b'DICM'
     return path
 
 

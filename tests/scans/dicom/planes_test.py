@@ -72,6 +72,11 @@ def test_positions_that_are_rounded_lie_on_an_even_grid(tmp_path, step, digits):
         refused(series(tmp_path / f'{gap}', there), f'slices {gap} and {gap + 1} are', 'missing')
 
 
+def test_a_gap_of_whole_millimetres_is_no_rounding(tmp_path):
+    for number, zs in enumerate(((0, 1, 3, 4, 5), (0, 1, 3), (0, 2, 3, 4))):
+        refused(series(tmp_path / f'{number}', zs, SliceThickness=None), 'missing')
+
+
 def test_slices_whose_distance_changes_are_refused(tmp_path):
     heights = [k * 1.0 for k in range(12)] + [12 + k * 1.09 for k in range(12)]
     refused(series(tmp_path / 'a', heights), 'lies', 'beside an even grid of 1.04 mm')
