@@ -7,6 +7,7 @@ import zipfile
 import zlib
 
 import nibabel
+import nrrd
 import numpy as np
 import pydicom
 from PIL import Image
@@ -75,12 +76,19 @@ def _volumes(new, hu):
         path = new(f'mhd+{kind}', 'a.mhd')
         path.write_text(text.format(kind == 'zraw', f'a.{kind}'))
         path.with_suffix(f'.{kind}').write_bytes(raw)
+    header = {'space': 'left-posterior-superior', 'space directions': np.diag([.7, .8, 2.5]), 'space units': ['mm'] * 3}
+    for kind, name, encoding in (('nrrd', 'a.nrrd', 'raw'), ('nrrd-gzip', 'a.nrrd', 'gzip'), ('nhdr', 'a.nhdr', 'raw'),
+                                 ('nhdr-gzip', 'a.nhdr', 'gzip')):
+        nrrd.write(str(new(kind, name)), hu.T, header | {'encoding': encoding})
 
 
 def _dicoms(new, hu):
     stored = (hu + 1024).clip(0, 4095).astype('<u2')
     for syntax in ('ExplicitVRLittleEndian', 'ImplicitVRLittleEndian', 'ExplicitVRBigEndian'):
         _ct(new(f'dcm-{syntax[:13]}', 'a.dcm'), stored[:1], getattr(uid, syntax))
+    whole = new('dcm-bare', 'IM0001')
+    _ct(whole, stored[:1])
+    pydicom.dcmwrite(whole, Dataset(pydicom.dcmread(whole)), implicit_vr=True, little_endian=True)
     _ct(new('dcm-frames', 'a.dcm'), stored)
     (folder := new('dcm-series', 'scan')).mkdir()
     for i, plane in enumerate(stored):

@@ -6,18 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from covid_jax.scans.scan import BYTES, VOXELS, Scan, check_spacing
+from covid_jax.scans.values import NO_GREY, check_hounsfield, tally
 from covid_jax.text import some
 
+PICTURE = (1, 3, 4)  # the last axis of a picture: grey, RGB, RGBA
+SIDE = 16  # pixels that a picture has at least; no volume is so narrow
 KEYS = ('hu', 'volume', 'image')  # the first that is there is the scan
-NO_GREY = -200  # HU: whatever reaches lower is no grey value; air is at -1000, fat at -100
 
 
 def decode_npy(path: Path) -> Scan:
     """The one array of a .npy file as a Scan; see `as_scan` for its units."""
     with path.open('rb') as stream:
-        return as_scan(_array(stream, path.stat().st_size), False, None)
+        return as_scan(_grey(_array(stream, path.stat().st_size)), False, None)
 
 
 def decode_npz(path: Path) -> Scan:
@@ -35,7 +38,7 @@ def decode_npz(path: Path) -> Scan:
                 raise ValueError(f'spacing_mm must be three positive numbers (z, y, x), not {lengths}')
             check_spacing(lengths)
             spacing = lengths[0], lengths[1], lengths[2]
-        return as_scan(member(archive, key), key == 'hu', spacing)
+        return as_scan(_grey(member(archive, key)), key == 'hu', spacing)
 
 
 def member(archive: zipfile.ZipFile, key: str, kinds: str = 'iuf', ndims: Sequence[int] = (2, 3),
@@ -73,7 +76,7 @@ def as_scan(array: np.ndarray, hounsfield: bool, spacing: tuple[float, float, fl
     """[depth, height, width] or [height, width] of any real dtype -> Scan.
 
     Hounsfield units if the caller says so or the minimum is below -200; otherwise it must be grey: in [0, 255], or floats
-    in [0, 1], which are multiplied by 255. ValueError for values that are neither, or not finite.
+    in [0, 1], which are multiplied by 255. ValueError for values that are neither (see values.py), or not finite.
     """
     array = array[None] if array.ndim == 2 else array
     low = float(array.min())
@@ -81,8 +84,7 @@ def as_scan(array: np.ndarray, hounsfield: bool, spacing: tuple[float, float, fl
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError('some values are not finite')
     if hounsfield or low < NO_GREY:
-        if low < -2**15 or high >= 2**15:
-            raise ValueError(f'values from {low:g} to {high:g} are not Hounsfield units')
+        check_hounsfield(map(tally, array), hounsfield)
         dtype = np.float32 if array.dtype.kind == 'f' else np.int16
         return Scan(array.astype(dtype, copy=False), True, spacing)
     scale = 255 if array.dtype.kind == 'f' and high <= 1 else 1
@@ -92,3 +94,15 @@ def as_scan(array: np.ndarray, hounsfield: bool, spacing: tuple[float, float, fl
     if array.dtype.kind != 'f':
         return Scan(array.astype(np.uint8, copy=False), False, spacing)
     return Scan(array.astype(np.float32) * np.float32(scale), False, spacing)
+
+
+def _grey(array):
+    """The array, but of a picture [height, width, 1, 3 or 4] the one slice that it is: of colours the luma, as of any image."""
+    if array.ndim == 2 or array.shape[2] not in PICTURE or min(array.shape[:2]) < SIDE:
+        return array
+    if array.shape[2] == 1:
+        return array[..., 0]
+    if array.dtype != np.uint8:
+        raise ValueError(f'shape {list(array.shape)} of {array.dtype}: a picture in colours, which are read as uint8 alone; save '
+                         'a slice as [height, width], a volume as [depth, height, width]')
+    return np.asarray(Image.fromarray(np.ascontiguousarray(array[..., :3])).convert('L'))

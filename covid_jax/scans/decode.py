@@ -1,7 +1,8 @@
 """A path in, voxels out: the bytes of one scan read as data, never as code, and checked against limits first.
 
-A path is an array (.npz, .npy), an image (.png, .jpg, .tif), a volume (.nii, .nii.gz, .mha, .mhd), a DICOM file, a
-folder of slices as images or of DICOM files at any depth, or a .zip of any of these, unpacked for as long as it is read.
+A path is an array (.npz, .npy), an image (.png, .jpg, .tif), a volume (.nii, .nii.gz, .mha, .mhd, .nrrd, .nhdr), a
+DICOM file, a folder of slices as images or of DICOM files at any depth, or a .zip of any of these, unpacked for as long as it
+is read.
 'PATH::series=UID' is one series of DICOM files that hold several, 'PATH::slice=N' the N-th slice (from 0) of a volume,
 'PATH::lungs=FILE' a volume with the mask of its lungs in a file beside it, 0 outside them.
 'phantom:...' is the address of a phantom, see covid_jax/phantom. Every failure is a UserError of one line that names the file.
@@ -17,14 +18,16 @@ from pathlib import Path
 import numpy as np
 
 from covid_jax import UserError, phantom
-from covid_jax.scans import arrays, dicom, images, metaimage, volumes
-from covid_jax.scans.scan import BYTES, FILES, Scan, blame, hidden, natural
+from covid_jax.scans import arrays, dicom, images, volumes
+from covid_jax.scans.names import natural, scan_of_mask
+from covid_jax.scans.scan import BYTES, FILES, Scan, blame, hidden
+from covid_jax.scans.values import check_grey
 from covid_jax.text import some
 
 ARRAYS = ('.npz', '.npy')
 PARTS = ('series', 'slice', 'lungs')  # what may follow '::' in an address
 SUFFIXES = (*ARRAYS, *images.SUFFIXES, *volumes.SUFFIXES, '.dcm', '.zip')
-EXPECTED = '.npz, .npy, .nii, .nii.gz, .mha, .mhd, .png, .jpg, .tif, .dcm, .zip or a folder of slices'
+EXPECTED = '.npz, .npy, .nii, .nii.gz, .mha, .mhd, .nrrd, .png, .jpg, .tif, .dcm, .zip or a folder of slices'
 READERS = (('.npz', arrays.decode_npz), ('.npy', arrays.decode_npy), (images.SUFFIXES, images.decode_image),
            (volumes.SUFFIXES, volumes.decode_volume))
 
@@ -39,7 +42,11 @@ def decode(address: Path | str, scratch: Path | str | None = None) -> Scan:
         return Scan(*phantom.from_address(str(address)))
     path, part = split_address(address)
     with blame(path):
+        if twin := scan_of_mask(path, SUFFIXES):
+            raise ValueError(f'by its name the mask of {twin.name}, no scan: keep masks apart from the scans, or rename it')
         scan = _decode(path, part.get('series', ''), scratch)
+        if not scan.hounsfield:
+            check_grey(scan.voxels)
         if 'slice' in part:
             at = part['slice']
             if not (at.isdecimal() and int(at) < len(scan.voxels)):
@@ -90,7 +97,7 @@ def files_of(address: Path | str) -> list[Path]:
         files = [file for kind in _contents(path).values() for file in kind] if path.is_dir() else [path]
     except (OSError, UserError):  # decoding says what is wrong
         files = [path]
-    return sorted({*files, *(more for file in files for more in metaimage.companions(file))})
+    return sorted({*files, *(more for file in files for more in volumes.companions(file))})
 
 
 def is_scan(path: Path) -> bool:
@@ -126,8 +133,8 @@ def _zip_digest(path, series):
             if name == 'dicomdir' or name.endswith(dicom.NO_DICOM):
                 continue
             with archive.open(info) as member, tempfile.NamedTemporaryFile(suffix='.dcm') as file:
-                start = member.read(132)  # up to DICOM's magic, which stands at byte 128
-                if name.endswith('.dcm') or start[128:] == b'DICM':
+                start = member.read(dicom.START)
+                if name.endswith('.dcm') or dicom.begins_dicom(start):
                     file.write(start)
                     shutil.copyfileobj(member, file)
                     file.flush()

@@ -4,6 +4,7 @@ Orientation tags (EXIF, TIFF) are obeyed in every format; PhotometricInterpretat
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import contextmanager
@@ -15,16 +16,24 @@ from PIL import Image
 
 from covid_jax import UserError
 from covid_jax.scans import scan
-from covid_jax.scans.scan import Scan, blame, natural
+from covid_jax.scans.names import in_order
+from covid_jax.scans.scan import Scan, blame
+from covid_jax.scans.values import check_deep
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff')
 FORMATS = ('PNG', 'JPEG', 'TIFF', 'BMP', 'GIF')  # what the bytes of an image may be
 PIXELS = 2**26  # of one slice
-DEEP = 2**14  # that 16 bits of grey reach; Hounsfield units and scanner values of 12 to 14 bits stay below
-ORIENTATION = 274  # a tag of TIFF and of EXIF; the three below are TIFF's alone
+ORIENTATION = 274  # a tag of TIFF and of EXIF; those below are TIFF's alone
 PHOTOMETRIC = 262
 WIDTH = 256
 LENGTH = 257
+SUBFILE = 254
+PART = 5  # bits of it: a smaller copy of another page, or its mask
+DESCRIPTION = 270
+SAMPLES = 277
+DEPTH = 32997  # slices on one page
+STACK = re.compile(r'ImageJ=.*^images=([0-9]+)', re.S | re.M)  # how ImageJ says how many slices there are
+SHAPE = re.compile(r'\{"shape": \[([0-9, ]+)\]')  # how tifffile says it
 TURN = Image.Transpose
 TURNS = {2: TURN.FLIP_LEFT_RIGHT, 3: TURN.ROTATE_180, 4: TURN.FLIP_TOP_BOTTOM, 5: TURN.TRANSPOSE, 6: TURN.ROTATE_270,
          7: TURN.TRANSVERSE, 8: TURN.ROTATE_90}
@@ -47,9 +56,9 @@ def decode_slices(paths: Iterable[Path]) -> Scan:
     """Images of one size, one slice each, in the natural order of their names -> Scan.
 
     Of colours the luma is taken, alpha is ignored, 16 bits are divided by 257. UserError that names the file for a slice
-    of another size or depth, a broken one, two of one name, values that are no grey, and 16 bits that stay below 2**14.
+    of another size or depth, a broken one, two of one name, values that are no grey, and 16 bits that do not use their range.
     """
-    paths = sorted(paths, key=natural)
+    paths = in_order(paths)
     if len(paths) > scan.FILES:
         raise ValueError(f'{len(paths)} slices are more than {scan.FILES}')
     _check_names(paths)
@@ -63,10 +72,9 @@ def decode_slices(paths: Iterable[Path]) -> Scan:
     planes = iter(voxels)
     for path in paths:
         _fill(path, planes)
-    if deep and 0 < voxels.max() < DEEP / 257:
-        raise UserError(f'{paths[0]}: 16 bits that hold no value above {DEEP - 1}: Hounsfield units or scanner values of '
-                        "12 to 14 bits, not grey; save Hounsfield units in an .npz under the key 'hu', or rescale to "
-                        '0..65535')
+    if deep:
+        with blame(paths[0]):
+            check_deep(voxels)
     return Scan(voxels, False, None)
 
 
@@ -120,7 +128,19 @@ def _header(path):
 
 
 def _pages(image):
-    return getattr(image, 'n_frames', 1) if image.format == 'TIFF' else 1
+    """How many slices an image has. ValueError for a TIFF with more slices than pages: the others lie behind the first."""
+    if image.format != 'TIFF':
+        return 1
+    pages = image.n_frames
+    size = math.prod(image.size) * int(image.tag_v2.get(SAMPLES, 1))
+    said = str(image.tag_v2.get(DESCRIPTION, ''))
+    stack = STACK.match(said)
+    shape = SHAPE.match(said)
+    slices = max(int(image.tag_v2.get(DEPTH, 1)) * pages, int(stack[1]) if stack else 1,
+                 math.prod(map(int, shape[1].split(','))) // size if shape else 1)
+    if slices > pages:
+        raise ValueError(f'{slices} slices on {pages} page{"s" * (pages > 1)} of a TIFF: save each slice on a page of its own')
+    return pages
 
 
 def _orientation(image):
@@ -145,6 +165,8 @@ def _fill(path, planes):
         for page in range(_pages(image)):
             if page:
                 image.seek(page)
+            if image.format == 'TIFF' and int(image.tag_v2.get(SUBFILE, 0)) & PART:
+                raise ValueError(f'page {page} is a thumbnail or a mask of another: save the slices alone')
             plane = next(planes)
             inverted = image.format == 'TIFF' and image.tag_v2.get(PHOTOMETRIC) == 0  # of 8 bits Pillow knows
             if math.prod(image.size) > PIXELS:

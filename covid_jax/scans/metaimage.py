@@ -36,17 +36,6 @@ def geometry(path: Path) -> tuple[float, float, int]:
     return origin[2], float(axes[2, 2]), depth
 
 
-def companions(path: Path) -> list[Path]:
-    """The other files that decoding path reads: where a MetaImage keeps its voxels, if that is a file. Never raises."""
-    try:
-        if path.name.lower().endswith(('.mha', '.mhd')):
-            fields, _ = read_fields(path)
-            return [] if fields['ElementDataFile'] == 'LOCAL' else [beside(path, fields['ElementDataFile'])]
-    except (OSError, ValueError):  # decoding says what is wrong
-        pass
-    return []
-
-
 def directions(fields: dict[str, str]) -> tuple[np.ndarray, bool]:
     """-> ([3, 3] of which column i is the step of index i in mm to the left, back and head, whether mm are known)."""
     matrix = next((key for key in MATRICES if key in fields), '')
@@ -79,10 +68,11 @@ def read_fields(path: Path) -> tuple[dict[str, str], int]:
     return fields, at
 
 
-def beside(path: Path, name: str) -> Path:
-    """The file of that name in path's folder. ValueError for a name that leads anywhere else, and for several files."""
+def beside(path: Path, name: str, field: str = 'ElementDataFile') -> Path:
+    """The file of that name in path's folder, which field names. ValueError for a name that leads anywhere else, and for
+    several files."""
     if not name or re.search(r'[/\\:\0]|^\.+$|^LIST\b', name):
-        raise ValueError(f'ElementDataFile = {name[:60]!r} must be LOCAL or the name of one file in the same folder')
+        raise ValueError(f'{field} = {name[:60]!r} must be the name of one file in the same folder')
     if not (path.parent / name).is_file():
         raise ValueError(f'its voxels are in {name[:60]!r}, which is not beside it')
     return path.parent / name

@@ -1,7 +1,6 @@
 """What every decoder gives, the limits that every header is judged by, and how a foreign error becomes one line."""
 
 import errno
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ import numpy as np
 from covid_jax import UserError
 from covid_jax.text import printable
 
-VERSION = 1  # raised whenever a decoder gives other voxels for the same bytes: prepared scans are then made anew
+VERSION = 2  # raised whenever a decoder gives other voxels for the same bytes: prepared scans are then made anew
 VOXELS = 2**30  # of one scan: ten times the largest CT of a chest
 BYTES = 2**32  # of its array, and of what an archive unpacks to
 FILES = 4096  # that one scan may be made of
@@ -73,9 +72,3 @@ def check_spacing(spacing: Sequence[float] | np.ndarray) -> None:
 def hidden(name: str) -> bool:
     """Whether a file or folder is hidden, or something that macOS adds to archives."""
     return name.startswith(('.', '__MACOSX'))
-
-
-def natural(path: Path) -> tuple[list[int | str], str]:
-    """The sort key of a slice: its whole stem with numbers as numbers ('ct 2' before 'ct 10'), then its name."""
-    parts = re.split('([0-9]+)', path.stem.lower())
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name

@@ -1,4 +1,4 @@
-"""NIfTI and MetaImage -> Scan: the axes of the file turned into the patient's, or refused where the file does not say.
+"""NIfTI, MetaImage and NRRD -> Scan: the axes of the file turned into the patient's, or refused where the file does not say.
 
 A scan may be stored in any order and direction of its axes (sagittal, flipped, ...): the result is cut across the body.
 Axes that are more than 10 degrees off the patient's are refused, for only resampling could straighten them.
@@ -14,11 +14,13 @@ import nibabel
 import numpy as np
 from nibabel.orientations import apply_orientation
 
-from covid_jax.scans.arrays import NO_GREY, as_scan
+from covid_jax.scans import nrrds
+from covid_jax.scans.arrays import as_scan
 from covid_jax.scans.metaimage import ORDERS, YES, beside, directions, flag, numbers, read_fields
 from covid_jax.scans.scan import BYTES, Scan, check_size, check_spacing
+from covid_jax.scans.values import NO_GREY
 
-SUFFIXES = ('.nii', '.nii.gz', '.mha', '.mhd')
+SUFFIXES = ('.nii', '.nii.gz', '.mha', '.mhd', *nrrds.SUFFIXES)
 EXTENSIONS = 2**24  # bytes between the header and the voxels of a NIfTI
 CHUNK = 2**22  # bytes that are read or inflated at a time
 OBLIQUE = 10  # degrees off an axis of the body that are too many
@@ -32,15 +34,32 @@ ONLY = {'ObjectType': ('image',), 'NDims': ('3',), 'BinaryData': YES, 'ElementNu
 
 
 def decode_volume(path: Path) -> Scan:
-    """.nii, .nii.gz, .mha or .mhd -> Scan: Hounsfield units where the minimum is below -200, else grey, see as_scan.
+    """.nii, .nii.gz, .mha, .mhd, .nrrd or .nhdr -> Scan: Hounsfield units where the minimum is below -200, else grey, see
+    as_scan.
 
     ValueError for a header that promises more than the file holds or more than any scan has, more than one volume or
-    channel, axes that are oblique or not given, values that are neither Hounsfield units nor grey, and a .mhd whose
-    voxels are not in one file beside it.
+    channel, axes that are oblique or not given, values that are neither Hounsfield units nor grey, and a .mhd or
+    .nhdr whose voxels are not in one file beside it.
     """
+    if path.name.lower().endswith(nrrds.SUFFIXES):
+        return _nrrd(path)
     if path.name.lower().endswith(('.nii', '.nii.gz')):
         return _nifti(path)
     return _metaimage(path)
+
+
+def companions(path: Path) -> list[Path]:
+    """The other files that decoding path reads: where a MetaImage or NRRD keeps its voxels, if that is a file. Never raises."""
+    source = path
+    try:
+        if path.name.lower().endswith(('.mha', '.mhd')):
+            fields, _ = read_fields(path)
+            source = path if fields['ElementDataFile'] == 'LOCAL' else beside(path, fields['ElementDataFile'])
+        if path.name.lower().endswith(nrrds.SUFFIXES):
+            source = nrrds.voxels_of(nrrds.read_fields(path)[0], path)
+    except (OSError, ValueError):  # decoding says what is wrong
+        pass
+    return [source] if source != path else []
 
 
 def _nifti(path):
@@ -56,6 +75,8 @@ def _nifti(path):
             raise ValueError(f'{" x ".join(map(str, shape))} voxels: one volume of 3 dimensions is expected')
         if header['sform_code'] == header['qform_code'] == 0:
             raise ValueError('neither sform nor qform says where left, front and head are: set one of them')
+        if header['sform_code'] and header['qform_code'] and not _agree(header.get_sform(), header.get_qform()):
+            raise ValueError('sform and qform disagree on where left, front and head are: set the code of the wrong one to 0')
         if int(header['datatype']) not in nibabel.nifti1.data_type_codes:
             raise ValueError(f'the type of its values has the code {header["datatype"]}, which NIfTI does not know')
         unit = int(header['xyzt_units']) & 7
@@ -71,6 +92,11 @@ def _nifti(path):
         file.seek(offset)
         values, _ = _voxels(iter(lambda: file.read(CHUNK), b''), dtype, shape)
     return _scan(_scaled(values, slope, inter), axes)
+
+
+def _agree(sform, qform):
+    """Whether both say of every axis of the file which axis of the body it is near to, and in which direction."""
+    return np.array_equal(nibabel.io_orientation(sform), nibabel.io_orientation(qform))
 
 
 def _nifti_header(block):
@@ -104,15 +130,30 @@ def _metaimage(path):
     if fields['ElementDataFile'] != 'LOCAL':
         source = beside(path, fields['ElementDataFile'])
         start = 0
+    values = _stored(source, start, np.dtype(('>' if True in orders else '<') + TYPES[element]), shape, zipped)
+    scan = _scan(_scaled(values), axes)
+    return scan if spaced else scan._replace(spacing=None)
+
+
+def _nrrd(path):
+    """The voxels behind the header or in the file that it names; there are exactly as many as it says."""
+    fields, start = nrrds.read_fields(path)
+    shape, dtype, zipped = nrrds.layout(fields)
+    axes = nrrds.directions(fields)
+    source = nrrds.voxels_of(fields, path)
+    return _scan(_scaled(_stored(source, start if source == path else 0, dtype, shape, zipped)), axes)
+
+
+def _stored(source, start, dtype, shape, zipped):
+    """[k, j, i] of what a file holds from byte start on, and nothing more."""
     size = (source.stat().st_size - start) * (DEFLATE if zipped else 1)
-    dtype = _checked(shape, np.dtype(('>' if True in orders else '<') + TYPES[element]), size)
+    _checked(shape, dtype, size)
     with source.open('rb') as file:
         file.seek(start)
         values, more = _voxels(_inflated(file) if zipped else iter(lambda: file.read(CHUNK), b''), dtype, shape)
     if more:
-        raise ValueError(f'{source.name} holds more than {" x ".join(map(str, shape))} values of {element}')
-    scan = _scan(_scaled(values), axes)
-    return scan if spaced else scan._replace(spacing=None)
+        raise ValueError(f'{source.name} holds more than {" x ".join(map(str, shape))} values of {dtype.itemsize} bytes')
+    return values
 
 
 def _checked(shape, dtype, size):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from scan_files import real, refused
 
 from covid_jax.scans.decode import decode
@@ -82,6 +83,28 @@ def test_bytes_or_the_unit_range_are_grey_and_a_plane_is_one_slice(tmp_path, arr
 def test_what_is_not_a_scan_is_refused(tmp_path, array, words):
     np.save(tmp_path / 'a.npy', array)
     refused(tmp_path / 'a.npy', *words)
+
+
+@pytest.mark.parametrize('channels', [3, 4])
+def test_a_picture_in_colours_is_one_slice_of_its_luma(tmp_path, rng, channels):
+    picture = rng.integers(0, 256, (20, 24, channels)).astype(np.uint8)
+    Image.fromarray(picture).save(tmp_path / 'a.png')
+    np.save(tmp_path / 'a.npy', picture)
+    np.savez(tmp_path / 'a.npz', image=picture)
+    for name in ('a.npy', 'a.npz'):
+        np.testing.assert_array_equal(decode(tmp_path / name).voxels, decode(tmp_path / 'a.png').voxels)
+    np.save(tmp_path / 'b.npy', picture / np.float32(255))
+    refused(tmp_path / 'b.npy', f'[20, 24, {channels}] of float32: a picture in colours', 'uint8')
+
+
+def test_a_last_axis_of_one_is_one_slice_and_a_small_volume_stays_one(tmp_path, rng):
+    hu = rng.integers(-1000, 400, (20, 24, 1)).astype(np.int16)
+    np.save(tmp_path / 'a.npy', hu)
+    np.testing.assert_array_equal(decode(tmp_path / 'a.npy').voxels, hu[None, ..., 0])
+    np.savez(tmp_path / 'a.npz', hu=hu)
+    assert decode(tmp_path / 'a.npz').voxels.shape == (1, 20, 24)
+    np.save(tmp_path / 'b.npy', hu.reshape(5, 24, 4))
+    assert decode(tmp_path / 'b.npy').voxels.shape == (5, 24, 4)
 
 
 def test_python_objects_are_never_unpickled(tmp_path):

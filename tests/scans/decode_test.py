@@ -12,7 +12,7 @@ from volumes import image
 
 from covid_jax import UserError
 from covid_jax.scans.decode import decode, files_of, is_scan, lungs_beside, patient_digest, split_address
-from covid_jax.scans.scan import natural
+from covid_jax.scans.names import natural
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from scan_files import real, refused, slices
 
@@ -107,7 +108,7 @@ def test_16_bits_of_a_tiff_are_65535_steps_of_grey(tmp_path, order):
 @pytest.mark.parametrize('order', '<>')
 @pytest.mark.parametrize('most', [1, 4095, 5000, 8191, 16383])
 def test_12_to_14_bits_of_16_are_a_scanners_values_and_not_grey(tmp_path, order, most):
-    refused(grey16(tmp_path / 'a.tif', np.array([[0, 1, most]]), order), '16383', "'hu'", 'rescale')
+    refused(grey16(tmp_path / 'a.tif', np.array([[0, 1, most]]), order), f'from 0 to {most}', "'hu'", 'rescale')
 
 
 @pytest.mark.parametrize('order', '<>')
@@ -193,6 +194,36 @@ def test_pages_of_a_tiff_are_slices(tmp_path, compression):
 def test_pages_of_a_tiff_are_alike(tmp_path, second, words):
     Image.new('L', (8, 6)).save(tmp_path / 'a.tif', save_all=True, append_images=[second])
     refused(tmp_path / 'a.tif', 'page 1', *words)
+
+
+@pytest.mark.parametrize('options', [{'volumetric': True}, {'volumetric': True, 'tile': (2, 16, 16)}, {'truncate': True}])
+def test_slices_behind_the_one_page_of_a_tiff_are_not_passed_over(tmp_path, options):
+    stack = np.repeat(np.arange(6, dtype=np.uint8) * 20, 256).reshape(6, 16, 16)
+    tifffile.imwrite(tmp_path / 'a.tif', stack, photometric='minisblack', **options)
+    refused(tmp_path / 'a.tif', '6 slices on 1 page', 'page of its own')
+    tifffile.imwrite(tmp_path / 'b.tif', stack, photometric='minisblack')
+    np.testing.assert_array_equal(decode(tmp_path / 'b.tif').voxels, stack)
+
+
+def test_a_stack_of_imagej_with_one_page_is_refused_and_with_six_is_read(tmp_path):
+    """As ImageJ writes it: the description counts the slices, and the planes lie one behind the other."""
+    planes = b''.join(bytes([20 * k + 5]) * 256 for k in range(6))
+    said = b'ImageJ=1.53t\nimages=6\nslices=6\nloop=false\n\0'
+    tags = [(256, 3, 1, 16), (257, 3, 1, 16), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (270, 2, len(said), 134),
+            (273, 4, 1, 134 + len(said)), (277, 3, 1, 1), (278, 3, 1, 16), (279, 4, 1, 256)]
+    table = b''.join(struct.pack('<HHII', *tag) for tag in tags)
+    (tmp_path / 'a.tif').write_bytes(b'II*\0' + struct.pack('<IH', 8, len(tags)) + table + bytes(4) + said + planes)
+    refused(tmp_path / 'a.tif', '6 slices on 1 page')
+    first, *more = [Image.new('L', (16, 16), 20 * k + 5) for k in range(6)]
+    first.save(tmp_path / 'b.tif', save_all=True, append_images=more, tiffinfo={270: said.decode('ascii').strip('\0')})
+    assert decode(tmp_path / 'b.tif').voxels[:, 3, 3].tolist() == [5, 25, 45, 65, 85, 105]
+
+
+def test_a_thumbnail_and_a_mask_among_the_pages_are_no_slices(tmp_path, noise):
+    with tifffile.TiffWriter(tmp_path / 'a.tif') as file:
+        file.write(noise, photometric='minisblack')
+        file.write(noise, photometric='minisblack', subfiletype=1)
+    refused(tmp_path / 'a.tif', 'page 1 is a thumbnail or a mask')
 
 
 def test_several_pages_are_no_slice_of_a_folder(tmp_path):

@@ -10,7 +10,8 @@ from scan_files import refused
 from volumes import RAS, SPACING, assert_is, meta, person
 
 from covid_jax.scans.decode import decode
-from covid_jax.scans.metaimage import companions, geometry
+from covid_jax.scans.metaimage import geometry
+from covid_jax.scans.volumes import companions
 
 LPS = {'L': (1, 0, 0), 'P': (0, 1, 0), 'S': (0, 0, 1), 'R': (-1, 0, 0), 'A': (0, -1, 0), 'I': (0, 0, -1)}
 

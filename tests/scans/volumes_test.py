@@ -112,6 +112,22 @@ def test_a_nifti_that_does_not_say_where_left_is_is_refused(tmp_path, hu):
     refused(tmp_path / 'a.nii', 'neither sform nor qform')
 
 
+@pytest.mark.parametrize('other', [np.diag([.7, -.8, 2.5]), np.diag([-.7, -.8, -2.5]),
+                                   np.array([[0, -.8, 0], [-.7, 0, 0], [0, 0, 2.5]])])
+def test_sform_and_qform_that_mirror_each_other_are_refused(tmp_path, hu, other):
+    mine = image(hu)
+    mine.set_sform(mine.affine, 1)
+    mine.set_qform(nibabel.affines.from_matvec(other), 1)
+    nibabel.save(mine, tmp_path / 'a.nii')
+    refused(tmp_path / 'a.nii', 'sform and qform disagree', 'code of the wrong one')
+    mine.set_qform(nibabel.affines.from_matvec(other), 0)
+    nibabel.save(mine, tmp_path / 'b.nii')
+    assert_is(decode(tmp_path / 'b.nii'), hu)
+    mine.set_qform(rotated(3, 0), 1)  # a little turned is no other direction
+    nibabel.save(mine, tmp_path / 'c.nii')
+    assert_is(decode(tmp_path / 'c.nii'), hu)
+
+
 def rotated(degrees, about):
     """A RAS affine turned about the patient's axis 0, 1 or 2."""
     cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))

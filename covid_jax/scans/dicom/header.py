@@ -37,7 +37,7 @@ TAGS = [Tag(keyword) for keyword in (
     *MACROS, 'SOPClassUID', 'Modality', 'ImageType', 'SeriesInstanceUID', 'InstanceNumber', 'Rows', 'Columns',
     'NumberOfFrames', 'SamplesPerPixel', 'PhotometricInterpretation', 'BitsAllocated', 'BitsStored', 'HighBit',
     'PixelRepresentation', 'PixelPaddingValue', 'PixelPaddingRangeLimit', 'ModalityLUTSequence', 'VOILUTSequence',
-    'FrameOfReferenceUID', 'SharedFunctionalGroupsSequence', 'PerFrameFunctionalGroupsSequence')]
+    'PresentationIntentType', 'FrameOfReferenceUID', 'SharedFunctionalGroupsSequence', 'PerFrameFunctionalGroupsSequence')]
 PERSON = [Tag('PatientID'), Tag('IssuerOfPatientID')]
 NOBODY = ('anon', 'anonymised', 'anonymized', 'anonymous', 'deidentified', 'de-identified', 'n/a', 'na', 'nan',
           'no name', 'none', 'null', 'patient', 'redacted', 'removed', 'test', 'unknown', 'unspecified')
@@ -136,7 +136,7 @@ def read_header(path: Path) -> Header:
         high = int(tags.get('HighBit') or stored - 1)
         bits = allocated, stored, high, bool(tags.get('PixelRepresentation', 0))
         for key in ('SOPClassUID', 'Modality', 'ImageType', 'SeriesInstanceUID', 'SamplesPerPixel',
-                    'PhotometricInterpretation', 'FrameOfReferenceUID'):
+                    'PhotometricInterpretation', 'FrameOfReferenceUID', 'PresentationIntentType'):
             tags.get(key)  # parsed here, for here a foreign exception is caught; kept by pydicom
         return Header(path, tags, syntax, vr, at, size, rows, columns, frames, bits, person)
 

@@ -15,10 +15,12 @@ from PIL import Image
 from pydicom import uid
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import get_decoder
+from scipy import ndimage
 
 from covid_jax import UserError
 from covid_jax.scans.dicom.header import NATIVE, PLUGINS, own_words
 from covid_jax.scans.dicom.planes import Plane
+from covid_jax.scans.values import NO_GREY, check_hounsfield, tally
 
 AIR = -1024  # Hounsfield units
 GDCM = threading.Lock()  # stderr belongs to the whole process
@@ -33,11 +35,15 @@ KEPT = (*FRAMES, HUFFMAN, SCAN, 0xDD, 0xF8)  # and restart intervals, and JPEG-L
 
 def read_voxels(planes: Sequence[Plane], order: np.ndarray, orient: Callable[[np.ndarray], np.ndarray],
                 hounsfield: bool) -> np.ndarray:
-    """The planes, which lie file by file, -> [depth, height, width]: int16 for whole Hounsfield units, else float32."""
+    """The planes, which lie file by file, -> [depth, height, width]: int16 for whole Hounsfield units, else float32.
+
+    ValueError for what the headers call Hounsfield units and what cannot be, see values.py.
+    """
     slice_of = np.argsort(order)  # where each plane comes to lie
     whole = hounsfield and all(value.is_integer() for plane in planes for value in plane.rescale)
     out = None
     at = 0
+    tallies = []
     for _, of_file in groupby(planes, key=lambda plane: id(plane.header)):
         frames = list(of_file)
         header = frames[0].header
@@ -45,6 +51,8 @@ def read_voxels(planes: Sequence[Plane], order: np.ndarray, orient: Callable[[np
             for plane, stored in zip(frames, _frames(header), strict=True):
                 stored = orient(stored)
                 hole = _padding(header, stored)
+                if hounsfield and hole is not None:
+                    hole = _outside(stored, hole, *plane.rescale)
                 voxels = _hounsfield(stored, hole, *plane.rescale) if hounsfield else _grey(stored, hole, plane)
                 if out is None:
                     out = np.empty((len(planes), *voxels.shape), np.int16 if whole else np.float32)
@@ -52,6 +60,11 @@ def read_voxels(planes: Sequence[Plane], order: np.ndarray, orient: Callable[[np
                     out = out.astype(np.float32)
                 out[slice_of[at]] = voxels
                 at += 1
+                measured = voxels if hole is None else voxels[~hole]
+                if hounsfield and measured.size:
+                    tallies.append(tally(measured))
+    if tallies:
+        check_hounsfield(tallies)
     return out
 
 
@@ -188,6 +201,17 @@ def _padding(header, stored):
                     value - 2**bits if signed and 2**(bits - 1) <= value < 2**bits else value)
     hole = (stored >= min(ends)) & (stored <= max(ends)) if len(ends) > 1 else stored == ends[0]
     return hole if hole.any() else None
+
+
+def _outside(stored, hole, slope, intercept):
+    """Of the padding that would be tissue, such as 0 where 0 is water, only what reaches the edge of the slice: the rest is
+    tissue of that value. bool like stored, or None."""
+    if slope * float(stored[hole].max()) + intercept < NO_GREY:
+        return hole
+    parts, _ = ndimage.label(hole)
+    edges = np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))
+    outside = np.isin(parts, edges[edges > 0])
+    return outside if outside.any() else None
 
 
 def _hounsfield(stored, hole, slope, intercept):

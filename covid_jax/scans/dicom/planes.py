@@ -13,6 +13,8 @@ from covid_jax.scans.scan import check_spacing
 from covid_jax.text import some
 
 SLOPE = 0.2  # mm to the side per mm along: a bit more than the tilt that _axial lets through
+OFF = 0.05  # of the distance of slices that each may lie beside an even grid: then steps differ by a tenth
+ROUNDED = 0.2  # of the distance, where the positions are written no finer; a missing slice puts others off by more
 
 
 class Plane(NamedTuple):
@@ -138,10 +140,15 @@ def _same(planes, field, name):
     values = [getattr(plane, field) for plane in planes]
     if all(value is None for value in values):
         return None
+    missing = sum(value is None for value in values)
     usual = np.median([value for value in values if value is not None], axis=0)
-    for plane, value in zip(planes, values, strict=True):
-        if value is None or np.abs(value - usual).max() > 1e-3:
-            raise ValueError(f'slice {plane.name} has another {name} than the others: choose one series or remove it')
+    if missing <= len(planes) / 2:
+        odd = [value is None or np.abs(value - usual).max() > 1e-3 for value in values]
+    else:
+        odd = [value is not None for value in values]
+    if any(odd):
+        raise ValueError(f'slice {planes[odd.index(True)].name} has another {name} than the others: choose one series or '
+                         'remove it')
     return usual
 
 
@@ -165,7 +172,8 @@ def _axial(orientation):
 
 
 def _even(planes, along):
-    """The distance of neighbours in mm. ValueError that names slices at one place or unevenly apart."""
+    """The distance of neighbours in mm: that of the even grid which fits the positions best. ValueError that names slices at
+    one place or unevenly apart."""
     order = np.argsort(along, kind='stable')
     steps = np.diff(along[order])
     real = steps[steps >= 0.01]
@@ -181,12 +189,33 @@ def _even(planes, along):
         z = [plane.position[2] for plane in planes]
         told = pairs(double, lambda i: f'are at the same position (z = {z[order[i]]:.1f} mm)')
         raise ValueError(f'{told}: remove one of each, or give each series a folder of its own')
-    uneven = np.abs(steps - usual) > 0.1 * usual
-    if uneven.any():
-        digits = 1 if (np.abs(steps - usual)[uneven] >= 0.1).all() else 3
-        raise ValueError(f'{pairs(uneven, lambda i: f"are {steps[i]:.{digits}f} mm apart")}, the others '
-                         f'{usual:.{digits}f} mm: a slice is missing or does not belong here')
-    return usual
+    apart, off = _grid(along[order])
+    unit = _unit(planes)
+    if off.max() <= max(OFF * apart, min(unit, ROUNDED * apart)):
+        told = [mm for mm in (planes[0].between, planes[0].thick) if mm and abs(mm - apart) * len(steps) <= unit]
+        return told[0] if told and off.max() > 1e-3 else apart  # rounded positions leave open what a header may tell
+    uneven = np.abs(steps - usual) > max(2 * OFF * usual, 1.01 * min(unit, 2 * ROUNDED * usual))
+    if not uneven.any():
+        worst = planes[order[int(off.argmax())]].name
+        raise ValueError(f'slice {worst} lies {off.max():.2g} mm beside an even grid of {apart:.3g} mm: slices are missing, or '
+                         'their distance changes')
+    digits = 1 if (np.abs(steps - usual)[uneven] >= 0.1).all() else 3
+    raise ValueError(f'{pairs(uneven, lambda i: f"are {steps[i]:.{digits}f} mm apart")}, the others '
+                     f'{usual:.{digits}f} mm: a slice is missing or does not belong here')
+
+
+def _grid(along):
+    """-> (mm between the points of the even grid that is nearest to sorted positions, mm of each position off its point)."""
+    index = np.arange(len(along)) - (len(along) - 1) / 2
+    apart = float(index @ along / (index @ index))
+    return round(apart, 6), np.abs(along - along.mean() - apart * index)  # the rest is rounding of the computer
+
+
+def _unit(planes):
+    """The mm that all heights are multiples of as they are written: 0.1 where they have one decimal."""
+    heights = np.array([plane.position[2] for plane in planes])
+    digits = next((n for n in range(6) if np.abs(heights - heights.round(n)).max() < 1e-6), 6)
+    return 10.0**-digits
 
 
 def _straight(planes, along, orientation, limit):
@@ -224,18 +253,27 @@ def _complete(planes, apart):
 
 
 def check_grey(planes: Sequence[Plane]) -> None:
-    """ValueError for CT without Hounsfield units whose slices would not be shown alike, or not as anyone chose."""
-    first = planes[0]
-    tables = [(first.header.tags.get(key), key) for key in ('ModalityLUTSequence', 'VOILUTSequence')]
-    for plane in planes:
-        with own_words(plane.header.path, 'its header is broken'):
-            alike = plane.window == first.window and all(plane.header.tags.get(key) == table for table, key in tables)
-        if (plane.rescale is None, plane.hounsfield) != (first.rescale is None, first.hounsfield):
-            raise ValueError(f'of slices {first.name} and {plane.name} only one says how its values become Hounsfield '
-                             'units: export the series as original CT')
-        if plane.window is None and not tables[1][0]:
-            raise ValueError(f'slice {plane.name} says neither how its values become Hounsfield units nor a '
-                             'window: export the series as original CT')
-        if not alike:
-            raise ValueError(f'slices have windows of their own, {first.name} and {plane.name} two: export the series '
-                             'as original CT')
+    """ValueError for CT without Hounsfield units whose slices would not be shown alike, or not as anyone chose. Where slices
+    differ, those that fewer are like are named."""
+    scaled = [plane.rescale is not None and plane.hounsfield for plane in planes]
+    if any(scaled):
+        odd = scaled.index(sum(scaled) <= len(planes) / 2)
+        does = 'says' if scaled[odd] else 'does not say'
+        raise ValueError(f'slice {planes[odd].name} {does} how its values become Hounsfield units, unlike slice '
+                         f'{planes[scaled.index(not scaled[odd])].name}: export the series as original CT')
+    shown = [_shown(plane) for plane in planes]
+    if any(each != shown[0] for each in shown):
+        usual = max(shown, key=shown.count)
+        unlike = next(plane for plane, each in zip(planes, shown, strict=True) if each != usual)
+        raise ValueError(f'slices have windows of their own, {unlike.name} another than {planes[shown.index(usual)].name}: '
+                         'export the series as original CT')
+    if planes[0].window is None and not planes[0].header.tags.get('VOILUTSequence'):
+        raise ValueError(f'slice {planes[0].name} says neither how its values become Hounsfield units nor a window: export the '
+                         'series as original CT')
+
+
+def _shown(plane):
+    """All that decides how a slice without Hounsfield units is shown, to be compared."""
+    with own_words(plane.header.path, 'its header is broken'):
+        tables = [plane.header.tags.get(key) for key in ('ModalityLUTSequence', 'VOILUTSequence')]
+    return plane.window, tables

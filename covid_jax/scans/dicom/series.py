@@ -6,11 +6,13 @@ people apart, and neither is said anywhere.
 
 import os
 import re
+import struct
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from pydicom import uid
 from pydicom.tag import Tag
 
 from covid_jax import UserError
@@ -35,25 +37,50 @@ from covid_jax.scans.scan import MACHINE, Scan, check_size, hidden
 
 SECONDARY = '1.2.840.10008.5.1.4.1.1.7'  # and what begins with it: secondary captures
 NO_DICOM = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.npy', '.npz', '.csv', '.json', '.txt')  # not worth opening
+START = 512  # bytes of a file that tell whether it is DICOM
+BARE = 3  # elements of a file without preamble that are looked at
+SHORT = b'AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US'.split()  # VRs whose length has two bytes
+LONG = b'OB OD OF OL OV OW SQ SV UC UN UR UT UV'.split()  # and four, behind two of nothing
 SLICE = re.compile(r'[^.]*[0-9][^.]*|.*\.[0-9]+')  # how slices without suffix are called, and LICENSE or README are not
 
 
 def is_dicom(path: Path | str) -> bool:
-    """Whether a file holds DICOM by its content: 'DICM' at byte 128."""
+    """Whether a file holds DICOM by its content, see begins_dicom."""
     try:
         with open(path, 'rb', buffering=0) as file:
-            file.seek(128)
-            return file.read(4) == b'DICM'
+            return begins_dicom(file.read(START))
     except OSError as error:
         if error.errno in MACHINE:
             raise
         return False
 
 
-def find(folder: Path) -> list[Path]:
-    """The DICOM files below a folder, sorted: with the magic or named .dcm. Hidden ones and DICOMDIR are left out.
+def begins_dicom(head: bytes) -> bool:
+    """Whether a file whose first 512 bytes these are (or all, if it is shorter) holds DICOM: 'DICM' stands at byte 128, or, in
+    files of before there was a preamble, it begins with elements of ascending tags in group 0002 or 0008, little endian."""
+    if head[128:132] == b'DICM':
+        return True
+    at = 0
+    last = (0, 0)
+    for _ in range(BARE):
+        group, element, length = struct.unpack('<HHI', head[at:at + 8].ljust(8, b'\xff'))
+        vr = head[at + 4:at + 6]
+        if vr in SHORT:
+            length >>= 16
+        elif vr in LONG:
+            length = int.from_bytes(head[at + 8:at + 12].ljust(4, b'\xff'), 'little')
+            at += 4
+        if group not in (2, 8) or (group, element) <= last or length > START:
+            return False
+        last = group, element
+        at += 8 + length
+    return True
 
-    A file beside them that is called like a slice without suffix ('IM0007') is one of them even without the magic: it
+
+def find(folder: Path) -> list[Path]:
+    """The DICOM files below a folder, sorted: by their content, or named .dcm. Hidden ones and DICOMDIR are left out.
+
+    A file beside them that is called like a slice without suffix ('IM0007') is one of them even so: it
     is a broken slice, which decode_dicom refuses by name.
     """
     found: list[str] = []
@@ -121,6 +148,9 @@ def decode_dicom(paths: Sequence[Path | str], series: str = '') -> Scan:
     _one_person(headers)
     for header in headers:
         check_pixels(header)
+    raw = [header.path.name for header in headers if kinds in XRAY and _for_processing(header)]
+    if raw:
+        raise ValueError(f'{raw[0]} is an X-ray FOR PROCESSING, the raw values of a detector: export the one FOR PRESENTATION')
     if kinds in XRAY and (len(headers) > 1 or headers[0].frames > 1):
         raise ValueError(f'{sum(header.frames for header in headers)} X-rays in one series '
                          f'({headers[0].path.name}, ...): give the path of one file')
@@ -162,6 +192,12 @@ def _choose(headers, series):
     if not series and len(groups) > 1:
         raise ValueError(f'{len(groups)} series: choose one as PATH::series=UID of {listing(groups)}')
     return groups[series] if series else next(iter(groups.values()))
+
+
+def _for_processing(header):
+    """Whether an X-ray is not meant to be looked at."""
+    said = str(header.tags.get('PresentationIntentType') or '').strip().upper()
+    return said == 'FOR PROCESSING' or header.tags.get('SOPClassUID') == uid.DigitalXRayImageStorageForProcessing
 
 
 def _one_person(headers):

@@ -29,9 +29,9 @@ def test_each_slice_has_its_own_slope_and_what_does_not_fit_16_bits_stays_exact(
     b = ct(tmp_path / 'b', one, z=1, number=2, RescaleSlope=2, RescaleIntercept=-6)
     got = decode_dicom([a, b])
     assert got.voxels[:, 0, 0].tolist() == [-1021, 0]
-    c = ct(tmp_path / 'c', np.full((2, 2), 65535, '<u2'), z=2, number=3)
+    c = ct(tmp_path / 'c', np.full((2, 2), 65535, '<u2'), z=2, number=3, RescaleSlope=.5)
     got = decode_dicom([a, b, c])
-    assert got.voxels.dtype == np.float32 and got.voxels[:, 0, 0].tolist() == [-1021, 0, 64511]
+    assert got.voxels.dtype == np.float32 and got.voxels[:, 0, 0].tolist() == [-1021, 0, 31743.5]
     d = ct(tmp_path / 'd', np.array([[60000, 65535]], '<u2'), RescaleIntercept=-32768)
     assert decode_dicom([d]).voxels.tolist() == [[[27232, 32767]]]
 
@@ -46,6 +46,21 @@ def test_padding_is_air_whichever_sign_it_was_written_with(tmp_path, dtype, pad,
     data.save_as(path)
     got = decode_dicom([path])
     assert got.voxels.dtype == np.int16 and got.voxels.tolist() == [[[-1024, 0], [1, -1024]]]
+
+
+@pytest.mark.parametrize('dtype, intercept, pad', [('<i2', 0, 0), ('<u2', -1024, 1024), ('<i2', 0, 40)])
+def test_padding_that_tissue_has_too_is_padding_at_the_edge_alone(tmp_path, dtype, intercept, pad):
+    hu = np.array([[pad, pad, -900, -900, -900], [pad, 30, pad, 30, -900], [-900, 30, 30, 30, -900],
+                   [-900, -900, -900, -900, pad]])
+    hu[hu == pad] = pad + intercept
+    stored = (hu - intercept).astype(dtype)
+    got = decode_dicom([ct(tmp_path / 'a', stored, RescaleIntercept=intercept, PixelPaddingValue=pad)])
+    hu[0, :2] = hu[1, 0] = hu[3, 4] = -1024
+    np.testing.assert_array_equal(got.voxels, [hu])
+    stored[stored == pad] = 30 - intercept
+    stored[1, 2] = pad
+    got = decode_dicom([ct(tmp_path / 'b', stored, RescaleIntercept=intercept, PixelPaddingValue=pad)])
+    np.testing.assert_array_equal(got.voxels, [stored.astype(int) + intercept])
 
 
 def test_padding_of_a_range_and_in_implicit_syntax(tmp_path):
@@ -144,6 +159,16 @@ def test_windows_by_hand(tmp_path, function, width, expected):
     got = decode_dicom([xray(tmp_path / 'a', np.array([[10, 11, 12, 13, 14, 15, 16]], '<u2'), WindowCenter=center,
                              WindowWidth=width, VOILUTFunction=function)])
     np.testing.assert_allclose(got.voxels[0, 0], expected, atol=1e-3)
+
+
+@pytest.mark.parametrize('tags', [{'SOPClassUID': uid.DigitalXRayImageStorageForProcessing},
+                                  {'PresentationIntentType': 'FOR PROCESSING'},
+                                  {'PresentationIntentType': 'for processing ', 'Modality': 'CR'}])
+def test_the_raw_values_of_a_detector_are_no_xray(tmp_path, tags):
+    stored = np.array([[1000, 2000], [3000, 1500]], '<u2')
+    refused([xray(tmp_path / 'a.dcm', stored, **tags)], 'a.dcm is an X-ray FOR PROCESSING', 'FOR PRESENTATION')
+    decode_dicom([xray(tmp_path / 'b.dcm', stored, PresentationIntentType='FOR PRESENTATION')])
+    decode_dicom([ct(tmp_path / 'c.dcm', PresentationIntentType='FOR PROCESSING')])
 
 
 def test_rescale_comes_before_the_window(tmp_path):

@@ -50,12 +50,36 @@ def test_a_tilt_of_5_degrees_is_axial(tmp_path, about):
 
 
 def test_gaps_and_doubles_and_uneven_slices_are_named_by_number(tmp_path):
-    assert decode_dicom(series(tmp_path / 'a', zs=(0, 2, 4.1, 6))).spacing[0] == pytest.approx(2)
+    assert decode_dicom(series(tmp_path / 'a', zs=(0, 2, 4.1, 6))).spacing[0] == pytest.approx(2.01)  # of the even grid
     refused(series(tmp_path / 'b', zs=(0, 2, 4, 10, 12)), 'slices 3 and 4 are 6.0 mm apart', 'the others 2.0 mm')
     refused(series(tmp_path / 'c', zs=(0, 2, 4, 6.5, 8.5)), 'slices 3 and 4 are 2.5 mm apart')
     refused(series(tmp_path / 'd', zs=(0, 2, 2, 4)), 'slices 2 and 3 are at the same position (z = 2.0 mm)', 'remove')
     text = refused(series(tmp_path / 'e', zs=[z for z in range(7) for _ in (0, 1)]), 'same position', '...')
     assert text.count(' and ') == 5
+
+
+@pytest.mark.parametrize('step, digits', [(.625, 1), (1.25, 1), (.3125, 1), (5.4, 0)])
+def test_positions_that_are_rounded_lie_on_an_even_grid(tmp_path, step, digits):
+    heights = [round(-100 + step * k, digits) for k in range(17)]
+    got = decode_dicom(series(tmp_path / 'a', heights, SliceThickness=9))
+    assert got.spacing[0] == pytest.approx(step, rel=.01) and len(got.voxels) == 17
+    told = decode_dicom(series(tmp_path / 'b', heights, SpacingBetweenSlices=step)).spacing[0]
+    assert told == pytest.approx(step, rel=1e-6)  # the header decides what the rounding leaves open
+    wrong = decode_dicom(series(tmp_path / 'c', heights, SpacingBetweenSlices=step * 1.1)).spacing[0]
+    assert wrong == pytest.approx(step, rel=.01)
+    for gap in (1, 8):
+        there = heights[:gap] + heights[gap + 1:]
+        refused(series(tmp_path / f'{gap}', there), f'slices {gap} and {gap + 1} are', 'missing')
+
+
+def test_a_gap_of_whole_millimetres_is_no_rounding(tmp_path):
+    for number, zs in enumerate(((0, 1, 3, 4, 5), (0, 1, 3), (0, 2, 3, 4))):
+        refused(series(tmp_path / f'{number}', zs, SliceThickness=None), 'missing')
+
+
+def test_slices_whose_distance_changes_are_refused(tmp_path):
+    heights = [k * 1.0 for k in range(12)] + [12 + k * 1.09 for k in range(12)]
+    refused(series(tmp_path / 'a', heights), 'lies', 'beside an even grid of 1.04 mm')
 
 
 def test_slices_without_number_are_named_by_file(tmp_path):
@@ -143,17 +167,35 @@ def test_frames_of_an_enhanced_ct_are_sorted_and_scaled_one_by_one(tmp_path, syn
     refused([enhanced(tmp_path / 'c', (4, 0, 6, 2), (1,) * 4, PerFrameFunctionalGroupsSequence=None)], '4 frames', '0')
 
 
+@pytest.mark.parametrize('at', range(4))
+def test_of_four_slices_the_one_that_differs_is_blamed(tmp_path, at):
+    """Wherever it lies, and whether it lacks what the others say or says what the others lack."""
+    lacks = {'RescaleIntercept': 'how its values become', 'PixelSpacing': 'another pixel spacing',
+             'ImageOrientationPatient': 'does not say where it is', 'ImagePositionPatient': 'does not say where it is'}
+    for key, words in lacks.items():
+        paths = series(tmp_path / key)
+        ct(paths[at], z=2 * at, number=at + 1, **{key: None})
+        refused(paths, f'slice {at + 1} ', words)
+    window = {'WindowCenter': 150.5, 'WindowWidth': 101}
+    says = {'RescaleIntercept': -1024, 'PixelSpacing': [.7, .5], 'WindowWidth': 99}
+    for key, value in says.items():
+        fewer = {'PixelSpacing': None} if key == 'PixelSpacing' else {'RescaleIntercept': None, **window}
+        paths = series(tmp_path / f'{key}+', **fewer)
+        ct(paths[at], z=2 * at, number=at + 1, **{**fewer, key: value})
+        refused(paths, f'{at + 1} says' if key == 'RescaleIntercept' else f' {at + 1} ')
+
+
 def test_grey_slices_are_shown_alike_or_refused(tmp_path):
     window = {'WindowCenter': 150.5, 'WindowWidth': 101}
     plain = {'RescaleSlope': None, 'RescaleIntercept': None}
     paths = series(tmp_path, **plain, **window)
     assert not decode_dicom(paths).hounsfield
     ct(paths[2], z=4, number=3, **window)
-    refused(paths, 'slices 1 and 3', 'Hounsfield', 'original CT')
+    refused(paths, 'slice 3 says how', 'unlike slice 1', 'Hounsfield', 'original CT')
     ct(paths[2], z=4, number=3, **plain, **window | {'WindowWidth': 99})
-    refused(paths, 'slices have windows of their own', '1 and 3', 'original CT')
+    refused(paths, 'slices have windows of their own', '3 another than 1', 'original CT')
     ct(paths[2], z=4, number=3, VOILUTSequence=table([0, 255], 0, 8), **plain, **window)
     refused(paths, 'slices have windows of their own')
     paths = series(tmp_path, **window)
     ct(paths[2], z=4, number=3, RescaleType='OD', **window)
-    refused(paths, 'slices 1 and 3', 'Hounsfield')
+    refused(paths, 'slice 3 does not say how', 'unlike slice 1', 'Hounsfield')

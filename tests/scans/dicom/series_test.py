@@ -79,8 +79,8 @@ def test_find_goes_by_content_and_by_name_and_skips_what_is_hidden(tmp_path):
     for name in ('IM7.txt', 'log7.xml', 'LICENSE'):
         (tmp_path / name).write_bytes(bytes(200))
     assert find(tmp_path) == sorted(wanted)
-    assert is_dicom(wanted[0])
-    assert not any(map(is_dicom, (wanted[1], tmp_path, tmp_path / 'notes')))
+    assert all(map(is_dicom, wanted))
+    assert not any(map(is_dicom, (tmp_path, tmp_path / 'notes')))
 
 
 @pytest.mark.parametrize('name', ['IM0007', '1.2.840.7', '00000007'])

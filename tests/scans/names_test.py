@@ -1,0 +1,71 @@
+"""Numbers in the names of slices, with signs and decimals; masks that lie beside their scans."""
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+from scan_files import refused
+
+from covid_jax import UserError
+from covid_jax.scans.decode import SUFFIXES, decode
+from covid_jax.scans.names import in_order, scan_of_mask
+
+
+@pytest.mark.parametrize('before, numbers', [
+    ('slice_', '-7.5 -5.25 -5.0 -2.5 0.0 2.5 5.0 10.0'), ('z=', '-12 -3 0 7 11'), ('', '-3 -2 2 11'),
+    ('p_', '\u221210 \u22129 1'),
+    ('a (', '-1,5) -1,25) 0,5) 10,5)'), ('', '1.25mm_-2 1.25mm_-1 1.5mm_-2'), ('ct ', '1.05 1.10 1.50 2.00'), ('a-', '2.5 10.5'),
+    ('IM-', '0001-0002 0001-0010 0002-0001'), ('IM--', '1 2 10'), ('1.2.840.', '9 10 113.4'), ('', '2-9 2-10 10-1'),
+    ('ct ', '1.1 1.2 1.9 1.10 1.11'), ('2020.02.22.9-', 'p2 p10'),
+])
+def test_slices_are_in_the_order_of_their_numbers(before, numbers):
+    """A sign stands behind no letter, digit or dash; a fraction is no part of a longer chain, and of no number of two levels."""
+    paths = [Path(f'{before}{number}.png') for number in numbers.split()]
+    assert in_order(paths[::-1]) == paths
+
+
+def test_a_folder_of_slices_that_are_called_by_their_height(tmp_path):
+    heights = (-12.5, -7.5, -5.25, 0.0, 2.5, 100.0)
+    for grey, height in enumerate(heights):
+        Image.new('L', (4, 4), grey * 20).save(tmp_path / f'slice_{height}.png')
+    assert decode(tmp_path).voxels[:, 0, 0].tolist() == [0, 20, 40, 60, 80, 100]
+
+
+def test_a_dash_that_may_be_a_sign_or_none_is_refused(tmp_path):
+    for name in ('z-5.png', 'z-10.png', 'z5.png'):
+        Image.new('L', (4, 4)).save(tmp_path / name)
+    with pytest.raises(UserError, match='z-5.png and z5.png: the dash may be a sign or none'):
+        decode(tmp_path)
+
+
+@pytest.mark.parametrize('mask, scan', [
+    ('A-0001_seg.nii.gz', 'A-0001_ct.nii.gz'), ('a_mask.nii', 'a.nii.gz'), ('a-label.mha', 'a.mha'), ('a.seg.nrrd', 'a.nrrd'),
+    ('A_LUNG.npy', 'a.npz'), ('a_ct_seg.nii', 'a_ct.nii'), ('p_masks.nii', 'p_0000.nii.gz'),
+    ('A-0001_seg.nii.gz', 'A-0002_ct.nii.gz'), ('a_mask.nii', 'a.txt'), ('a_segment.nii', 'a.nii'), ('seg.nii', 'a.nii'),
+    ('a_b.nii', 'a.nii'),
+])
+def test_a_mask_is_known_by_the_scan_beside_it(tmp_path, mask, scan):
+    for name in (mask, scan):
+        (tmp_path / name).write_bytes(b'')
+    other = scan.startswith('A-0002') or scan.endswith('.txt') or 'segment' in mask or mask in ('seg.nii', 'a_b.nii')
+    assert scan_of_mask(tmp_path / mask, SUFFIXES) == (None if other else tmp_path / scan)
+    assert scan_of_mask(tmp_path / scan, SUFFIXES) is None
+
+
+def test_a_folder_of_a_lung_kernel_is_no_mask(tmp_path):
+    for name in ('a', 'a_lung', 'a_mask'):
+        (tmp_path / name).mkdir()
+    assert scan_of_mask(tmp_path / 'a_lung', SUFFIXES) is None
+    assert scan_of_mask(tmp_path / 'a_mask', SUFFIXES) == tmp_path / 'a'
+
+
+def test_segmentations_beside_their_scans_are_refused_and_the_scans_are_read(tmp_path, rng):
+    """As COVID-19-20 has them; by their names alone, for these are full of values."""
+    for i in range(3):
+        hu = rng.integers(-1000, 300, (16, 16, 8)).astype(np.int16)
+        for name, values in (('ct', hu), ('seg', hu)):
+            nibabel.save(nibabel.Nifti1Image(values, np.diag([-2., -2, 5, 1])), tmp_path / f'volume-A-{i:04d}_{name}.nii.gz')
+        refused(tmp_path / f'volume-A-{i:04d}_seg.nii.gz', f'the mask of volume-A-{i:04d}_ct.nii.gz')
+        np.testing.assert_array_equal(decode(tmp_path / f'volume-A-{i:04d}_ct.nii.gz').voxels, hu.T)

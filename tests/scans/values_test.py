@@ -1,0 +1,200 @@
+"""What a header lost, the values tell: of every format alike, and of scans that are sound nothing is refused."""
+
+import nibabel
+import nrrd
+import numpy as np
+import pytest
+import tifffile
+from dicoms import ct, no_name_is_told  # noqa: F401
+from PIL import Image
+from scan_files import refused
+from volumes import meta
+
+from covid_jax import UserError
+from covid_jax.scans.decode import decode, lungs_beside
+
+AIR = 'where air and lungs are'
+
+
+def chest(corners=None):
+    """[6, 32, 32] HU: air around a body with one lung, and outside of the scanner's circle what it fills the corners with."""
+    y, x = np.mgrid[:32, :32] - 15.5
+    hu = np.where(np.hypot(y, x) < 14, 40, -1000)
+    hu[np.hypot(y, x + 6) < 4] = -850
+    if corners is not None:
+        hu[np.hypot(y, x) > 16] = corners
+    return np.repeat(hu[None], 6, 0)
+
+
+def dicom(folder, stored, **tags):
+    """The stored values as a series of CT slices."""
+    folder.mkdir()
+    for k, plane in enumerate(stored):
+        ct(folder / f'IM{k}', plane, 5. * k, k + 1, **tags)
+    return folder
+
+
+def written(folder, name, values):
+    """The path of values in a format, of which no header says what they are but DICOM's, which says Hounsfield units."""
+    values = values.astype('<i4') if values.max() >= 2**15 else values.astype('<i2')
+    path = folder / f'scan.{name}'
+    if name == 'dcm':
+        return dicom(path, values.astype('<u2') if values.max() >= 2**15 else values, RescaleIntercept=0)
+    if name == 'npy':
+        np.save(path, values)
+    elif name == 'npz':
+        np.savez(path, hu=values)
+    elif name == 'nii':
+        nibabel.save(nibabel.Nifti1Image(values.T, np.diag([-1, -1, 5, 1])), path)
+    elif name == 'mha':
+        meta(path, values.T, ElementType='MET_INT' if values.itemsize == 4 else 'MET_SHORT')
+    else:
+        nrrd.write(str(path), values.T, {'space': 'LPS', 'space directions': np.diag([1, 1, 5.])})
+    return path
+
+
+FORMATS = ('dcm', 'npy', 'nii', 'mha', 'nrrd')
+
+
+@pytest.mark.parametrize('name', [*FORMATS, 'npz'])
+def test_a_sound_chest_is_read_whatever_fills_the_corners(tmp_path, name):
+    for number, corners in enumerate((None, -1024, -2000, -3024)):
+        hu = chest(corners)
+        hu[:, 20, 20:24] = 3071  # metal
+        (tmp_path / f'{number}').mkdir()
+        scan = decode(written(tmp_path / f'{number}', name, hu))
+        assert scan.hounsfield and scan.voxels.dtype == np.int16
+        np.testing.assert_array_equal(scan.voxels, hu)
+
+
+@pytest.mark.parametrize('name', FORMATS)
+@pytest.mark.parametrize('values, words', [
+    (chest() + 1024, 'from 24 to 1064'),  # an offset was lost
+    (np.where(chest(9999) == 9999, -2000, chest() + 1024), AIR),  # and only the corners lie low
+    (chest() % 2**12, 'from 40 to 3246'),  # a sign
+    (chest(31743), 'above 2000'), (chest(4095), 'above 2000'),  # padding that nothing marks
+    (chest() % 2**16, 'from 40 to 64686'), (chest(62512), 'do not fit 16 bits'),
+])
+def test_what_lost_its_offset_its_sign_or_the_mark_of_its_padding_is_no_scan(tmp_path, name, values, words):
+    refused(written(tmp_path, name, values), words)
+
+
+def test_a_few_low_values_are_no_air(tmp_path):
+    """Noise below what an offset that was lost would have made of air."""
+    noisy = chest() + 1024
+    noisy[:, 16, 16:21] = -300
+    refused(dicom(tmp_path / 'a', noisy.astype('<i2'), RescaleIntercept=0), 'from -300 to 1064', AIR)
+
+
+@pytest.mark.parametrize('bits', [12, 16])
+def test_signed_pixels_that_are_said_to_be_unsigned_are_refused(tmp_path, bits):
+    stored = (chest() % 2**bits).astype('<u2')
+    words = AIR if bits == 12 else 'do not fit 16 bits'
+    refused(dicom(tmp_path / 'a', stored, BitsStored=bits, RescaleIntercept=0), words)
+    signed = stored.view('<i2') if bits == 16 else (chest().astype('<i2') & 0xFFF)
+    scan = decode(dicom(tmp_path / 'b', signed, BitsStored=bits, RescaleIntercept=0, PixelRepresentation=1))
+    np.testing.assert_array_equal(scan.voxels, chest())
+
+
+def test_padding_that_is_marked_is_no_air_that_was_measured(tmp_path):
+    """It becomes -1024, and would hide that the offset was lost."""
+    stored = (chest(-2000) + 1024).astype('<i2')
+    stored[stored < -900] = -2000
+    scan = decode(dicom(tmp_path / 'a', stored, PixelPaddingValue=-2000))
+    np.testing.assert_array_equal(scan.voxels, chest(-1024))
+    refused(dicom(tmp_path / 'b', stored, PixelPaddingValue=-2000, RescaleIntercept=0), AIR)
+
+
+def test_who_says_that_an_array_is_in_hounsfield_units_may_have_cut_the_air_off(tmp_path):
+    np.savez(tmp_path / 'a.npz', hu=chest().clip(-160, 240))
+    assert decode(tmp_path / 'a.npz').hounsfield
+    np.savez(tmp_path / 'b.npz', hu=chest(31743))
+    refused(tmp_path / 'b.npz', 'above 2000')
+
+
+# 16 bits
+
+
+@pytest.mark.parametrize('name', ['png', 'tif'])
+@pytest.mark.parametrize('values', [chest() + 32768, chest() + 1024, np.where(chest(9999) == 9999, 0, chest() + 32768),
+                                    chest() % 2**16, (chest() + 1024) * 4])
+def test_hounsfield_units_in_16_bits_are_no_grey(tmp_path, name, values):
+    """With an offset, as DeepLesion has them; with black corners; as they are, their sign lost; as 14 bits."""
+    for k, plane in enumerate(values.astype(np.uint16)):
+        Image.fromarray(plane).save(tmp_path / f'{k}.{name}')
+    refused(tmp_path, 'Hounsfield units, perhaps with an offset')
+
+
+def test_a_few_bright_pixels_and_a_small_picture_do_not_make_hounsfield_units_grey(tmp_path):
+    values = np.kron(chest()[0] + 32768, np.ones((8, 8))).astype(np.uint16)
+    values[0, :256] = np.arange(256) * 257  # a pixel of every level
+    Image.fromarray(values).save(tmp_path / 'a.png')
+    refused(tmp_path / 'a.png', 'Hounsfield units, perhaps with an offset')
+    Image.fromarray(np.array([[31768, 32808], [33468, 32768]], np.uint16)).save(tmp_path / 'b.png')
+    refused(tmp_path / 'b.png', 'Hounsfield units, perhaps with an offset')
+
+
+def test_16_bits_that_use_their_range_are_grey(tmp_path, rng):
+    values = rng.integers(0, 2**16, (2, 32, 32)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / 'a.tif', values, photometric='minisblack')
+    np.testing.assert_allclose(decode(tmp_path / 'a.tif').voxels, values / 257, rtol=1e-6)
+    Image.fromarray(values[0]).save(tmp_path / 'a.png')
+    np.testing.assert_allclose(decode(tmp_path / 'a.png').voxels[0], values[0] / 257, rtol=1e-6)
+
+
+# what is no scan
+
+
+def labels(count):
+    """[8, 32, 32]: so many boxes of a value of their own, one beside the other."""
+    where = np.add.outer(np.arange(8) // 4, np.add.outer(np.arange(32) // 16 * 2, np.arange(32) // 16 * 4))
+    return (where % count + 1).astype(np.uint8)
+
+
+def uptake():
+    return np.random.default_rng(0).gamma(1, 1.5, (8, 32, 32)).astype(np.float32).clip(0, 12)
+
+
+@pytest.mark.parametrize('name', ['npy', 'nii', 'nrrd'])
+@pytest.mark.parametrize('values, words', [
+    ((labels(2) == 1).astype(np.uint8), 'only 2 values (0, 1)'), ((labels(2) == 1).astype(np.float32), 'only 2 values (0, 255)'),
+    (np.uint8(255) * (labels(8) > 4), 'only 2 values (0, 255)'), (labels(8), 'only 8 values (1, 2, 3, 4, ...)'),
+    (labels(4).astype(np.float64), 'only 4 values'), (uptake(), 'fractions up to 12'),
+])
+def test_a_segmentation_and_a_map_of_uptake_are_no_grey_scan(tmp_path, name, values, words):
+    path = tmp_path / f'a.{name}'
+    if name == 'npy':
+        np.save(path, values)
+    elif name == 'nii':
+        nibabel.save(nibabel.Nifti1Image(values.T, np.diag([-1, -1, 5, 1])), path)
+    else:
+        nrrd.write(str(path), values.T, {'space': 'LPS', 'space directions': np.diag([1, 1, 5.])})
+    refused(path, words)
+
+
+def test_grey_scans_are_no_segmentations(tmp_path, rng):
+    """Neither those of few levels, nor those of which all but the lungs is black, nor those in fractions."""
+    noise = rng.integers(0, 256, (8, 32, 32)).astype(np.uint8)
+    masked = np.where(labels(8) == 3, noise, 0)
+    for number, grey in enumerate((noise, noise // 16 * 16, masked, noise / np.float32(255), masked * 1.01 / 1.01)):
+        np.save(tmp_path / f'{number}.npy', grey)
+        scan = decode(tmp_path / f'{number}.npy')
+        np.testing.assert_allclose(scan.voxels, grey * (255 if number == 3 else 1), atol=1e-3)
+        assert not scan.hounsfield
+
+
+def test_slices_of_black_and_white_are_masks(tmp_path):
+    for k, plane in enumerate(labels(2) == 1):
+        Image.fromarray(plane).save(tmp_path / f'{k}.png')
+    refused(tmp_path, 'only 2 values (0, 255)')
+
+
+def test_a_mask_of_lungs_is_read_as_one(tmp_path):
+    hu = chest()
+    nibabel.save(nibabel.Nifti1Image(hu.astype(np.int16).T, np.diag([-1, -1, 5, 1])), tmp_path / 'a.nii.gz')
+    nibabel.save(nibabel.Nifti1Image((hu == -850).astype(np.uint8).T, np.diag([-1, -1, 5, 1])), tmp_path / 'a_mask.nii.gz')
+    np.testing.assert_array_equal(lungs_beside(decode(f'{tmp_path}/a.nii.gz::lungs=a_mask.nii.gz')), hu == -850)
+    with pytest.raises(UserError, match='by its name the mask of a.nii.gz'):
+        decode(tmp_path / 'a_mask.nii.gz')
+    (tmp_path / 'a_mask.nii.gz').rename(tmp_path / 'b.nii.gz')
+    refused(tmp_path / 'b.nii.gz', 'only 2 values (0, 1)')
