@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import small_config
 
-from covid_jax import UserError, evaluate, methods, models, sites, stages, start, trainings, warm
+from covid_jax import UserError, evaluate, experiment, methods, models, sites, stages, start, trainings, warm
 from covid_jax.data import lineage, pipeline
 from covid_jax.methods import supervised
 from covid_jax.runtime import checkpoint, workdir
