@@ -98,3 +98,12 @@ def test_folds_and_held_out_sites_both_say_what_is_tested():
 
 def test_the_orders_there_are():
     assert config.CHOICES['train.order'] == tuple(order.ORDERS)
+
+
+def test_partial_masses_are_refused_where_they_are_not_known():
+    c = config.base()
+    c.ranking.mass = 'partial'
+    config.check_ranges(c)
+    c.ranking.ground = 'value'
+    with pytest.raises(UserError, match='ranking.mass=partial is known of --config.ranking.ground=index alone'):
+        config.check_ranges(c)
