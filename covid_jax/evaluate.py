@@ -15,10 +15,10 @@ from covid_jax import UserError
 from covid_jax import predictions as answers
 from covid_jax.data import lineage, pipeline
 from covid_jax.methods.method import Method, abstract_batch
-from covid_jax.metrics.classification import classification_metrics, confusion, decide, frozen_threshold
+from covid_jax.metrics.classification import classification_metrics, frozen_threshold
 from covid_jax.metrics.intervals import with_intervals
 from covid_jax.predictions import Predictions
-from covid_jax.report import calibration, plots, submission
+from covid_jax.report import calibration, pictures, submission
 from covid_jax.runtime.files import write, write_csv
 from covid_jax.runtime.mesh import put, replicated
 from covid_jax.runtime.state import TrainState
@@ -266,29 +266,9 @@ def write_report(folder: Path | str, predictions: Predictions, level: float | No
         answers.write(folder / 'predictions_patients.csv', grouped['patients'], without=('id',))
     write(folder / 'metrics.json', json.dumps(metrics, indent=1))
     submission.write(folder / 'submission', p, broken)
-    curves = {}
-    of_sites: dict[str, dict] = {}
-    for split in p.splits:
-        rows = p.of(split).labelled()
-        if not rows.exams:
-            continue
-        matrix = confusion(rows.label, decide(rows.probability, positive=POSITIVE), len(p.names))
-        plots.confusion_png(folder / f'confusion_{split}.png', matrix, p.names, note)
-        curves[split] = curve(rows)
-        for site in rows.sites:
-            of_sites.setdefault(site, {})[split] = curve(rows.of(site=site))
-    if curves:
-        plots.roc_png(folder / 'roc.png', curves, note)
-    if len(of_sites) > 1:
-        plots.roc_sites_png(folder / 'roc_sites.png', of_sites, note)
+    pictures.write(folder, p, {split: of_split['all']['threshold_frozen']['value'] for split, of_split in metrics.items()}, note)
     calibration.write(folder, p, level, note)
     return metrics
-
-
-def curve(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
-    """What roc_png draws: (1 for positive, else 0; score) of the labelled rows."""
-    p = predictions.labelled()
-    return (p.label == POSITIVE).astype(int), p.probability[:, POSITIVE]
 
 
 def write_quarantine(folder: Path | str, broken: Mapping[str, str]) -> None:
