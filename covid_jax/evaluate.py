@@ -15,7 +15,7 @@ from covid_jax import UserError
 from covid_jax import predictions as answers
 from covid_jax.data import lineage, pipeline
 from covid_jax.methods.method import Method, abstract_batch
-from covid_jax.metrics.classification import classification_metrics, frozen_threshold
+from covid_jax.metrics.classification import classification_metrics, decide, frozen_threshold
 from covid_jax.metrics.intervals import with_intervals
 from covid_jax.predictions import Predictions
 from covid_jax.report import calibration, pictures, submission
@@ -25,6 +25,7 @@ from covid_jax.runtime.state import TrainState
 from covid_jax.sources.exams import POSITIVE, class_names
 from covid_jax.text import printable, some
 
+FROZEN_HERE = 'the threshold was frozen on these exams'
 OF_POSITIVE = ('sensitivity', 'specificity', 'precision', 'auc', 'average_precision', 'threshold')
 
 Answers = dict[str, np.ndarray]  # {name: [n, ...]}
@@ -209,6 +210,10 @@ def all_metrics(predictions: Predictions, level: float | None = None,
         for split in rows.splits:
             entries = score(rows.of(split), threshold, level)
             entries['threshold_frozen'] = frozen
+            if split == 'val' and thresholds is None:
+                entries |= {name: _joined(entry, 'note', FROZEN_HERE) for name, entry in entries.items() if name.endswith('_frozen')}
+            if one := one_answer(rows.of(split)):
+                entries['accuracy'] = _joined(entries['accuracy'], 'reason', one)
             if 'seen' in rows.columns:
                 entries['seen_before'] = seen_before(rows.of(split))
             metrics[split][group] = {name: _with_positive(name, entry, predictions.names) for name, entry in entries.items()}
@@ -241,6 +246,20 @@ def seen_before(predictions: Predictions) -> dict[str, Any]:
         entry['reason'] = (f'{count} of {n} are of patients that an earlier run learnt from: these numbers are no test of new '
                            'patients')
     return entry
+
+
+def one_answer(predictions: Predictions) -> str:
+    """The sentence that says so, where rows of several classes are all decided for one of them; else ''."""
+    p = predictions.labelled()
+    decided = set(decide(p.probability, positive=POSITIVE)) if p.exams else set()
+    if len(set(p.label)) < 2 or len(decided) > 1:
+        return ''
+    return f'all {len(p.exams)} are answered as {p.names[decided.pop()]}: nothing is told apart there'
+
+
+def _joined(entry, field, sentence):
+    """The entry with a sentence more in its reason or its note."""
+    return {**entry, field: '; '.join(filter(None, (entry.get(field), sentence)))}
 
 
 def _with_positive(name, entry, names):
