@@ -100,6 +100,15 @@ def test_the_orders_there_are():
     assert config.CHOICES['train.order'] == tuple(order.ORDERS)
 
 
+@pytest.mark.parametrize('name', config.CHOICES)
+def test_each_choice_misspelt_is_one_line_that_lists_them(name):
+    c = config.base()
+    config.put(c, name, f'{config.CHOICES[name][0]}x')
+    with pytest.raises(UserError) as error:
+        config.check_ranges(c)
+    assert '\n' not in str(error.value) and all(choice in str(error.value) for choice in config.CHOICES[name])
+
+
 def test_partial_masses_are_refused_where_they_are_not_known():
     c = config.base()
     c.ranking.mass = 'partial'
