@@ -67,10 +67,12 @@ def test_each_of_several_sites_is_compared_by_itself(tmp_path):
 
 def test_an_interval_of_two_folds_stays_where_differences_lie(tmp_path):
     """Student's law of one degree of freedom: 12.7 standard errors, far beyond 1; p is as it is."""
-    found = compare(run(tmp_path / 'a', 1, folds=2), run(tmp_path / 'b', 0.1, folds=2), resamples=20)
-    rows = [row.difference for row in found.of('all', FOLDS) if row.difference.low is not None]
-    assert all(-1 <= d.low <= d.value <= d.high <= 1 for d in rows) and any(d.value + 12.7 * d.error > 1 for d in rows)
-    assert {-1.0, 1.0} & {bound for d in rows for bound in (d.low, d.high)}
+    runs = [run(tmp_path / 'a', 1, folds=2), run(tmp_path / 'b', 0.1, folds=2)]
+    for a, b, side in (*runs, 1), (*runs[::-1], -1):
+        found = compare(a, b, resamples=20)
+        rows = [row.difference for row in found.of('all', FOLDS) if row.difference.low is not None]
+        assert all(-1 <= d.low <= d.value <= d.high <= 1 for d in rows) and any(abs(d.value + side * 12.7 * d.error) > 1 for d in rows)
+        assert any(side == (d.high if side > 0 else d.low) for d in rows)
 
 
 def test_patients_and_not_exams_are_drawn(tmp_path):
