@@ -117,9 +117,16 @@ def _t_rows(units, test, t_test):
             many = sum(None in pair for pair in zip(a, b, strict=True))
             found = Difference(n=len(a), reason=f'undefined in {many} of {len(a)}')
         else:
-            found = t_test(np.subtract(a, b))
+            found = _cut(t_test(np.subtract(a, b)))
         rows.append(Row('all', test, name, a, b, found))
     return rows
+
+
+def _cut(difference):
+    """Its interval within [-1, 1], where differences of metrics lie: Student's law of two folds goes far beyond."""
+    if difference.low is None:
+        return difference
+    return difference._replace(low=max(-1.0, difference.low), high=min(1.0, difference.high))
 
 
 def _values(units):

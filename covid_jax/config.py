@@ -20,14 +20,15 @@ DATA = {
     'sites': (),  # the names of those that are taken; (): all that the sources have
     'use': 'auto',  # what of train is learnt from: labelled | all | classes, with commas; auto: what the method can read
     'imbalance': 0.0,  # exams of other classes for one with COVID, whose patients are left out at random until so; 0: as they are
+    # the classes in order, covid the second: each its name, then other labels that count as it
     'classes': ('noncovid|non-covid|non_covid|normal|healthy|pneumonia|cap|cp', 'covid|covid-19|covid19|ncp'),
     'group': 'source',  # whose exams stay together. source: the patients that it names | clusters: near duplicates too
     'split': 'auto',  # source: what the sources name is kept | drawn: it is ignored | auto: source, but drawn in folds
     'val': 0.2,  # share of patients, where the source names no val split
-    'test': 0.2,
+    'test': 0.2,  # the same of the test split
     'held_out': (),  # patients that are the test split
     'held_out_sites': (),  # sites that are the test split: nothing of them is learnt from
-    'split_seed': 0,
+    'split_seed': 0,  # of what is drawn of splits, folds and imbalance, the same for all seeds of the training
     'store': '',  # where prepared scans are kept; '': in the run's folder
     'workers': 0,  # preparing processes; 0: one a core
     'negatives': {  # which of train's labelled exams without COVID are learnt from
@@ -38,10 +39,10 @@ DATA = {
         'seed': 0,  # of the choice, the same for all seeds of the training
     },
     'phantom': {
-        'seed': 0,
-        'train': 360,
-        'val': 60,
-        'test': 120,
+        'seed': 0,  # other bodies
+        'train': 360,  # how many
+        'val': 60,  # how many
+        'test': 120,  # how many
         'kind': 'ct',  # ct | slice (axial, of a ct) | xray (posterior-anterior, of a ct)
         'sites': 1,  # with a scanner each, 4 at most; 1: every phantom has its own
         'covid': 0.5,  # share of each split; the rest is normal and pneumonia
@@ -59,10 +60,11 @@ PREP = {
     'keep_aspect': False,
 }
 MODEL = {
-    'name': 'ResNeSt14Small',
+    'name': 'ResNeSt14Small',  # of the network, see docs/networks.md
+    # that it computes in: float32 | bfloat16 | float64 | auto: bfloat16 on TPU and GPU, float32 on CPU
     'dtype': 'auto',
-    'mean': 0.3529,
-    'std': 0.2983,
+    'mean': 0.3529,  # that is taken from an image in [0, 1]
+    'std': 0.2983,  # by which it is then divided
     'remat': False,  # compute each block again in the backward pass: less memory, more time
     'pretrained': '',  # a file of weights, .safetensors or torch's .pth, or a run's folder; init_from goes before it
     'inflate': 'mean',  # how its 2D kernels become 3D: mean (copies in every slice) | centre (the middle slice)
@@ -73,14 +75,14 @@ MODEL = {
 }
 TRAIN = {
     'batch': 0,  # scans; 0: the least multiple of twice the device count that is at least 8
-    'epochs': 10.0,
+    'epochs': 10.0,  # passes over what is learnt from
     # shuffle | by_site: equally many of each site in every batch | balanced: the rarer classes repeated until all are
     # as many as the most frequent
     'order': 'shuffle',
     'optimizer': 'adam',  # adam | sgd
     'momentum': 0.0,  # of sgd
     'clip': 0.0,  # the largest global norm of the gradient; 0: any
-    'lr': 6e-4,
+    'lr': 6e-4,  # the learning rate, of a schedule the first
     'schedule': 'steps',  # steps | cosine: by epoch | constant
     'lr_steps': (0.8, 0.95),  # of steps: shares of the training after which the rate is divided by 10
     'period': 0.0,  # of cosine: epochs from lr to 0, after which it rises again; 0: all epochs
@@ -90,7 +92,7 @@ TRAIN = {
     'average': 0.0,
     'patience': 0,  # validations without a better score after which training ends; 0: never
     'eval_every': 1.0,  # epochs between validations; each saves a checkpoint
-    'log_every': 10,  # steps
+    'log_every': 10,  # steps between what is told of the loss
 }
 VIEWS = {
     # cmc | cmt | cross_site | moco | self_trans | rubik | none: what training sees, and evaluation where eval.tta asks
@@ -107,7 +109,7 @@ EVAL = {
     # lowest there | last: none; auto: macro_f1, or loss where the method does not classify
     'select': 'auto',
     'level': 0.95,  # of the confidence intervals
-    'features': False,  # leave features.npz
+    'features': False,  # True: features.npz is left, what the classifier sees of each exam
 }
 
 
@@ -154,13 +156,22 @@ def base() -> ConfigDict:
     c.stages = ()  # names of overrides, run in turn
     c.row = ''  # of the paper's tables, as configs/*.py name it: covid-jax table puts the run there
     c.kind = 'train'  # what a part does: train | ensemble | choose | probe | rank | cross
-    # of a ranking: what it costs to move mass between two features (index: the places between them | value: how far values are
-    # apart | uniform: 1), and whether the masses of two exams are made equal (normalise) or left as they are (partial)
-    c.ranking = {'ground': 'index', 'mass': 'normalise'}
+    c.ranking = {
+        # what it costs to move mass between two features. index: the places between them | value: how far values are apart |
+        # uniform: 1
+        'ground': 'index',
+        'mass': 'normalise',  # of two exams: normalise: it is made equal | partial: it is left as it is
+    }
     c.ensemble = {'runs': ''}  # finished runs, or earlier stages, with commas: nothing is trained, they are averaged
-    c.choose = {'runs': '', 'by': 'macro_f1'}  # the same: of these the one that has the highest such metric on val is taken
-    # the same, one or more: each is asked about the data of the others, and of `sources`, with commas, each with its folder
-    c.cross = {'runs': '', 'sources': '', 'roots': ''}
+    c.choose = {
+        'runs': '',  # finished runs, or earlier stages, with commas: nothing is trained, the best of them is taken
+        'by': 'macro_f1',  # the metric of val that it is the best by
+    }
+    c.cross = {
+        'runs': '',  # finished runs, or earlier stages, with commas: nothing is trained, each is asked about the data of the others
+        'sources': '',  # further data that they are asked about, with commas, as in data.source
+        'roots': '',  # the folder of each of these sources, with commas
+    }
     c.init_from = ''  # a run's folder, or an earlier stage: start from its parameters and statistics
     c.init_skip = 'auto'  # modules of the network that start afresh, with commas; auto: the classifier of another task
     c.allow_leak = False  # True: start from a run that learnt from this one's validation or test patients; outputs say so

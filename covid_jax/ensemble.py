@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from covid_jax import UserError, evaluate
 from covid_jax.data import lineage
 from covid_jax.predictions import Predictions, aligned, of_run
-from covid_jax.report import evidence, plots
+from covid_jax.report import evidence, pictures, plots
 from covid_jax.runtime import workdir
 from covid_jax.sources.exams import class_names
 
@@ -55,9 +55,12 @@ def average(config: ConfigDict, folder: str | Path) -> dict | None:
     for split in mean.splits:
         if not mean.of(split).labelled().exams:
             continue
-        curves = {name: evaluate.curve(member.of(split)) for name, member in zip(short(runs), members, strict=True)}
-        curves[f'mean of {len(runs)}'] = evaluate.curve(mean.of(split))
-        plots.roc_png(Path(folder) / f'roc_runs_{split}.png', curves, note)
+        curves = {name: pictures.curve(member.of(split)) for name, member in zip(short(runs), members, strict=True)}
+        of_mean = f'mean of {len(runs)}'
+        curves[of_mean] = pictures.curve(mean.of(split))
+        frozen = {of_mean: metrics[split]['all']['threshold_frozen']['value']}
+        plots.roc_png(Path(folder) / f'roc_runs_{split}.png', curves, pictures.title(folder, mean.of(split), split), note,
+                      names[evaluate.POSITIVE], frozen)
     return metrics
 
 

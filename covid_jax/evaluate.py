@@ -15,16 +15,17 @@ from covid_jax import UserError
 from covid_jax import predictions as answers
 from covid_jax.data import lineage, pipeline
 from covid_jax.methods.method import Method, abstract_batch
-from covid_jax.metrics.classification import classification_metrics, confusion, decide, frozen_threshold
+from covid_jax.metrics.classification import classification_metrics, decide, frozen_threshold
 from covid_jax.metrics.intervals import with_intervals
 from covid_jax.predictions import Predictions
-from covid_jax.report import calibration, plots, submission
+from covid_jax.report import calibration, pictures, submission
 from covid_jax.runtime.files import write, write_csv
 from covid_jax.runtime.mesh import put, replicated
 from covid_jax.runtime.state import TrainState
 from covid_jax.sources.exams import POSITIVE, class_names
 from covid_jax.text import printable, some
 
+FROZEN_HERE = 'the threshold was frozen on these exams'
 OF_POSITIVE = ('sensitivity', 'specificity', 'precision', 'auc', 'average_precision', 'threshold')
 
 Answers = dict[str, np.ndarray]  # {name: [n, ...]}
@@ -209,6 +210,10 @@ def all_metrics(predictions: Predictions, level: float | None = None,
         for split in rows.splits:
             entries = score(rows.of(split), threshold, level)
             entries['threshold_frozen'] = frozen
+            if split == 'val' and thresholds is None:
+                entries |= {name: _joined(entry, 'note', FROZEN_HERE) for name, entry in entries.items() if name.endswith('_frozen')}
+            if one := one_answer(rows.of(split)):
+                entries['accuracy'] = _joined(entries['accuracy'], 'reason', one)
             if 'seen' in rows.columns:
                 entries['seen_before'] = seen_before(rows.of(split))
             metrics[split][group] = {name: _with_positive(name, entry, predictions.names) for name, entry in entries.items()}
@@ -243,6 +248,20 @@ def seen_before(predictions: Predictions) -> dict[str, Any]:
     return entry
 
 
+def one_answer(predictions: Predictions) -> str:
+    """The sentence that says so, where rows of several classes are all decided for one of them; else ''."""
+    p = predictions.labelled()
+    decided = set(decide(p.probability, positive=POSITIVE)) if p.exams else set()
+    if len(set(p.label)) < 2 or len(decided) > 1:
+        return ''
+    return f'all {len(p.exams)} are answered as {p.names[decided.pop()]}: nothing is told apart there'
+
+
+def _joined(entry, field, sentence):
+    """The entry with a sentence more in its reason or its note."""
+    return {**entry, field: '; '.join(filter(None, (entry.get(field), sentence)))}
+
+
 def _with_positive(name, entry, names):
     return {**entry, 'positive': names[POSITIVE]} if name.startswith(OF_POSITIVE) else entry
 
@@ -266,29 +285,9 @@ def write_report(folder: Path | str, predictions: Predictions, level: float | No
         answers.write(folder / 'predictions_patients.csv', grouped['patients'], without=('id',))
     write(folder / 'metrics.json', json.dumps(metrics, indent=1))
     submission.write(folder / 'submission', p, broken)
-    curves = {}
-    of_sites: dict[str, dict] = {}
-    for split in p.splits:
-        rows = p.of(split).labelled()
-        if not rows.exams:
-            continue
-        matrix = confusion(rows.label, decide(rows.probability, positive=POSITIVE), len(p.names))
-        plots.confusion_png(folder / f'confusion_{split}.png', matrix, p.names, note)
-        curves[split] = curve(rows)
-        for site in rows.sites:
-            of_sites.setdefault(site, {})[split] = curve(rows.of(site=site))
-    if curves:
-        plots.roc_png(folder / 'roc.png', curves, note)
-    if len(of_sites) > 1:
-        plots.roc_sites_png(folder / 'roc_sites.png', of_sites, note)
+    pictures.write(folder, p, {split: of_split['all']['threshold_frozen']['value'] for split, of_split in metrics.items()}, note)
     calibration.write(folder, p, level, note)
     return metrics
-
-
-def curve(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
-    """What roc_png draws: (1 for positive, else 0; score) of the labelled rows."""
-    p = predictions.labelled()
-    return (p.label == POSITIVE).astype(int), p.probability[:, POSITIVE]
 
 
 def write_quarantine(folder: Path | str, broken: Mapping[str, str]) -> None:

@@ -20,7 +20,7 @@ FIELD = re.compile(r'--?(?:no)?config\.([^=]+)')
 SET_BY_OTHERS = ('fold', 'row')  # fields that a run or a config file sets, and no flag
 MEANING = {
     'config': 'A config file: configs/cmc.py, or with a row of its paper, as configs/cmc.py:model4.',
-    'config.FIELD': 'Another value of a field of the config; covid_jax/config.py says what each means.',
+    'config.FIELD': 'Another value of a field of the config; docs/config.md says what each means.',
     'workdir': 'Where the run lives; the same folder again goes on. Default: runs/<config>.',
     'distributed': 'On each host of a TPU pod or SLURM job, which jax finds by itself.',
     'coordinator': 'host:port of process 0, for a run over several hosts.',

@@ -4,13 +4,15 @@ Start-up over several hosts, dispatch, exit codes. Heavy imports wait until they
 import this file too.
 """
 
+import logging
 import os
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import app, flags
+from absl import logging as absl_logging
 
 from covid_jax import UserError, commands
 from covid_jax.flags import explained, parse
@@ -21,6 +23,7 @@ HELP = {'-h', '-help', '--help', '--helpshort', '--helpfull'}
 USER_ERROR = 2  # exit codes; of a signal 128 and its number, as a shell has it
 INTERRUPTED = 130
 SECONDS_TO_EXIT = 5  # after Ctrl-C
+FATAL = '3'  # of XLA's levels of its own lines
 
 
 def train(arguments: list[str]) -> None:
@@ -40,14 +43,13 @@ def train(arguments: list[str]) -> None:
         jax.distributed.initialize(*hosts)
     from covid_jax import experiment
 
-    logging.set_verbosity(logging.ERROR)  # orbax tells every step of every save
     experiment.run(given.config, given.workdir)
 
 
 def run_and_exit(command: Callable[[list[str]], None]) -> None:
     """Runs a command with the process's arguments; what a user can cause ends in one line and an exit code."""
     try:
-        app.run(lambda argv: command(argv[1:]), flags_parser=_none_of_absl)
+        app.run(lambda argv: _quietly(command, argv[1:]), flags_parser=_none_of_absl)
     except UserError as e:
         sys.exit(_say(e, USER_ERROR))
     except Interrupted as e:
@@ -59,6 +61,15 @@ def run_and_exit(command: Callable[[list[str]], None]) -> None:
         forced.daemon = True
         forced.start()
         sys.exit(_say('interrupted: the same command goes on', INTERRUPTED))
+
+
+def _quietly(command, arguments):
+    """Runs the command without what the libraries say of themselves: each step of each save, the processors that there are not,
+    a compilation that takes minutes. What they raise is told all the same, and so is a processor that is there and not used."""
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', FATAL)  # read when jax is imported, which the command does
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    logging.getLogger('jax._src.xla_bridge').setLevel(logging.WARNING)
+    command(arguments)
 
 
 def _none_of_absl(argv):

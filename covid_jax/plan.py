@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 
 from covid_jax import UserError
 from covid_jax.methods.method import Method, abstract_batch
+from covid_jax.report.tables import titled
 from covid_jax.runtime import optim
 from covid_jax.runtime.state import TrainState, create, jit_step
 from covid_jax.start import Run
@@ -217,13 +218,13 @@ def moved_bytes(dtype: str, shape: tuple[int, ...]) -> int:
 def show(plan: Plan) -> None:
     """Prints a Plan as a table."""
     title = f'one step of {plan.batch} scans on {plan.devices} x {plan.device}'
-    table = rich.table.Table('of one device', '', title=title)
+    table = rich.table.Table('of one device', '')
     table.columns[1].justify = 'right'
     for name, value in lines(plan):
         table.add_row(name, value)
     console = rich.console.Console()
     print(plan.overview)
-    console.print(table)
+    titled(console, title, table)
     for line in verdict(plan):
         console.print(line, soft_wrap=True, highlight=False)
 

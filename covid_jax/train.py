@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -67,6 +68,7 @@ def train_and_evaluate(run: start.Run, survey: pipeline.Survey, before: list[lin
     key = jax.jit(partial(jax.random.key, config.seed), out_shardings=replicated(run.mesh))()
     state, tx = warm.initial_state(run, order.epoch, jax.random.fold_in(key, INIT), say)
     latest = checkpoint.latest_step(folder / 'checkpoints')
+    begun = workdir.read(folder) is not None
 
     with checkpoint.manager(folder / 'checkpoints') as checkpoints:
         if latest is not None:
@@ -77,7 +79,10 @@ def train_and_evaluate(run: start.Run, survey: pipeline.Survey, before: list[lin
         loss = jax.jit(run.method.loss, out_shardings=replicated(run.mesh))
         predict = evaluate.predictor(run.method, run.mesh, config.eval.features)
         session = Session(run, dataset, order, total, eval_every, key, loss, predict, checkpoints)
-        if int(state.step) < total and not exhausted(session, int(state.step)):
+        ahead = int(state.step) < total and not exhausted(session, int(state.step))
+        if begun:
+            say(resumed(folder, latest, ahead))
+        if ahead:
             with requests() as asked:
                 state = loop(session, jit_step(run.method, tx, run.mesh, config.train.average), state, asked)
         checkpoints.wait_until_finished()
@@ -85,6 +90,14 @@ def train_and_evaluate(run: start.Run, survey: pipeline.Survey, before: list[lin
         if best is not None and best != int(state.step):
             state = checkpoint.restore(checkpoints, best, state)
     return report(session, answering(state), lineage.leaks(dataset.exams, dataset.hashes, before))
+
+
+def resumed(folder: Path, latest: int | None, ahead: bool) -> str:
+    """What becomes of a run that was here before. latest: the step of its last checkpoint, if it has one; ahead: whether it is trained
+    on."""
+    if latest is None:
+        return f'{folder} was stopped before its first checkpoint: it begins again'
+    return f'{folder} goes on from step {latest}' if ahead else f'{folder} has been trained, to step {latest}: it is evaluated again'
 
 
 def describe(run: start.Run, survey: pipeline.Survey, dataset: pipeline.Dataset, before: list[lineage.Row],
@@ -119,7 +132,8 @@ def loop(session: Session, step: Callable, state: TrainState, asked: Callable[[]
     done = int(state.step)
     writing = closing(Writer(run.folder, done)) if host == 0 else nullcontext()
     save_seconds = stopwatch(run.folder)
-    compiled = done + 1  # the step after which time counts
+    next_validation = min(done - done % session.eval_every + session.eval_every, session.total)
+    compiling = done + 1, next_validation  # steps in which something is compiled
     rows = []
     augment_key = jax.random.fold_in(session.key, AUGMENT)
     train = pipeline.train_batches(session.dataset, session.order, config.train.batch, done, host, hosts)
@@ -130,7 +144,7 @@ def loop(session: Session, step: Callable, state: TrainState, asked: Callable[[]
             rows.append({'step': done, **scalars})
             done += 1
             evaluating = done % session.eval_every == 0 or done == session.total
-            logging = evaluating or done % config.train.log_every == 0 or done == compiled
+            logging = evaluating or done % config.train.log_every == 0 or done in compiling
             stop = asked() if hosts == 1 else logging and highest(asked())
             score = None
             if logging or stop:
@@ -144,7 +158,7 @@ def loop(session: Session, step: Callable, state: TrainState, asked: Callable[[]
                 if writer:
                     writer.write(rows)
                     save_seconds()
-                say(done, told(run.method, rows[-1]))
+                say(done, told(run.method, rows[-1]), done in compiling)
                 rows = []
             if evaluating or stop:  # after the rows: a restart keeps the rows of the steps before it
                 checkpoint.save(session.checkpoints, state, score)

@@ -13,9 +13,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from covid_jax import UserError, evaluate, runs, summary
+from covid_jax import UserError, runs, summary
 from covid_jax.predictions import Predictions
-from covid_jax.report import plots
+from covid_jax.report import pictures, plots
+from covid_jax.sources.exams import POSITIVE
 from covid_jax.text import printable, some
 
 
@@ -38,7 +39,7 @@ def main(folders: Sequence[Path], names: Sequence[str], split: str, out: str) ->
     panels: dict[str, dict] = {}
     for site in sorted({site for whole, *_ in found.values() for site in whole.sites}):
         of_site = {name: whole.of(site=site) for name, (whole, *_) in found.items() if site in whole.sites}
-        panels[site] = {name: evaluate.curve(rows) for name, rows in of_site.items()}
+        panels[site] = {name: pictures.curve(rows) for name, rows in of_site.items()}
         exams = {name: {exam.id.removeprefix(f'{site}/') for exam in rows.exams} for name, rows in of_site.items()}
         first = next(iter(exams))
         if others := [name for name, ids in exams.items() if ids != exams[first]]:
@@ -46,7 +47,8 @@ def main(folders: Sequence[Path], names: Sequence[str], split: str, out: str) ->
     folds = sorted({count for _, count, _ in found.values()})
     seeds = sorted({seed for *_, seed in found.values()})
     pool = f', the answers of {some(folds)} fold{"s" * (folds != [1])} pooled' if folds != [1] else ''
-    plots.roc_sites_png(out, panels, f'{split}{pool}, seed {some(seeds)}')
+    positive = next(iter(found.values()))[0].names[POSITIVE]
+    plots.roc_sites_png(out, panels, f'{split}{pool}, seed {some(seeds)}', positive=positive)
 
 
 if __name__ == '__main__':

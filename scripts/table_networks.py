@@ -110,7 +110,8 @@ def main(names):
             continue
         parameters, flops = cost(name, fields, classes, shape)
         once, step = times(name, fields, classes, batch)
-        cells = [name, '2D' if len(shape) == 3 else '3D', classes, 'x'.join(map(str, shape)), f'{parameters:,}',
+        told = f'{name}, of one site' if 'sites' in fields else name
+        cells = [told, '2D' if len(shape) == 3 else '3D', classes, 'x'.join(map(str, shape)), f'{parameters:,}',
                  f'{flops / 1e9:,.1f}', 'x'.join(map(str, batch[:-1])), f'{1000 * once:,.0f}', f'{1000 * step:,.0f}']
         print('|', ' | '.join(map(str, cells)), '|', flush=True)
 

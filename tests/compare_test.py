@@ -65,6 +65,16 @@ def test_each_of_several_sites_is_compared_by_itself(tmp_path):
     assert of(found, BOOTSTRAP)['accuracy'].difference.value == pytest.approx(-0.05)
 
 
+def test_an_interval_of_two_folds_stays_where_differences_lie(tmp_path):
+    """Student's law of one degree of freedom: 12.7 standard errors, far beyond 1; p is as it is."""
+    runs = [run(tmp_path / 'a', 1, folds=2), run(tmp_path / 'b', 0.1, folds=2)]
+    for a, b, side in (*runs, 1), (*runs[::-1], -1):
+        found = compare(a, b, resamples=20)
+        rows = [row.difference for row in found.of('all', FOLDS) if row.difference.low is not None]
+        assert all(-1 <= d.low <= d.value <= d.high <= 1 for d in rows) and any(abs(d.value + side * 12.7 * d.error) > 1 for d in rows)
+        assert any(side == (d.high if side > 0 else d.low) for d in rows)
+
+
 def test_patients_and_not_exams_are_drawn(tmp_path):
     """Three exams of each patient, answered alike: the interval is that of one exam each."""
     for name, quality in (('a', 1), ('b', 0.5)):

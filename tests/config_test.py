@@ -103,7 +103,16 @@ def test_the_words_there_are():
     assert set(config.CHOICES['data.negatives.by']) == set(negatives.TRACKS) and set(config.CHOICES['ranking.ground']) == set(emd.GROUNDS)
 
 
-def test_masses_that_differ_have_one_ground_distance():
+@pytest.mark.parametrize('name', config.CHOICES)
+def test_each_choice_misspelt_is_one_line_that_lists_them(name):
+    c = config.base()
+    config.put(c, name, f'{config.CHOICES[name][0]}x')
+    with pytest.raises(UserError) as error:
+        config.check_ranges(c)
+    assert '\n' not in str(error.value) and all(choice in str(error.value) for choice in config.CHOICES[name])
+
+
+def test_partial_masses_are_refused_where_they_are_not_known():
     c = config.base()
     c.ranking.mass = 'partial'
     config.check_ranges(c)

@@ -184,7 +184,7 @@ def test_labels_are_read_as_the_matrix_says_of_all_runs_alike(two, tmp_path):
     (lambda w: trained(w / 'runs/b', w / 'data b/table.csv', {'e1': 'covid'}), 'b was tested on e1, which its data do not have any'),
     (lambda w: trained(w / 'runs/b', w / 'gone.csv', {'e8': 'noncovid'}), 'nothing at .*gone.csv.*in the command of .*runs/b'),
     (lambda w: (w / 'runs/b/exams.csv').unlink(), 'runs/b holds no exams.csv'),
-    (lambda w: (w / 'data b/3.npy').unlink(), 'asked about b: .*1 scans are not there'),
+    (lambda w: (w / 'data b/3.npy').unlink(), 'asked about b: .*1 scan is not there'),
     (lambda w: shutil.copytree(w / 'runs/a', w / 'runs/b', dirs_exist_ok=True) and os.unlink(w / 'runs/b/config.json'),
      'runs/b holds no run that trained a network')])
 def test_what_can_be_known_is_said_before_any_network_is_asked(two, tmp_path, change, line):

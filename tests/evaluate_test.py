@@ -15,7 +15,7 @@ from covid_jax.data import lineage
 from covid_jax.data.pipeline import Dataset
 from covid_jax.methods.method import Method
 from covid_jax.predictions import Predictions, of_run
-from covid_jax.report import calibration, submission
+from covid_jax.report import calibration, pictures, submission
 from covid_jax.runtime import checkpoint
 from covid_jax.runtime.mesh import make_mesh
 from covid_jax.sources.exams import Exam
@@ -121,8 +121,29 @@ def test_unlabelled_exams_are_predicted_and_not_scored(tmp_path):
     assert [r['label'] for r in rows] == ['noncovid', 'covid', ''] and rows[2]['p_covid'] == '0.2'
 
 
+def test_a_threshold_says_of_which_exams_it_was_frozen(tmp_path):
+    """Its metrics of val say so, beside what else is said of them; those of test, those without it and the threshold do not."""
+    p = table([0, 1] * 6, ['val'] * 8 + ['test'] * 4, [0.1, 0.9, 0.2, 0.8] * 3)
+    metrics = evaluate.all_metrics(p, 0.95)
+    for name, entry in metrics['val']['all'].items():
+        assert entry.get('note', '').endswith('; the threshold was frozen on these exams') == (name.endswith('_frozen') and name[:4] != 'thre')
+    assert not any('these exams' in entry.get('note', '') for entry in metrics['test']['all'].values())
+    earlier = evaluate.all_metrics(p, 0.95, {'all': 0.5})['val']['all']
+    assert not any('these exams' in entry.get('note', '') for entry in earlier.values())
+
+
+@pytest.mark.parametrize('label, probability, told', [
+    ([0, 1, 0], [0.6, 0.9, 0.7], 'all 3 are answered as covid: nothing is told apart there'),
+    ([0, 1, 0], [0.1, 0.4, 0.2], 'all 3 are answered as noncovid: nothing is told apart there'),
+    ([0, 1, 0], [0.1, 0.9, 0.2], None), ([1, 1, 1], [0.6, 0.9, 0.7], None)])
+def test_a_network_that_answers_one_class_alone_is_named(label, probability, told):
+    """Not where the exams are of one class: then it is right."""
+    metrics = evaluate.all_metrics(table(label, ['test'] * 3, probability))['test']['all']
+    assert metrics['accuracy'].get('reason') == told
+
+
 def test_unlabelled_exams_are_no_negatives_of_the_curve(tmp_path):
-    label, score = evaluate.curve(table([0, 1, -1], ['test'] * 3, [0.125, 0.875, 0.25]))
+    label, score = pictures.curve(table([0, 1, -1], ['test'] * 3, [0.125, 0.875, 0.25]))
     assert label.tolist() == [0, 1] and score.tolist() == [0.125, 0.875]
 
 
@@ -182,7 +203,7 @@ def test_sites_are_shown_apart(tmp_path):
 def test_a_curve_of_each_site_where_there_are_several(tmp_path, monkeypatch):
     """Of labelled exams: those of c have no label."""
     drawn = {}
-    monkeypatch.setattr(evaluate.plots, 'roc_sites_png', lambda path, panels, note: drawn.update({path.name: panels}))
+    monkeypatch.setattr(pictures.plots, 'roc_sites_png', lambda path, panels, *beside: drawn.update({path.name: panels}))
     label = [0, 1, 0, 1, 0, 1, -1]
     report(tmp_path, label, ['val'] * 2 + ['test'] * 5, [0.125, 0.875, 0.25, 0.75, 0.5, 0.375, 0.625], site=[*'aaaabbc'])
     panels = drawn['roc_sites.png']

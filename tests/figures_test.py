@@ -36,14 +36,14 @@ def test_curves_of_folds_are_of_the_first_seed_pooled(script, tmp_path, monkeypa
     fig3 = script('fig3_cross_site')
     drawn = {}
     monkeypatch.setitem(fig3['main'].__globals__, 'plots', type('P', (), {
-        'roc_sites_png': staticmethod(lambda path, panels, note: drawn.update(panels=panels, note=note))}))
+        'roc_sites_png': staticmethod(lambda path, panels, title, positive: drawn.update(panels=panels, note=title, positive=positive))}))
     fig3['main']([tmp_path / 'joint', tmp_path / 'single'], [], 'test', 'fig3.png')
     assert {site: [*curves] for site, curves in drawn['panels'].items()} == {'oslo': ['joint', 'single'], 'rome': ['joint']}
     label, score = drawn['panels']['rome']['joint']
     table = [of_run(tmp_path / 'joint' / f'fold{fold}' / 'seed3') for fold in (0, 1)]
     expected = np.concatenate([of_fold.of(site='rome').probability[:, 1] for of_fold in table])
     np.testing.assert_array_equal(score, expected)
-    assert len(label) == 20 and drawn['note'] == 'test, the answers of 1, 2 folds pooled, seed 0, 3'
+    assert len(label) == 20 and drawn['note'] == 'test, the answers of 1, 2 folds pooled, seed 0, 3' and drawn['positive'] == 'covid'
     assert 'oslo: single answered other exams than joint' in capsys.readouterr().out
     with pytest.raises(UserError, match='all different'):
         fig3['main']([tmp_path / 'joint', tmp_path / 'single'], ['a', 'a'], 'test', 'fig3.png')

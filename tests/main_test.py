@@ -102,7 +102,7 @@ def test_what_a_run_leaves(uninterrupted):
     assert accuracy['value'] == right / 8 and accuracy['low'] <= right / 8 <= accuracy['high'] and accuracy['level'] == 0.95
     assert accuracy['note'].startswith('interval: 8 patients') and accuracy['note'] in result.stdout
     assert 'accuracy' in result.stdout and str(workdir) in result.stdout and 'not a medical device' in result.stdout
-    assert 'Traceback' not in result.stderr
+    assert result.stdout.count('compiling the first step') == 1 and result.stderr == ''
 
 
 def test_nothing_is_done_twice(root, uninterrupted):
@@ -196,7 +196,7 @@ def test_stopped_in_every_way_and_still_the_same_run(root, uninterrupted, tmp_pa
         assert (workdir / 'checkpoints' / str(step)).is_dir() and before < len(rows(workdir)) == step < 12
         before = step
     result = run(root, workdir)
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 0 and f'{workdir} goes on from step {before}\n' in result.stdout, result.stderr
     same_run(workdir, uninterrupted[0])
 
 
@@ -211,6 +211,42 @@ def test_killed_at_each_moment_and_still_the_same_run(root, uninterrupted, tmp_p
     result = run(root, workdir)
     assert result.returncode == 0, result.stderr
     same_run(workdir, uninterrupted[0])
+
+
+TALKATIVE = """
+import logging
+from absl import logging as absl_logging
+from covid_jax import main
+
+def command(arguments):
+    import jax
+
+    @jax.jit
+    def slow(x):  # XLA works out a constant for more than a second, and says so at its level of errors
+        row = jax.lax.broadcasted_iota('float32', (4, 400), 1)
+        return x + jax.lax.reduce_window(row, 0.0, jax.lax.add, (1, 399), (1, 1), 'SAME').sum()
+
+    logging.getLogger('jax._src.xla_bridge').info('no TPU')
+    logging.getLogger('jax._src.xla_bridge').warning('a GPU is there, and is not used')
+    absl_logging.warning('a step was saved')
+    if arguments:
+        jax.numpy.zeros(2**50).block_until_ready()
+    slow(1.0)
+
+main.run_and_exit(command)
+"""
+
+
+def test_libraries_are_silent_and_what_they_raise_is_told(root):
+    """A missing TPU, saves and a slow compilation are not told; a processor that is not used is, and so is what cannot be had."""
+    env = {name: value for name, value in environment().items() if name not in ('TF_CPP_MIN_LOG_LEVEL', 'JAX_PLATFORMS')}
+    env['JAX_ENABLE_COMPILATION_CACHE'] = 'false'
+    given = [sys.executable, '-c', TALKATIVE]
+    result = subprocess.run(given, env=env, cwd=root, text=True, capture_output=True, timeout=200)
+    assert result.returncode == 0 and result.stdout == ''
+    assert len(result.stderr.splitlines()) == 1 and 'a GPU is there, and is not used' in result.stderr
+    result = subprocess.run([*given, 'more'], env=env, cwd=root, text=True, capture_output=True, timeout=200)
+    assert result.returncode == 1 and 'RESOURCE_EXHAUSTED' in result.stderr
 
 
 def refused(root, workdir, *args):

@@ -5,6 +5,7 @@ from finished_runs import finished
 
 from covid_jax import UserError, evaluate, papers, predictions
 from covid_jax.config import Table
+from covid_jax.report import paper
 
 TABLE = Table('Table 1', ('accuracy', 'auc'), {'model1': ('91.71 [89.30, 94.12]', ''), 'model4': ('94.65', '98.8')},
               {'Li et al.': ('93.46', '')}, levels=(0.95, 0.9))
@@ -138,6 +139,16 @@ def test_a_table_of_one_site_has_the_runs_of_both_and_those_of_it_alone(tmp_path
     assert (other['model4', 'accuracy', 2].ours, other['model1', 'accuracy', 1].ours) == ('50.00', '100.00')
     nowhere, none = shown(tmp_path, TABLE._replace(group='site lima'))
     assert nowhere['model1', 'accuracy', 0].ours == '-' and none == []
+
+
+def test_why_a_table_is_empty_comes_before_its_dashes(tmp_path, capsys):
+    """Of runs of another site; where one run stands in the table, what is to be said comes after it."""
+    finished(tmp_path / 'b', of_site('oslo', HALF), config={'row': 'cmc:model1'})
+    for group, first in (('site lima', True), ('site oslo', False)):
+        table = TABLE._replace(group=group)
+        paper.show(table, papers.shown(table, 'cmc', papers.finished(tmp_path), lambda stage: {}), [])
+        out = capsys.readouterr().out
+        assert ('has no exams of site lima' in out.partition(table.title)[0]) == first and out.count('has no exams of') == first
 
 
 def test_a_site_in_folds(tmp_path):

@@ -124,6 +124,44 @@ def test_a_stop_is_saved_without_a_score_and_the_same_call_goes_on(tmp_path, tra
     assert len(saved) == 3
 
 
+def test_a_run_that_was_here_before_says_what_becomes_of_it(tmp_path, trained, monkeypatch):
+    """Killed at its first step, stopped at step 2, and trained; a new run says nothing of the kind."""
+    folder = tmp_path / 'run'
+
+    def stopped_at(step):
+        answers = iter([0] * (step - 1) + [signal.SIGTERM])
+        with monkeypatch.context() as patched, pytest.raises(Interrupted):
+            patched.setattr(train, 'requests', lambda: contextlib.nullcontext(lambda: next(answers)))
+            if step == 1:  # nothing of it is left but the description
+                patched.setattr(checkpoint, 'save', lambda *args: None)
+            return trained(run_of(folder, **{'train.epochs': 2.0}))
+
+    new = trained(run_of(tmp_path / 'new', **{'train.epochs': 2.0}))
+    stopped_at(1)
+    told = []
+    monkeypatch.setattr(train, 'resumed', lambda *args, told=told, real=train.resumed: told.append(real(*args)) or told[-1])
+    stopped_at(2)
+    again = trained(run_of(folder, **{'train.epochs': 2.0}))
+    done = trained(run_of(folder, **{'train.epochs': 2.0}))
+    assert not [line for line in new if str(tmp_path) in line]
+    assert told[0] == f'{folder} was stopped before its first checkpoint: it begins again'
+    assert f'{folder} goes on from step 2' in again and f'{folder} has been trained, to step 6: it is evaluated again' in done
+
+
+@pytest.mark.parametrize('start, compiled', [(0, [1, 3]), (1, [2, 3]), (2, [3])])
+def test_the_first_step_and_the_first_validation_are_compiled(tmp_path, trained, monkeypatch, start, compiled):
+    """Of 6 steps, validated at 3 and 6, each told: what was compiled counts for no rate."""
+    if start:
+        answers = iter([0] * (start - 1) + [signal.SIGTERM])
+        with monkeypatch.context() as patched, pytest.raises(Interrupted):
+            patched.setattr(train, 'requests', lambda: contextlib.nullcontext(lambda: next(answers)))
+            trained(run_of(tmp_path, **{'train.epochs': 2.0}))
+    told = []
+    monkeypatch.setattr(train, 'progress', lambda *args: contextlib.nullcontext(lambda step, text, new: told.append((step, new))))
+    trained(run_of(tmp_path, **{'train.epochs': 2.0, 'train.log_every': 1}))
+    assert [step for step, _ in told] == list(range(start + 1, 7)) and [step for step, new in told if new] == compiled
+
+
 def test_what_is_empty_is_said(tmp_path, trained):
     said = trained(run_of(tmp_path, method(labelled=True), **{'train.epochs': 1.0, 'train.patience': 2}),
                    dataset(['train'] * 8))

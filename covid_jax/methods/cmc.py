@@ -26,12 +26,12 @@ from covid_jax.methods.method import (
 from covid_jax.models.heads import Projector
 
 DEFAULTS = {
-    'classification': True,  # the losses can be switched off, each by itself
-    'contrastive': True,
-    'temperature': 0.1,  # the paper gives none; authors' code
+    'classification': True,  # False: without the loss of the classes
+    'contrastive': True,  # False: without the contrastive loss
+    'temperature': 0.1,  # of the contrastive loss; the paper gives none, the authors' code this
     'base_temperature': 0.0,  # 0.07: rescaled as the authors' code does
     'mixup': 0.5,  # Beta(a, a) of the mixing weight; 0: no mixup
-    'projection': 128,
+    'projection': 128,  # width of what the contrastive loss compares
 }
 
 LARGEST_LOG_SIGMA = 4.0  # a loss near zero must not send its weight to infinity

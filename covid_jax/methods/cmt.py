@@ -34,7 +34,7 @@ from covid_jax.sources.exams import class_names
 DEFAULTS = {
     'classification': True,  # False: the contrastive loss alone, and no classifier
     'weight': 0.25,  # of the contrastive loss, lambda of Eq 8; 0: the classification alone
-    'temperature': 0.1,
+    'temperature': 0.1,  # of the contrastive loss
     'classified': 'both',  # both views | the first | clean: the scan itself, in a third pass
     'latent': 4096,  # width of r, a dense layer and ReLU on the network's features; 0: r is these features
     'attention': False,  # the decoder of Fig 5 between trunk and head

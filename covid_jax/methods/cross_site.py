@@ -35,7 +35,7 @@ from covid_jax.models.norm import DomainBatchNorm
 
 DEFAULTS = {
     'alpha': 1.0,  # weight of the contrastive loss, Eq 5; 0: none, and no embedding network
-    'temperature': 0.05,
+    'temperature': 0.05,  # of the contrastive loss
     'embedding': (1024, 128),  # widths of the embedding network
     'embedding_relu': False,  # True: after its last layer too (authors' code)
     'head_norm': False,  # True: the dense layers normalise by site too, the embedding network's as well (authors' code, bna)

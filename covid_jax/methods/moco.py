@@ -27,10 +27,10 @@ from covid_jax.models.heads import Projector, unit
 
 DEFAULTS = {
     'queue': 512,  # keys of earlier batches; the batch must divide it
-    'temperature': 0.07,  # the paper gives none; authors' code
+    'temperature': 0.07,  # of the contrastive loss; the paper gives none, the authors' code this
     'momentum': 0.999,  # of the key encoder
     'groups': 4,  # of rows that are normalised together, as on so many devices; whatever the devices are
-    'projection': 128,
+    'projection': 128,  # width of queries and keys
 }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from covid_jax.metrics.calibration import COLDEST, HOTTEST, calibration_metrics, temperature, tempered
 from covid_jax.predictions import Predictions
-from covid_jax.report import plots
+from covid_jax.report import pictures, plots
 from covid_jax.runtime import files
 from covid_jax.sources.exams import POSITIVE
 
@@ -59,8 +59,9 @@ def write(folder: Path | str, predictions: Predictions, level: float | None = No
         names = {'before': 'as answered', 'after': f'at temperature {value:.2f}' if value else ''}
         curves = {names[name]: (version.label == POSITIVE, version.probability[:, POSITIVE])
                   for name, version in versions.items()}
-        plots.reliability_png(folder / f'reliability_{split}.png', curves, note)
-        plots.decision_png(folder / f'decision_{split}.png', curves, note)
+        above = pictures.title(folder, rows, split)
+        plots.reliability_png(folder / f'reliability_{split}.png', curves, above, note, rows.names[POSITIVE])
+        plots.decision_png(folder / f'decision_{split}.png', curves, above, note, rows.names[POSITIVE])
     files.write(folder / 'calibration.json', json.dumps(table, indent=1))
     return table
 

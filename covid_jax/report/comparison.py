@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 import rich.console
 import rich.table
-from rich.markup import escape
 
 from covid_jax.metrics.significance import Difference
+from covid_jax.report.tables import titled
 from covid_jax.runtime import files
 from covid_jax.text import printable
 
@@ -73,11 +73,11 @@ def show(comparison: Comparison) -> None:
     for line in heading(comparison):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     for title, header, rows, reasons in tables(comparison):
-        table = rich.table.Table(*header, title=escape(title), padding=0)  # a line has 80 signs
+        table = rich.table.Table(*header, padding=0)  # a line has 80 signs
         table.columns[0].no_wrap = True
         for row in rows:
             table.add_row(*row)
-        console.print(table)
+        titled(console, title, table)
         for reason in reasons:
             console.print(reason, soft_wrap=True, markup=False, highlight=False)
     for line in [*sentences(comparison), NOT_MEDICAL]:

@@ -27,6 +27,7 @@ LINEAR = 'linear probe'
 SITE = 'site'  # of which an exam is: where there are several
 SHORTCUTS = ('thumbnail', 'border', 'file', SITE)  # of the data alone, whatever the network
 SIMPLER = ('no lungs', *SHORTCUTS)  # what sees little of the disease: the claim is above these
+CHANCE = 0.5  # the AUC of what tells nothing
 SITES = 4  # that have a column: more do not fit
 KINDS = (SELF, 'nearest neighbours', 'random trunk', *SIMPLER)
 
@@ -184,8 +185,8 @@ def sentence(found: Evidence) -> str:
 
 
 def sentences(found: Evidence) -> list[str]:
-    """What the gap says, of several sites that of each, since the AUC of all exams may come from telling them apart; and the
-    notes."""
+    """What the gap says, of several sites that of each, since the AUC of all exams may come from telling them apart, unless the site
+    alone reaches no more than chance; and the notes."""
     if not found.sites:
         return [sentence(found), *found.notes]
     shares = sorted(of_site.share for of_site in found.sites.values())
@@ -193,17 +194,20 @@ def sentences(found: Evidence) -> list[str]:
     whole = (f'all exams: AUC {number(next(iter(found.rows.values()))["value"])}, of which telling the sites apart may be a part '
              f'({100 * shares[0]:.0f} % to {100 * shares[-1]:.0f} % of a site are {found.positive}{alone}): the claims are those '
              'within the sites')
+    site = found.rows.get(SITE, {})
+    if site.get('low') is not None and site['low'] <= CHANCE <= site['high']:
+        whole = f'all exams: {sentence(found)}; the site alone reaches {number(site["value"])} ({interval(site)}), no more than chance'
     return [*(f'{site}: {sentence(of_site)}' for site, of_site in found.sites.items()), whole, *found.notes]
 
 
 def lines(found: Evidence) -> list[rich.table.Table | str]:
-    """What is printed: a table, the sentences, and the notes."""
+    """What is printed: the title, a table, the sentences, and the notes."""
     header, *rows = _cells(found)
     columns = [escape(printable(name)) for name in header]
-    table = rich.table.Table(*columns, pad_edge=False, title=escape(printable(_title(found))))
+    table = rich.table.Table(*columns, pad_edge=False)
     for row in rows:
         table.add_row(*row)
-    return [table, *map(printable, sentences(found))]
+    return [printable(_title(found)), table, *map(printable, sentences(found))]
 
 
 def markdown(found: Evidence) -> str:

@@ -8,7 +8,7 @@ import rich.console
 import rich.table
 from rich.markup import escape
 
-from covid_jax.report.tables import POOLED
+from covid_jax.report.tables import POOLED, titled
 from covid_jax.runtime import files
 from covid_jax.text import printable
 
@@ -40,10 +40,10 @@ def show(cells: Sequence[Cell]) -> None:
     """Prints the matrix of the first metric, and what is to be known of it."""
     console = rich.console.Console()
     header, *body = _table(cells, METRICS[0])
-    table = rich.table.Table(*(escape(printable(name)) for name in header), title=escape(_title(cells, METRICS[0])), show_lines=True)
+    table = rich.table.Table(*(escape(printable(name)) for name in header), show_lines=True)
     for name, *texts in body:
         table.add_row(escape(printable(name)), *(escape(text.replace(' (', '\n(')) for text in texts))
-    console.print(table)
+    titled(console, _title(cells, METRICS[0]), table)
     for note in notes(cells, METRICS[:1]):
         console.print(printable(note), soft_wrap=True, markup=False)
 

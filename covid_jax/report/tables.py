@@ -9,7 +9,6 @@ from typing import Any
 
 import rich.console
 import rich.table
-from rich.markup import escape
 
 from covid_jax.runtime import files
 from covid_jax.text import printable
@@ -38,10 +37,10 @@ def show(results: Results, summaries: Summaries, folder: Path, beside: Sequence[
     split = shown_split(answered)
     if len(answered) > 1 and split:
         title, (columns, *rows) = _stages(answered, summaries, split, seconds)
-        grid = rich.table.Table(rich.table.Column(columns[0], overflow='fold'), *columns[1:], title=escape(title))
+        grid = rich.table.Table(rich.table.Column(columns[0], overflow='fold'), *columns[1:])
         for row in rows:
             grid.add_row(*row)
-        console.print(grid)
+        titled(console, title, grid)
     if split and all(last.values()):
         for group in shown_groups(last, split):
             _show_group(console, last, summaries.get(stage, {}).get(group), split, group)
@@ -56,6 +55,12 @@ def show(results: Results, summaries: Summaries, folder: Path, beside: Sequence[
     left = 'predictions, metrics and plots' if answered else 'what was learnt'
     console.print(f'{left}: {folders}', soft_wrap=True, markup=False)
     console.print('Research software, not a medical device.')
+
+
+def titled(console: rich.console.Console, title: str, table: rich.table.Table) -> None:
+    """Prints a table below its title, which is a line of its own: rich would break it where it is wider than the table."""
+    console.print(printable(title), style='italic', soft_wrap=True, markup=False, highlight=False)
+    console.print(table)
 
 
 def shown_split(answered: Results) -> str | None:
@@ -132,10 +137,10 @@ def _stages(results, summaries, split, seconds):
 def _show_group(console, parts, summary, split, group):
     entries = shown_entries(parts, split, group)
     columns = _columns(entries, summary)
-    table = rich.table.Table('metric', *columns, pad_edge=False, title=escape(printable(_title(parts, split, group, summary))))
+    table = rich.table.Table('metric', *columns, pad_edge=False)
     for metric in entries:
         table.add_row(metric, *_cells(entries[metric], summary and summary[metric]))
-    console.print(table)
+    titled(console, _title(parts, split, group, summary), table)
     for reason in _reasons(entries, summary):
         console.print(printable(reason), soft_wrap=True, markup=False)
 

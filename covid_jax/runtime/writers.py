@@ -13,6 +13,8 @@ from covid_jax import UserError
 from covid_jax.runtime.files import write
 
 SECONDS_BETWEEN_LINES = 20  # of progress where there is no terminal
+COMPILING = 'compiling the first step'
+
 
 class Writer:
     """Rows of scalars by step: metrics.jsonl holds each step once, also when a run goes on from an earlier step."""
@@ -49,24 +51,29 @@ def _whole_lines(path):
 
 
 @contextmanager
-def progress(total: int, start: int, batch: int, shown: bool = True) -> Iterator[Callable[[int, str], None]]:
-    """Yields say(step, text): a live line with scans/s and time to go on a terminal, now and then a line elsewhere.
+def progress(total: int, start: int, batch: int, shown: bool = True) -> Iterator[Callable[[int, str, bool], None]]:
+    """Yields say(step, text, compiled): a live line with scans/s and time to go on a terminal, now and then a line elsewhere. Until
+    the first call it says that the first step is compiled.
 
-    Both are measured from the first call on, so that compilation does not count; make it after the first step.
+    Both are measured from the last call with `compiled` on, so that compilation does not count: true after the first step and after
+    the first validation.
     """
     columns = [rich.progress.TextColumn('training'), rich.progress.BarColumn(), rich.progress.MofNCompleteColumn(),
                rich.progress.TextColumn('{task.fields[text]}')]
     bar = rich.progress.Progress(*columns, disable=not (shown and sys.stdout.isatty()))
-    first_call = None  # its step and time
     printed = time.monotonic()
+    since = start, printed  # the step and the time from which is measured
+    if shown and bar.disable:
+        print(COMPILING, flush=True)
     with bar:
-        task = bar.add_task('', total=total, completed=start, text='')
+        task = bar.add_task('', total=total, completed=start, text=COMPILING)
 
-        def say(step, text):
-            nonlocal first_call, printed
+        def say(step, text, compiled):
+            nonlocal since, printed
             now = time.monotonic()
-            first_call = first_call or (step, now)
-            text = text + _pace(step - first_call[0], now - first_call[1], total - step, batch)
+            if compiled:
+                since = step, now
+            text = text + _pace(step - since[0], now - since[1], total - step, batch)
             bar.update(task, completed=step, text=text)
             if shown and bar.disable and (now - printed > SECONDS_BETWEEN_LINES or step == total):
                 printed = now

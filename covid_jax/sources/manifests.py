@@ -18,8 +18,8 @@ COLUMNS = ('path', 'label', 'id', 'patient', 'site', 'split')
 def manifest(path: Path | str, say: Callable[[str], None] = print) -> list[Exam]:
     """A comma-separated file with the columns path and label, and optionally id, patient, site and split.
 
-    Paths are relative to the file and may name a part, as in 'a::series=1.2.3'. An empty id is the path, an empty site
-    'default', an empty patient the id, but for DICOM scans of one PatientID.
+    Paths are relative to the file and may name a part, as in 'a::series=1.2.3'. An empty id is the path, of an absolute path below
+    the file's folder the rest of it; an empty site is 'default', an empty patient the id, but for DICOM scans of one PatientID.
     UserError that names the row (its line in the file) for a missing scan, a repeated id, an unknown split or a row too
     long.
     """
@@ -29,7 +29,7 @@ def manifest(path: Path | str, say: Callable[[str], None] = print) -> list[Exam]
     rows = _rows(path)
     absent = [f'{row.get("path", "")!r} (row {line})' for line, row in rows if not _exists(path, row)]
     if absent:
-        raise UserError(f'{path}: {len(absent)} scans are not there, {some(absent)}: paths are relative to {path.parent}')
+        raise UserError(f'{path}: {len(absent)} scan{"s are" if len(absent) > 1 else " is"} not there, {some(absent)}: paths are relative to {path.parent}')
     exams = []
     line_of: dict[str, int] = {}  # id -> line of the file
     for line, row in rows:
@@ -69,11 +69,17 @@ def _exists(path, row):
     return row.get('path') and os.path.exists(decode.split_address(path.parent / row['path'])[0])
 
 
+def _below(folder, scan):
+    """A path without the folder that it begins with, where it is an absolute one."""
+    inside = os.path.isabs(scan) and Path(scan).is_relative_to(folder.absolute())
+    return Path(scan).relative_to(folder.absolute()).as_posix() if inside else scan
+
+
 def _exam(path, line, row):
     scan = row['path']
     split = row.get('split', '')
     if split not in SPLITS + ('',):
         raise UserError(f'{path} row {line}: split {split!r} is not one of {", ".join(SPLITS)} or empty')
-    name = row.get('id') or scan
+    name = row.get('id') or _below(path.parent, scan)
     return Exam(name, row.get('patient') or name, row.get('site') or 'default', row.get('label', ''), split,
                 str(path.parent / scan))

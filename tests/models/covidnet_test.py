@@ -43,16 +43,19 @@ def count(tree):
 @pytest.mark.parametrize('name, fields, number, embedding', [
     ('COVIDNet', {}, 134_513_682, 100_352),
     ('COVIDNetRedesign', {'sites': 0}, 40_141_842, 8192),
+    ('COVIDNetRedesign', {'sites': 1}, 40_149_650, 8192),
     # with two sites' scales and biases of 64 + 256 + 512 + 1024 + 2048 channels
     ('COVIDNetRedesign', {}, 40_141_842 + 2 * 2 * 3904, 8192),
     # the authors' whole network, less its embedding network 8192 -> 1024 -> 128, normalised too
     ('COVIDNetRedesign', {'head_norm': True}, 48_688_018 - 8_520_832 - 2 * 2 * (1024 + 128), 8192),
 ])
-def test_published_numbers_of_parameters_and_shapes(name, fields, number, embedding):
+def test_published_numbers_of_parameters_and_shapes(root, name, fields, number, embedding):
     net = network(name)(classes=2, **fields)
     image = jax.ShapeDtypeStruct((4, 224, 224, 3), 'float32')
     variables = jax.eval_shape(partial(net.init, jax.random.key(0)), image)
     assert count(variables['params']) == number
+    page = (root / 'docs' / 'networks.md').read_text()
+    assert fields.get('head_norm') or fields == {'sites': 0} or f'{number:,}' in page
     assert jax.eval_shape(net.apply, variables, image)[1]['features'].shape == (4, embedding)
 
 

@@ -160,8 +160,18 @@ def test_over_all_exams_nothing_is_claimed_where_there_are_sites():
     assert row.split(' | ')[1] == cell
     (row,) = [line for line in lines if line.startswith('| site |')]
     assert row.split(' | ')[1:3] == ['', ''] and row.split(' | ')[3].startswith('0.800 (')
-    printed = evidence.lines(found)[1:]
+    printed = evidence.lines(found)[2:]
     assert printed == evidence.sentences(found)
+
+
+@pytest.mark.parametrize('shares, chance', [((0.5, 0.5), True), ((0.45, 0.55), True), ((0.2, 0.8), False)])
+def test_telling_sites_apart_is_no_part_where_the_site_reaches_chance(shares, chance):
+    """By hand: of 60 exams each with 27 and 33 of covid the interval of the site's AUC, 0.55, holds 0.5."""
+    found = gathered(of_sites(dict(zip(('oslo', 'rome'), shares, strict=True))))
+    whole = evidence.sentences(found)[2]
+    assert ('may be a part' in whole) != chance
+    if chance:
+        assert whole.startswith(f'all exams: {evidence.sentence(found)}; the site alone reaches') and whole.endswith('no more than chance')
 
 
 def test_a_site_of_one_class_says_so_and_one_labelled_site_is_none_of_several():

@@ -13,6 +13,7 @@ from covid_jax.report.plots import (
     roc_figure,
     roc_png,
     roc_sites_figure,
+    save,
 )
 
 MATRIX = np.array([[203, 6], [20, 145]])
@@ -28,7 +29,7 @@ def test_cells_hold_counts_and_shares_of_the_truth():
     cells = {text.get_position(): text.get_text() for text in axes.texts}
     assert cells == {(0, 0): '203\n97.1 %', (1, 0): '6\n2.9 %', (0, 1): '20\n12.1 %', (1, 1): '145\n87.9 %'}
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ['non\n(n = 209)', 'covid\n(n = 165)']
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ('predicted', 'truth')
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ('predicted class', 'true class (exams, % of its row)')
 
 
 def test_a_class_without_examples_has_counts_and_no_shares():
@@ -38,7 +39,7 @@ def test_a_class_without_examples_has_counts_and_no_shares():
 
 def test_roc_curve_and_area_by_hand():
     figure = roc_figure({'val': (LABEL, SCORE)})
-    assert legend(figure) == ['AUC 0.500  chance', 'AUC 0.750  val (n = 4)']
+    assert legend(figure) == ['AUC 0.500  chance', 'AUC 0.750  val (n = 4, 2 positive)']
     curve = figure.axes[0].lines[1].get_xydata().tolist()
     assert curve == [[0, 0], [0, 0.5], [0.5, 0.5], [0.5, 1], [1, 1]]
 
@@ -46,8 +47,35 @@ def test_roc_curve_and_area_by_hand():
 @pytest.mark.parametrize(('label', 'missing'), [([1, 1, 1, 1], 'negatives'), ([0, 0, 0, 0], 'positives')])
 def test_an_undefined_roc_curve_says_so(label, missing):
     figure = roc_figure({'site B': (np.array(label), SCORE), 'val': (LABEL, SCORE)})
-    assert legend(figure)[1:] == [f'undefined  site B: no {missing}', 'AUC 0.750  val (n = 4)']
+    assert legend(figure)[1:] == [f'undefined  site B: no {missing}', 'AUC 0.750  val (n = 4, 2 positive)']
     assert len(figure.axes[0].lines[1].get_xdata()) == 0
+
+
+def test_the_frozen_threshold_is_marked_on_its_curve():
+    """By hand: from 0.35 up are both positives and one of two others; a curve without a threshold has no mark."""
+    figure = roc_figure({'val': (LABEL, SCORE), 'test': (LABEL, SCORE)}, 'covid', {'val': 0.35, 'test': None, 'train': 0.9})
+    axes = figure.axes[0]
+    marks = [line.get_xydata().tolist() for line in axes.lines if line.get_marker() == 'o' and len(line.get_xdata())]
+    assert marks == [[[0.5, 1.0]]]
+    assert legend(figure)[-1] == 'at the threshold 0.350, frozen on val' and len(legend(figure)) == 4
+    assert axes.get_xlabel() == '1 - specificity (share of the others called covid)'
+    assert axes.get_ylabel() == 'sensitivity (share of covid called so)'
+
+
+def test_axes_name_the_class_and_the_unit():
+    curves = {'as answered': (LABEL, SCORE)}
+    diagram, counts = reliability_figure(curves, 'covid').axes
+    assert (diagram.get_ylabel(), counts.get_ylabel(), counts.get_xlabel()) == ('share of covid in the bin', 'exams', 'probability of covid')
+    decision = decision_figure(curves, 'covid').axes[0]
+    assert decision.get_ylabel() == 'net benefit (true positives for each exam)' and 'probability of covid' in decision.get_xlabel()
+
+
+@pytest.mark.parametrize('note, colour', [('', 'black'), ('3 exams are of patients that runs/a learnt from', 'darkred')])
+def test_titles_are_above_and_a_warning_turns_them_red(tmp_path, note, colour):
+    figure = roc_figure({'val': (LABEL, SCORE)})
+    save(tmp_path / 'roc.png', figure, 'runs/$a$: test\nn = 4', note)
+    assert figure.get_suptitle() == 'runs/$a$: test\nn = 4' + (f'\n{note}' if note else '')
+    assert figure._suptitle.get_color() == colour
 
 
 def test_each_site_has_its_panel():
@@ -55,7 +83,7 @@ def test_each_site_has_its_panel():
     figure = roc_sites_figure({'oslo': {'ours': (LABEL, SCORE)}, '$ro_me$': {'ours': (1 - LABEL, SCORE), 'joint': (LABEL, SCORE)}})
     assert [axes.get_title() for axes in figure.axes] == ['oslo', '$ro_me$']
     texts = [[text.get_text() for text in axes.get_legend().get_texts()[1:]] for axes in figure.axes]
-    assert texts == [['AUC 0.750  ours (n = 4)'], ['AUC 0.250  ours (n = 4)', 'AUC 0.750  joint (n = 4)']]
+    assert texts == [['AUC 0.750  ours (n = 4, 2 positive)'], ['AUC 0.250  ours (n = 4, 2 positive)', 'AUC 0.750  joint (n = 4, 2 positive)']]
     third = roc_sites_figure({'a': {'ours': (LABEL, SCORE), 'joint': (LABEL, SCORE)}, 'b': {'joint': (LABEL, SCORE)}})
     assert third.axes[0].lines[2].get_color() == third.axes[1].lines[1].get_color() != third.axes[0].lines[1].get_color()
     many = roc_sites_figure({f'site {i}': {'ours': (LABEL, SCORE)} for i in range(5)})

@@ -1,13 +1,15 @@
 """What the tables of a run say: of which split, group and site they are, and what they leave out."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from covid_jax import evaluate
+from covid_jax.config import PairedTests, Table
 from covid_jax.predictions import Predictions
-from covid_jax.report import tables
+from covid_jax.report import paper, tables
 from covid_jax.sources.exams import Exam
 
 
@@ -31,6 +33,23 @@ def shown(capsys, results, tmp_path):
 def test_a_split_of_one_site_alone_says_so(capsys, tmp_path):
     out = shown(capsys, {'': {'.': metrics(ONE)}}, tmp_path)
     assert 'test, of oslo alone, positive class covid' in out and out.count('positive class') == 1
+
+
+def test_a_network_that_answers_one_class_alone_is_named(capsys, tmp_path):
+    out = shown(capsys, {'': {'.': metrics([('test', 'oslo', i % 2, 0.6 + 0.01 * i) for i in range(8)], 0.95)}}, tmp_path)
+    assert out.count('all 8 are answered as covid: nothing is told apart there') == 1
+
+
+def test_a_title_is_a_line_whatever_the_width(capsys, tmp_path, monkeypatch):
+    """Of a group, of all stages, of a paper's table and of its tests: rich would break each to the width of its table."""
+    monkeypatch.setenv('COLUMNS', '30')
+    tables.show({'pretrain': {'pretrain': metrics(ONE)}, 'a': {'a': metrics(ONE)}}, {}, tmp_path)
+    paper.show(Table('Table 3: what a network without any pretraining reaches', ('auc',), {}), SimpleNamespace(lines=[], runs=[], remarks=[]), [])
+    paper.show_tests(PairedTests('Table 4: p-values of all that was compared there', 'ours', {}), SimpleNamespace(lines=[], runs=[], remarks=[]))
+    out = capsys.readouterr().out.splitlines()
+    of_split = 'test, of oslo alone, positive class covid'
+    assert {of_split, f'{of_split}: value and interval', 'Table 3: what a network without any pretraining reaches, %',
+            'Table 4: p-values of all that was compared there'} <= {*out}
 
 
 def test_sites_are_shown_apart(capsys, tmp_path):

@@ -36,27 +36,42 @@ def test_compilation_counts_for_no_rate(clock, capsys):
     """A minute of compilation, then 2 s a step of 8 scans: 4 scans/s, and 2 s for each step to go."""
     with progress(total=100, start=0, batch=8) as tell:
         clock.now += 62
-        tell(1, 'loss 0.7')
+        tell(1, 'loss 0.7', True)
         clock.now += 18
-        tell(10, 'loss 0.6')  # 20 s have not passed since the last line
+        tell(10, 'loss 0.6', False)  # 20 s have not passed since the last line
         clock.now += 20
-        tell(20, 'loss 0.5')
+        tell(20, 'loss 0.5', False)
         clock.now += 160
-        tell(100, 'loss 0.4')
+        tell(100, 'loss 0.4', False)
     assert capsys.readouterr().out.splitlines() == [
+        'compiling the first step',
         'step 1/100  loss 0.7',
         'step 20/100  loss 0.5  4.0 scans/s  160 s to go',
         'step 100/100  loss 0.4  4.0 scans/s  0 s to go']
+
+
+def test_the_first_validation_counts_for_no_rate(clock, capsys):
+    """2 s a step, then a validation that is compiled for a minute: 2 s for each step to go, and nothing is guessed right after it."""
+    with progress(total=100, start=0, batch=8) as tell:
+        tell(1, 'loss 0.7', True)
+        clock.now += 18
+        tell(10, 'loss 0.6', False)
+        clock.now += 60 + 20
+        tell(20, 'loss 0.5', True)
+        clock.now += 40
+        tell(40, 'loss 0.4', False)
+    assert capsys.readouterr().out.splitlines()[1:] == ['step 20/100  loss 0.5', 'step 40/100  loss 0.4  4.0 scans/s  120 s to go']
 
 
 def test_steps_of_an_earlier_process_count_for_no_rate(clock, capsys):
     """Resumed at 90 of 100, compiled for 30 s: steps 92 to 97 took 5 s each."""
     with progress(total=100, start=90, batch=8) as tell:
         clock.now += 40
-        tell(92, 'loss 0.5')
+        tell(92, 'loss 0.5', True)
         clock.now += 25
-        tell(97, 'loss 0.4')
+        tell(97, 'loss 0.4', False)
     assert capsys.readouterr().out.splitlines() == [
+        'compiling the first step',
         'step 92/100  loss 0.5',
         'step 97/100  loss 0.4  1.6 scans/s  15 s to go']
 
@@ -67,17 +82,25 @@ def test_a_terminal_shows_the_same(clock, capsys, monkeypatch):
     monkeypatch.setenv('TERM', 'dumb')
     with progress(total=100, start=0, batch=8) as tell:
         clock.now += 62
-        tell(1, 'loss 0.7')
+        tell(1, 'loss 0.7', True)
         clock.now += 38
-        tell(20, 'loss 0.5')
+        tell(20, 'loss 0.5', False)
     out = capsys.readouterr().out
     assert '20/100' in out and 'loss 0.5  4.0 scans/s  160 s to go' in out
+
+
+def test_a_terminal_says_what_it_waits_for(monkeypatch, capsys):
+    monkeypatch.setattr(writers.sys.stdout, 'isatty', lambda: True)
+    monkeypatch.setenv('TERM', 'dumb')
+    with progress(total=100, start=0, batch=8):
+        pass
+    assert '0/100 compiling the first step' in capsys.readouterr().out
 
 
 def test_another_host_is_silent(clock, capsys):
     with progress(total=10, start=0, batch=8, shown=False) as tell:
         clock.now += 100
-        tell(10, 'loss 0.7')
+        tell(10, 'loss 0.7', True)
     assert capsys.readouterr().out == ''
 
 

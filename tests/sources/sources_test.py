@@ -10,7 +10,7 @@ import pytest
 from dicoms import series
 from layouts import refused, touch
 
-from covid_jax import sources
+from covid_jax import UserError, sources
 from covid_jax.config import base
 from covid_jax.sources.exams import class_index
 from covid_jax.sources.listing import read_ids
@@ -59,7 +59,21 @@ class TestManifest:
     def test_two_columns_are_enough_and_absolute_paths_stay(self, write, tmp_path):
         assert sources.manifest(write(f'path,label\na.npz,covid\n{tmp_path}/scans,\n')) == [
             ('a.npz', 'a.npz', 'default', 'covid', '', str(tmp_path / 'a.npz')),
-            (f'{tmp_path}/scans', f'{tmp_path}/scans', 'default', '', '', str(tmp_path / 'scans'))]
+            ('scans', 'scans', 'default', '', '', str(tmp_path / 'scans'))]
+
+    def test_an_absolute_path_outside_is_the_id_and_one_below_is_not(self, write, tmp_path, monkeypatch):
+        """Whether the manifest itself is named absolutely or not; of a part the address is kept."""
+        (tmp_path / 'out.npz').touch()
+        (tmp_path / 'set').mkdir()
+        (tmp_path / 'set' / 'in.npz').touch()
+        text = f'path,label\n{tmp_path}/set/in.npz::slice=3,covid\n{tmp_path}/out.npz,covid\n'
+        (tmp_path / 'set' / 'scans.csv').write_text(text)
+        monkeypatch.chdir(tmp_path)
+        for path in ('set/scans.csv', tmp_path / 'set' / 'scans.csv'):
+            assert [exam.id for exam in sources.manifest(path)] == ['in.npz::slice=3', f'{tmp_path}/out.npz']
+        (tmp_path / 'set' / 'scans.csv').write_text(f'path,label\nin.npz,covid\n{tmp_path}/set/in.npz,covid\n')
+        with pytest.raises(UserError, match="row 3: id 'in.npz' is already in row 2"):
+            sources.manifest('set/scans.csv')
 
     def test_where_no_patient_is_named_that_is_said(self, write):
         for text, told in (('path,label\na.npz,covid\nb c.npz,normal\n', True), ('path,label,patient\na.npz,covid,p\nb c.npz,normal,\n', False)):
@@ -80,6 +94,7 @@ class TestManifest:
         ('path,patient\na.npz,1\n', ['path and label', 'found path, patient']),
         ('path,label,label\na.npz,covid,covid\n', ['each once']),
         ('path,label\na.npz,covid\n\nb.npz,covid\nc.npz,covid\n', ["2 scans are not there, 'b.npz' (row 4), 'c.npz' (row 5)"]),
+        ('path,label\na.npz,covid\nb.npz,covid\n', ["1 scan is not there, 'b.npz' (row 3)"]),
         ('path,label\n,covid\n', ['row 2', "''"]),
         ('path,label\n' + 'x' * 5000 + ',covid\n', ['row 2']),
         ('path,label\na.npz,covid\na.npz,normal\n', ['row 3', "'a.npz' is already in row 2"]),
