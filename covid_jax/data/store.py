@@ -79,12 +79,14 @@ def content_hashes(exams: list[Exam], root: Path | str) -> list[str]:
     def of_file(path):
         try:
             stat = path.stat()
+            if not stat.st_size:
+                return f'{path} is empty'  # which makes it no copy of another
             stamp = f'{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}'
             if stamp not in known:
                 with open(path, 'rb') as f:
                     known[stamp] = hashlib.file_digest(f, 'sha256').hexdigest()
         except OSError as e:  # decoding will say so, and set the exam aside
-            return str(e.strerror)
+            return f'{path}: {e.strerror}'
         return known[stamp]
 
     def of_exam(exam):

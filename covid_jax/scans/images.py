@@ -1,4 +1,4 @@
-"""PNG, JPEG and TIFF -> Scan: the bytes decide what a file is, whatever its name says, and all end as the same grey.
+"""PNG, JPEG, TIFF, BMP, GIF and WebP -> Scan: the bytes decide what a file is, whatever its name says, and all end as the same grey.
 
 Orientation tags (EXIF, TIFF) are obeyed in every format; PhotometricInterpretation of a TIFF in every depth.
 """
@@ -17,8 +17,9 @@ from covid_jax import UserError
 from covid_jax.scans import scan
 from covid_jax.scans.scan import Scan, blame, natural
 
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff')
-FORMATS = ('PNG', 'JPEG', 'TIFF', 'BMP', 'GIF')  # what the bytes of an image may be
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.jfif', '.tif', '.tiff', '.bmp', '.gif', '.webp')
+FORMATS = ('PNG', 'JPEG', 'TIFF', 'BMP', 'GIF', 'WEBP')  # what the bytes of an image may be
+MOVING = ('GIF', 'PNG', 'WEBP')  # whose frames need not be slices: only a TIFF has pages
 PIXELS = 2**26  # of one slice
 DEEP = 2**14  # that 16 bits of grey reach; Hounsfield units and scanner values of 12 to 14 bits stay below
 ORIENTATION = 274  # a tag of TIFF and of EXIF; the three below are TIFF's alone
@@ -113,6 +114,8 @@ def _header(path):
     with _open(path) as image:
         if image.mode == 'F':
             raise ValueError('floating-point pixels have no known range: save them as .npy or .npz')
+        if image.format in MOVING and getattr(image, 'n_frames', 1) > 1:
+            raise ValueError(f'a moving picture of {image.n_frames} frames: save each slice as a picture of its own')
         # of a TIFF, image.size is that of the image already turned
         width, height = (image.tag_v2[WIDTH], image.tag_v2[LENGTH]) if image.format == 'TIFF' else image.size
         lies = _orientation(image) > 4  # 5 to 8 are quarter turns
