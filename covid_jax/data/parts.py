@@ -19,6 +19,7 @@ from covid_jax.scans import decode, scan
 from covid_jax.scans.lungs import quality
 from covid_jax.sources.exams import Exam
 
+HOUNSFIELD = '.hu'  # in place of a part's '.npy', and empty: that the scan is in Hounsfield units
 LUNGS = '.lungs.json'  # in place of a part's '.npy': the quality of the mask that it was made with
 
 
@@ -113,6 +114,8 @@ def _prepare_one(source, prep, target):
         array = prepare(decoded, prep, where)
         if where is not None:
             target.with_suffix(LUNGS).write_text(json.dumps(quality(where.lungs, decoded)))
+        if decoded.hounsfield:
+            target.with_suffix(HOUNSFIELD).touch()
         with open(temporary, 'wb') as f:
             np.save(f, array)
         os.replace(temporary, target)

@@ -25,6 +25,7 @@ ARRAYS = ('.npz', '.npy')
 PARTS = ('series', 'slice', 'lungs')  # what may follow '::' in an address
 SUFFIXES = (*ARRAYS, *images.SUFFIXES, *volumes.SUFFIXES, '.dcm', '.zip')
 EXPECTED = '.npz, .npy, .nii, .nii.gz, .mha, .mhd, .png, .jpg, .tif, .bmp, .gif, .webp, .dcm, .zip or a folder of slices'
+NOT_A_SCAN = f'not a scan: expected {EXPECTED}'
 READERS = (('.npz', arrays.decode_npz), ('.npy', arrays.decode_npy), (images.SUFFIXES, images.decode_image),
            (volumes.SUFFIXES, volumes.decode_volume))
 
@@ -148,7 +149,7 @@ def _decode(path, series='', scratch=None):
     if reader is None and (name.endswith('.dcm') or dicom.is_dicom(path)):
         return dicom.decode_dicom([path], series)
     if reader is None:
-        raise ValueError(f'not a scan: expected {EXPECTED}')
+        raise ValueError(NOT_A_SCAN)
     _no_series(series)
     return reader(path)
 
