@@ -96,18 +96,18 @@ def survey(config: ConfigDict, root: Path | str, labelled: bool = True, say: Cal
     """
     check(config)
     data = config.data
-    listed = _listed(data, say)
-    parts = splits.own_splits(splits.thin(listed, data, say), data, config.folds, say)
-    exams = splits.assign_sources(_grouped(parts, data, root, say), data, config.folds, config.get('fold', 0), say)
+    found = listed(data, say)
+    parts = splits.own_splits(splits.thin(found, data, say), data, config.folds, say)
+    exams = splits.assign_sources(grouped(parts, data, root, say), data, config.folds, config.get('fold', 0), say)
     exams = _of_sites(exams, data.sites)  # after the splits, which are then the same whatever sites are taken
     included = _included(exams, data.include, say) if data.include else None
     exams = splits.choose(exams, data, labelled, included)
     hashes = store.content_hashes(exams, root)
     copies.check(exams, hashes, data.classes)
-    left = sources.unread(data, listed)
+    left = sources.unread(data, found)
     _say_remarks(exams, hashes, left, say)
     prep = prep_of(config)
-    return Survey(exams, hashes, prep, _digest(exams, hashes, prep), tuple(data.classes), labelled, _of_each(facts, exams),
+    return Survey(exams, hashes, prep, _digest(exams, hashes, prep), tuple(data.classes), labelled, facts_of(exams),
                   {exam.id: reason(exam) for exam in left})
 
 
@@ -123,8 +123,8 @@ def survey_test(config: ConfigDict, root: Path | str, say: Callable[[str], None]
     """The same of data that are all test, whatever splits their source names. UserError, too, where none has a label."""
     check(config)
     data = config.data
-    parts = [[whole(exam) for exam in part] for part in _listed(data, say)]
-    exams = _of_sites([exam._replace(split='test') for exam in chain.from_iterable(_grouped(parts, data, root, say))], data.sites)
+    parts = [[whole(exam) for exam in part] for part in listed(data, say)]
+    exams = _of_sites([exam._replace(split='test') for exam in chain.from_iterable(grouped(parts, data, root, say))], data.sites)
     if not any(exam.label for exam in exams):
         raise UserError(f'data source {data.source!r} at {data.root}: none of {len(exams)} exams has a label, so that no answer '
                         'can be scored: give labelled data')
@@ -151,7 +151,7 @@ def prepare(survey: Survey, root: Path | str, workers: int = 0, say: Callable[[s
         copies.check(exams, digests, survey.classes)
         copies.tell(exams, digests, say, hashes)
     remarks.counts(survey.exams, made.broken, survey.classes, survey.labelled, say)
-    remarks.two_kinds(exams, made.hounsfield, survey.classes, say)
+    remarks.two_kinds(exams, made.seen, survey.classes, say)
     if odd := sorted(name for name, of in made.lungs.items() if is_odd(of)):
         say(f'{len(odd)} of {len(made.lungs)} masks of lungs are less than a twentieth of the body, or on one side of it alone '
             f'({some(odd, 3)}): look at them, and at {made.path / "table.json"}')
@@ -185,8 +185,8 @@ def _learns(survey):
     return any(exam.split == 'train' for exam in survey.exams)
 
 
-def _listed(data, say):
-    """A list of exams for each source, whose labels are of the declared classes."""
+def listed(data: ConfigDict, say: Callable[[str], None]) -> list[list[Exam]]:
+    """A list of exams for each source. UserError for a label that no class declares."""
     parts = sources.parts_of(data, say)
     for exam in chain.from_iterable(parts):
         try:
@@ -201,7 +201,7 @@ def _of_sites(exams, asked):
     return [exam for exam in exams if not asked or exam.site in asked]
 
 
-def _grouped(parts, data, root, say):
+def grouped(parts: list[list[Exam]], data: ConfigDict, root: Path | str, say: Callable[[str], None]) -> list[list[Exam]]:
     """The same exams, of the patients that data.group asks for."""
     if data.group != 'clusters':
         return parts
@@ -217,6 +217,11 @@ def _included(exams, path, say):
     elsewhere = f', {len(named) - chosen} are in val or test and stay there' if len(named) > chosen else ''
     say(f'{path}: of {len(train)} exams in train {chosen} are named; {remark}{elsewhere}')
     return named
+
+
+def facts_of(exams: Sequence[Exam]) -> list[Facts]:
+    """The Facts of their files, in order."""
+    return _of_each(facts, exams)
 
 
 def _of_each(read, exams):

@@ -3,8 +3,9 @@ not read, values of two kinds. Each is said in a line."""
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from covid_jax.data.parts import Seen
 from covid_jax.sources.exams import SPLITS, Exam, class_index, class_names
 from covid_jax.text import some
 
@@ -54,17 +55,16 @@ def unread(left: Sequence[Exam], exams: Sequence[Exam], say: Say) -> None:
             'they stand in quarantine.csv')
 
 
-def two_kinds(exams: Sequence[Exam], hounsfield: Collection[str] | None, classes: Sequence[str], say: Say) -> None:
-    """How many exams of each class are in Hounsfield units and in grey values, where there are both. hounsfield: the ids of the former;
-    None: not known."""
+def two_kinds(exams: Sequence[Exam], seen: Mapping[str, Seen], classes: Sequence[str], say: Say) -> None:
+    """How many exams of each class are in Hounsfield units and in grey values, where there are both. seen: exam id -> what its scan was,
+    empty where that is not known."""
     names = class_names(classes)
-    used = [exam for exam in exams if exam.split and exam.label]
-    units = Counter((names[class_index(exam.label, classes)], exam.id in (hounsfield or ())) for exam in used)
-    if hounsfield is None or len({unit for _, unit in units}) < 2:
-        return
-    said = ', '.join(f'{name} {units[name, True]} and {units[name, False]}' for name in names)
-    say(f'scans in Hounsfield units and in grey values are mixed ({said}): the window is applied to the former alone, and where classes '
-        'differ in it a network can tell the label by it')
+    used = [exam for exam in exams if exam.split and exam.label and exam.id in seen]
+    units = Counter((names[class_index(exam.label, classes)], seen[exam.id].hounsfield) for exam in used)
+    if len({unit for _, unit in units}) > 1:
+        said = ', '.join(f'{name} {units[name, True]} and {units[name, False]}' for name in names)
+        say(f'scans in Hounsfield units and in grey values are mixed ({said}): the window is applied to the former alone, and where classes '
+            'differ in it a network can tell the label by it')
 
 
 def counts(exams: Sequence[Exam], broken: Mapping[str, str], classes: Sequence[str], labelled: bool, say: Say) -> None:
