@@ -20,6 +20,7 @@ from covid_jax.text import some
 
 LEVEL = 0.95  # of the intervals of the probes
 LISTED = 3  # examples that a finding names
+PICTURES = 12  # thumbnails of a class, and of what is alike
 NO_LABEL = 'without a label'
 
 Say = Callable[[str], None]
@@ -28,12 +29,13 @@ Row = tuple[str, ...]
 
 class Audit(NamedTuple):
     """tables: {title: rows, the header first}; spoils: findings that would spoil a result, a line each; looks: those that want a look;
-    unread: {id: why it is not read}."""
+    unread: {id: why it is not read}; pictures: {title: [(caption, uint8 [64, 64])]}, of a volume its middle slice."""
 
     tables: dict[str, list[Row]]
     spoils: list[str]
     looks: list[str]
     unread: dict[str, str]
+    pictures: dict[str, list[tuple[str, np.ndarray]]]
 
 
 def audit(config: ConfigDict, root: Path | str, say: Say = print) -> Audit:
@@ -55,7 +57,7 @@ def audit(config: ConfigDict, root: Path | str, say: Say = print) -> Audit:
     good = [i for i, exam in enumerate(exams) if exam.id in made.row]
     dataset = _dataset(config, [exams[i] for i in good], [hashes[i] for i in good], made)
     _copies(dataset, made, data.classes, spoils, looks)
-    _near(dataset, data.classes, spoils, looks)
+    pictures = _samples(dataset, class_names(data.classes)) | _near(dataset, data.classes, spoils, looks)
     _unread(exams, made.broken, left, spoils)
     _units(dataset.exams, made.seen, data.classes, spoils, looks)
     remarks.shared_patients(exams, looks.append)
@@ -64,7 +66,7 @@ def audit(config: ConfigDict, root: Path | str, say: Say = print) -> Audit:
     tables = {'exams (patients) by class and site': counted(exams, data.classes),
               'scans by class': described(dataset.exams, made.seen, data.classes),
               'what tells the label without a network, AUC': _probes(dataset, class_names(data.classes), looks)}
-    return Audit(tables, spoils, looks, {**made.broken, **{exam.id: reason(exam) for exam in left}})
+    return Audit(tables, spoils, looks, {**made.broken, **{exam.id: reason(exam) for exam in left}}, pictures)
 
 
 def _placed(parts, data, spoils, say):
@@ -100,8 +102,24 @@ def _copies(dataset, made, classes, spoils, looks):
             findings.append(f'{len(pairs)} pairs of equal files are {what}: {some(pairs, LISTED)}; {way_out}')
 
 
+def _samples(dataset, names):
+    """Thumbnails of some exams of each class, evenly taken from all of them."""
+    found = {}
+    for label, name in enumerate((*names, NO_LABEL)):
+        of = np.flatnonzero(dataset.label == (label if label < len(names) else -1))
+        some_of = of[np.linspace(0, len(of) - 1, min(len(of), PICTURES)).astype(int)]
+        if len(of):
+            found[f'{name}: {len(some_of)} of {len(of)}'] = [_picture(dataset, i) for i in some_of]
+    return found
+
+
+def _picture(dataset, i):
+    return dataset.exams[i].id, dataset.images[int(dataset.row[i])]['image'][0, :, :, 0]
+
+
 def _near(dataset, classes, spoils, looks):
-    """Scans that look alike, in two splits and of two classes."""
+    """Says which scans look alike, in two splits and of two classes; -> their pictures, pair by pair."""
+    pictures = {}
     images = [dataset.images[int(i)]['image'] for i in dataset.row]
     number = duplicates.clusters(np.array([duplicates.signature(image) for image in images]))
     members: dict[int, list[int]] = defaultdict(list)
@@ -115,6 +133,8 @@ def _near(dataset, classes, spoils, looks):
         if torn:
             named = [f'{dataset.exams[i].id} ({of[i]}) = {dataset.exams[k].id} ({of[k]})' for i, k in torn]
             findings.append(f'{len(torn)} clusters of near duplicates are {what}: {some(named, LISTED)}; {way_out}')
+            pictures[f'near duplicates {what}, pair by pair'] = [_picture(dataset, i) for pair in torn[:PICTURES // 2] for i in pair]
+    return pictures
 
 
 def _first_two(cluster, words):

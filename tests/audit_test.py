@@ -1,5 +1,9 @@
 """What an audit finds in a data set of which everything is wrong, and in one of which nothing is."""
 
+import base64
+import html
+import io
+import re
 import shutil
 
 import numpy as np
@@ -10,6 +14,7 @@ from covid_jax import cli
 from covid_jax.audit import audit, counted, described
 from covid_jax.config import base
 from covid_jax.data.parts import Seen
+from covid_jax.report.audit import write
 from covid_jax.sources.exams import Exam
 
 CLASSES = ('normal', 'covid')
@@ -74,6 +79,20 @@ def test_tables_tell_the_classes_apart(spoilt):
     assert [row[0] for row in probes] == ['probe', 'thumbnail', 'border', 'file']
 
 
+def test_the_page_holds_all_of_it_and_runs_nothing_of_a_name(spoilt, tmp_path):
+    name = '<script>alert(1)</script>'
+    write(tmp_path / 'new', name, spoilt.tables, spoilt.spoils, spoilt.looks, {name: 'why'}, {**spoilt.pictures, name: [(name, np.eye(64, dtype=np.uint8))]})
+    page = (tmp_path / 'new' / 'audit.html').read_text()
+    assert all(html.escape(line) in page for line in [*spoilt.spoils, *spoilt.looks]) and '<td>5 (5)</td>' in page
+    assert '<script' not in page and page.count(html.escape(name)) == 5
+    assert list(spoilt.pictures) == ['normal: 5 of 5', 'covid: 7 of 7', 'near duplicates in two splits, pair by pair',
+                                     'near duplicates of two classes, pair by pair']
+    captions = [caption for caption, _ in spoilt.pictures['near duplicates in two splits, pair by pair']]
+    assert captions == ['s0.npy', 'to_val.npy', 'near.png', 'near2.png'] and page.count('<img') == 5 + 7 + 4 + 2 + 1
+    picture = re.findall('base64,([^"]*)"', page)[-1]
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(picture)))), np.eye(64))
+
+
 def test_sizes_and_spacings_of_a_class():
     exams = [Exam(f'{i}', f'{i}', '', ('covid', 'normal', '')[i % 3], '', '') for i in range(6)]
     seen = {f'{i}': Seen((10 + i, 4, 5), (1.25, 0.5, 0.7) if i < 3 else None, i % 2 == 0, -1000.0, 100.0 + i) for i in range(6)}
@@ -99,8 +118,8 @@ def test_the_command_ends_with_1_where_a_result_would_be_spoilt_and_else_with_0(
     out = ' '.join(capsys.readouterr().out.split())
     assert 'nothing was found that would spoil a result' in out and '│noncovid │ default │ 3 (3) │ 1 (1) │ 1 (1)│' in out
     with pytest.raises(SystemExit) as e:
-        cli.run(['audit', '--source=folder', f'--root={tmp_path}/bad', '--classes=normal,covid', f'--store={tmp_path}/store'])
+        cli.run(['audit', '--source=folder', f'--root={tmp_path}/bad', '--classes=normal,covid', f'--store={tmp_path}/store', f'--out={tmp_path}/page'])
     out = ' '.join(capsys.readouterr().out.split())
-    assert e.value.code == 1 and (tmp_path / 'store' / 'hashes.json').exists()
+    assert e.value.code == 1 and (tmp_path / 'store' / 'hashes.json').exists() and (tmp_path / 'page' / 'audit.html').exists()
     assert 'would spoil a result: scans in Hounsfield units and in grey values are mixed (normal 0 and 5, covid 5 and 0)' in out
     assert f'not read: {tmp_path}/bad/covid/x.unread: not a scan' in out and 'are not read (covid 1 of 6, normal 0 of 5)' in out
