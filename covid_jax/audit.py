@@ -21,6 +21,7 @@ from covid_jax.text import some
 LEVEL = 0.95  # of the intervals of the probes
 LISTED = 3  # examples that a finding names
 PICTURES = 12  # thumbnails of a class, and of what is alike
+UNEVEN = 0.05  # by which the shares of two classes that are not read differ where they tell the label
 NO_LABEL = 'without a label'
 
 Say = Callable[[str], None]
@@ -58,7 +59,7 @@ def audit(config: ConfigDict, root: Path | str, say: Say = print) -> Audit:
     dataset = _dataset(config, [exams[i] for i in good], [hashes[i] for i in good], made)
     _copies(dataset, made, data.classes, spoils, looks)
     pictures = _samples(dataset, class_names(data.classes)) | _near(dataset, data.classes, spoils, looks)
-    _unread(exams, made.broken, left, spoils)
+    _unread(exams, made.broken, left, spoils, looks)
     _units(dataset.exams, made.seen, data.classes, spoils, looks)
     remarks.shared_patients(exams, looks.append)
     remarks.alike_names(exams, looks.append)
@@ -144,14 +145,15 @@ def _first_two(cluster, words):
     return None if other is None else (known[0], other)
 
 
-def _unread(exams, broken, left, spoils):
-    """What is not read, where it goes with the label."""
+def _unread(exams, broken, left, spoils, looks):
+    """What is not read, and whether it goes with the label."""
     total = Counter(exam.label or NO_LABEL for exam in [*exams, *left])
     gone = Counter(exam.label or NO_LABEL for exam in [*[exam for exam in exams if exam.id in broken], *left])
     if gone:
-        shares = ', '.join(f'{label} {gone[label]} of {total[label]}' for label in sorted(total))
-        spoils.append(f'{gone.total()} files or scans are not read ({shares}): what is left out may tell the label; convert them, or move them '
-                      'away')
+        shares = [gone[label] / total[label] for label in total]
+        said = ', '.join(f'{label} {gone[label]} of {total[label]}' for label in sorted(total))
+        findings = spoils if max(shares) - min(shares) > UNEVEN else looks
+        findings.append(f'{gone.total()} files or scans are not read ({said}): what is left out may tell the label; convert them, or move them away')
 
 
 def _units(exams, seen, classes, spoils, looks):

@@ -113,9 +113,11 @@ def test_the_command_ends_with_1_where_a_result_would_be_spoilt_and_else_with_0(
     for i in range(10):
         volume(tmp_path / 'good' / CLASSES[i % 2] / f'{i}.npy', i)
         volume(tmp_path / 'bad' / CLASSES[i % 2] / f'{i}.npy', i, i % 2 == 0)
-    (tmp_path / 'bad' / 'covid' / 'x.unread').write_bytes(b'x')
+    for place in ('good/covid', 'good/normal', 'bad/covid'):
+        (tmp_path / place / 'x.unread').write_bytes(b'x')
     cli.run(['audit', '--source=folder', f'--root={tmp_path}/good'])
     out = ' '.join(capsys.readouterr().out.split())
+    assert 'look at: 2 files or scans are not read (covid 1 of 6, normal 1 of 6)' in out
     assert 'nothing was found that would spoil a result' in out and '│noncovid │ default │ 3 (3) │ 1 (1) │ 1 (1)│' in out
     with pytest.raises(SystemExit) as e:
         cli.run(['audit', '--source=folder', f'--root={tmp_path}/bad', '--classes=normal,covid', f'--store={tmp_path}/store', f'--out={tmp_path}/page'])
