@@ -85,7 +85,7 @@ def find(folder: Path) -> list[Path]:
 
 def _called_alike(others, slices):
     """Those of the other files that are called like a slice."""
-    suffixes = {Path(path).suffix.lower() for path in slices} - {''}
+    suffixes = {Path(path).suffix.lower() for path in slices}
     return [path for path in others
             if SLICE.fullmatch(os.path.basename(path).lower()) or suffixes & {suffix.lower() for suffix in Path(path).suffixes}]
 
