@@ -8,6 +8,7 @@ from covid_jax import UserError
 from covid_jax.config import base
 from covid_jax.data import pipeline, remarks
 from covid_jax.sources.exams import Exam
+from covid_jax.sources.unread import beside
 
 
 def config_of(source, root, **data):
@@ -123,6 +124,14 @@ class TestUnread:
         found = pipeline.survey(c, tmp_path / 'store', say=said.append)
         assert list(found.unread) == ['SARS-CoV-2-CT/COVID/scan.xyz', 'oslo/covid/b.xyz']
         assert any('COVID: 1, and 4 exams, covid: 1, and 1 exams, non-COVID: 0, and 4 exams' in line for line in said)
+
+
+@pytest.mark.parametrize('labels, found', [(('covid', 'covid'), ['x.txt']), (('covid', 'normal'), []), (('', ''), [])])
+def test_a_folder_of_several_labels_is_the_folder_of_no_class(tmp_path, labels, found):
+    for name in ('a.npz', 'b.npz', 'x.txt'):
+        (tmp_path / name).write_bytes(b'x')
+    exams = [Exam(name, name, 'here', label, '', str(tmp_path / name)) for name, label in zip(('a.npz', 'b.npz'), labels, strict=True)]
+    assert [left.id for left in beside(tmp_path, exams)] == found
 
 
 def test_numbers_that_are_missing_among_slices_are_said_by_label(tmp_path):
