@@ -196,7 +196,8 @@ class TestCollections:
         _, said = survey('folder', root, val=0.0, test=0.0)
         assert said == [f'{root}: each class is one scan, whose slices are the images of one folder (covid/all: 3, normal/all: 3): where each '
                         'image is an exam, move the images themselves into the folder of the class']
-        picture(root / 'covid' / 'more' / '1.png', 77)
+        for i in range(2):
+            picture(root / 'covid' / 'more' / f'{i}.png', [77, i])
         assert not survey('folder', root, val=0.0, test=0.0)[1]
 
 
