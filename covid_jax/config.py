@@ -200,9 +200,9 @@ def check_ranges(config: ConfigDict) -> None:
 
 def _check_tuples(config):
     """UserError for what is in a tuple and is no name, or no number, as the field has it."""
-    sections = [*base(), *filter(None, [config.get('method')])]
-    fields = {f'{section}.{key}': value for section in sections if isinstance(config[section], ConfigDict)
-              for key, value in config[section].items()}
+    sections = {name: config[name] for name in (*base(), config.get('method')) if name in config}
+    fields = {f'{name}.{key}': value for name, section in sections.items() if isinstance(section, ConfigDict)
+              for key, value in section.items()}
     for name, value in fields.items():
         if not isinstance(value, tuple):
             continue
