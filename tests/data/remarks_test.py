@@ -43,6 +43,11 @@ class TestNames:
         remarks.alike_names(exams, said.append)
         assert [told in line and 'patients that differ' in line for line in said] == [True] * bool(told)
 
+    def test_whom_nobody_named_is_not_compared(self):
+        said = []
+        remarks.alike_names([Exam(name, name, 'here', '', '', '') for name in ('covid/A.png', 'covid/a.png', 'covid/1.png', 'covid/01.png')], said.append)
+        assert not said
+
     def test_so_are_sites(self):
         said = []
         remarks.alike_names(self.exams('abc', ['Oslo', 'oslo', 'Rome']), said.append)
