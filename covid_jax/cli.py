@@ -6,7 +6,7 @@ from typing import Any
 import typer
 
 from covid_jax import UserError, commands
-from covid_jax.commands import compare, plan, table
+from covid_jax.commands import audit, compare, plan, table
 from covid_jax.flags import explained
 from covid_jax.main import run_and_exit
 
@@ -24,6 +24,7 @@ def _covid_jax():
     """Published methods for diagnosing COVID-19 from chest CT and X-ray. Research software, not a medical device."""
 
 
+app.command('audit')(audit.run)
 app.command('compare')(compare.run)
 app.command('plan', **OF_A_CONFIG)(plan.run)
 app.command('table')(table.run)

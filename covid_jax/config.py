@@ -1,5 +1,6 @@
 """What every config file starts from, how a row of a paper's table is named, and how stages follow the config."""
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -187,10 +188,13 @@ CHOICES = {'kind': ('train', 'ensemble', 'choose', 'probe', 'rank', 'cross'),
            'data.group': ('source', 'clusters'), 'train.order': ('shuffle', 'by_site', 'balanced'),
            'data.negatives.law': ('long-tail', 'normal', 'top', 'random'), 'data.negatives.by': ('joint', 'difficulty', 'diversity'),
            'ranking.ground': ('index', 'value', 'uniform'), 'ranking.mass': ('normalise', 'partial')}
+# Tuples of names; all others are of numbers.
+NAMES = ('data.classes', 'data.sites', 'data.held_out', 'data.held_out_sites', 'views.ops')
 
 
 def check_ranges(config: ConfigDict) -> None:
     """UserError for a number or a word of the sections above that cannot be, whatever the method, network and data are."""
+    _check_tuples(config)
     for name, low in LEAST.items():
         if (value := get(config, name)) < low:
             raise UserError(f'--config.{name}={value} must be at least {low}')
@@ -203,6 +207,21 @@ def check_ranges(config: ConfigDict) -> None:
         raise UserError('--config.ranking.mass=partial is known of --config.ranking.ground=index alone: set one of them')
     if config.folds > 1 and config.data.held_out_sites:
         raise UserError(f'--config.folds={config.folds} and --config.data.held_out_sites both say what is tested: set one of them')
+
+
+def _check_tuples(config):
+    """UserError for what is in a tuple and is no name, or no number, as the field has it."""
+    sections = {name: config[name] for name in (*base(), config.get('method')) if name in config}
+    fields = {f'{name}.{key}': value for name, section in sections.items() if isinstance(section, ConfigDict)
+              for key, value in section.items()}
+    for name, value in fields.items():
+        if not isinstance(value, tuple):
+            continue
+        if name in NAMES and any(not isinstance(item, str) or not item for item in value):
+            raise UserError(f"--config.{name}={value} must be names: write --config.{name}=\"('a','b')\", or \"()\" for none")
+        if name not in NAMES and any(isinstance(item, bool) or not isinstance(item, int | float) or not math.isfinite(item)
+                                     for item in value):
+            raise UserError(f'--config.{name}={value} must be numbers: write --config.{name}="(1,2)", or "()" for none')
 
 
 def row(arg: str, rows: Sequence[str], **choices: tuple[str, ...]) -> tuple[str, dict[str, str]]:

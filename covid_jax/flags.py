@@ -6,6 +6,7 @@ They are defined where they are parsed, in values of their own: to import this f
 import difflib
 import inspect
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from absl import flags
 from ml_collections import ConfigDict, FieldReference, config_flags
 
 from covid_jax import UserError
+from covid_jax.config import NAMES, get, put
 
 FIELD = re.compile(r'--?(?:no)?config\.([^=]+)')
 SET_BY_OTHERS = ('fold', 'row')  # fields that a run or a config file sets, and no flag
@@ -55,13 +57,18 @@ def parse(arguments: Sequence[str]) -> Flags:
         raise UserError(f'--config is given more than once, as {" and ".join(values.config)}: a command has one config')
     given = values.config[0]
     config = load(given)
-    check_names(config, [found[1] for argument in rest if (found := FIELD.match(argument))])
+    named = [found[1] for argument in rest if (found := FIELD.match(argument))]
+    check_names(config, named)
+    _check_tuples_once(config, named)
     del values.config  # in its place the config that it names, each of whose fields is a flag
     with _one_line():
         config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=rest)
         _, *words = values(['', *rest])
     if words:
         raise UserError(f'{words[0]!r} is not a flag: fields are set as --config.FIELD=VALUE')
+    for name in named:
+        if name.endswith(NAMES):
+            put(config, name, tuple(map(_name, get(config, name))))
     return Flags(config, Path(values.workdir or default_workdir(given)), values.coordinator, values.num_processes,
                  values.process_id, values.distributed)
 
@@ -81,6 +88,18 @@ def check_names(config: ConfigDict, names: Iterable[str]) -> None:
         if name not in known and name not in SET_BY_OTHERS:
             meant = _meant(name, known)
             raise UserError(f'no field --config.{name}' + (f': did you mean --config.{meant}?' if meant else ''))
+
+
+def _check_tuples_once(config, named):
+    """UserError for a tuple that is set twice, which config_flags would join."""
+    for name, times in Counter(named).items():
+        if times > 1 and isinstance(get(config, name), tuple):
+            raise UserError(f'--config.{name} is given more than once: give one, with all that it holds')
+
+
+def _name(item):
+    """A number in a tuple of names is a name: a shell takes the inner quotes of ('1',) away."""
+    return str(item) if isinstance(item, int | float) and not isinstance(item, bool) else item
 
 
 def _fields(config, prefix='') -> Iterator[tuple[str, Any]]:

@@ -50,7 +50,7 @@ def _images(new, hu):
         grey.save(new(f'{name[2:]}-turned', name), exif=turned)
     grey.save(new('jpg', 'a.jpg'))
     grey.convert('CMYK').save(new('jpg-cmyk', 'a.jpg'), progressive=True)
-    for kind in ('bmp', 'gif', 'tiff'):
+    for kind in ('bmp', 'gif', 'tiff', 'webp'):
         grey.save(new(f'{kind}-in-png', 'a.png'), kind)
     deep.save(new('tif-16', 'a.tif'))
     deep.save(new('tif-16-white-0', 'a.tif'), tiffinfo={262: 0})

@@ -28,6 +28,37 @@ def test_what_was_set_by_one_command_is_not_by_the_next(parse):
     assert parse('--config=configs/cmc.py').config.train.lr != 0.5
 
 
+@pytest.mark.parametrize('value, names', [('(1,)', ('1',)), ("('001',)", ('001',)), ('1', ('1',)), ("('a',2.5)", ('a', '2.5')), ('p1', ('p1',)),
+                                          ('()', ())])
+@pytest.mark.parametrize('field', ['data.held_out', 'data.sites', 'data.held_out_sites'])
+def test_names_that_are_numbers_are_text(parse, field, value, names):
+    """Of which a shell takes the quotes, and with them the zeros in front, which no flag can give back."""
+    assert config.get(parse(f'{ROW} --config.{field}={value}').config, field) == names
+
+
+def test_names_that_are_numbers_are_text_in_a_stage_too(parse):
+    assert parse('--config=configs/cmc.py:model5,size=small --config.model1.data.held_out (1,)').config.model1.data.held_out == ('1',)
+
+
+@pytest.mark.parametrize('field, value, words', [
+    ('data.held_out', ('a', None), 'must be names'), ('data.sites', (True,), 'must be names'), ('data.classes', (('a',), 'b'), 'must be names'),
+    ('data.held_out_sites', ('',), 'must be names'), ('data.held_out', (1,), 'must be names'),
+    ('prep.size', (1, 2, 'a'), 'must be numbers'), ('prep.window', ('',), 'must be numbers'), ('train.lr_steps', ('a',), 'must be numbers'),
+    ('prep.spacing', (1, 2, float('nan')), 'must be numbers'), ('prep.margin', (True, 1, 1), 'must be numbers')])
+def test_what_a_tuple_cannot_hold_is_one_line(field, value, words):
+    c = config.base()
+    config.put(c, field, value)
+    with pytest.raises(UserError, match=f'--config.{field}=.*{words}') as e:
+        config.check_ranges(c)
+    assert '\n' not in str(e.value)
+
+
+def test_a_tuple_of_the_method_is_of_numbers(parse):
+    c = parse("--config=configs/cross_site.py --config.cross_site.embedding=('wide',)").config
+    with pytest.raises(UserError, match='cross_site.embedding=.*must be numbers'):
+        config.check_ranges(c)
+
+
 @pytest.mark.parametrize('given, folder', [('configs/cmc.py', 'runs/cmc'), ('a/b/cmc.py:model1', 'runs/cmc-model1'),
                                            ('configs/cmc.py:model1,size=small', 'runs/cmc-model1-size-small')])
 def test_where_a_run_lives_by_default(given, folder):
@@ -63,6 +94,9 @@ ROW = '--config=configs/cmc.py'
     (f'{ROW} --config.train.lr=fast', 'flag --config.train.lr=fast'),
     (f'{ROW} --config.train.lr', 'Missing value for flag --config.train.lr'),
     (f'{ROW} --config.train=3', '--config.train=3'),
+    (f"{ROW} --config.data.held_out=('a',) --config.data.held_out=('b',)", '--config.data.held_out is given more than once'),
+    (f'{ROW} --config.prep.size (1,2,3) --config.prep.size=(1,2,4)', '--config.prep.size is given more than once'),
+    (f'{ROW} --config.data.held_out=(001,)', 'Error while parsing string: (001,) as tuple'),
     (f'{ROW} --num_processes=two', '--num_processes=two'),
     (f'{ROW} --wrokdir=x', "'wrokdir'. Did you mean: workdir"),
     (f'workdir=x {ROW}', "'workdir=x' is not a flag: fields are set as --config.FIELD=VALUE"),

@@ -21,7 +21,7 @@ def run(run_a: Annotated[str, typer.Argument(metavar='RUN_A', help='The folder o
     from covid_jax.report import comparison
 
     if out:
-        _check_folder(out)
+        check_folder(out)
     found = compare(run_a, run_b, split, resamples, level)
     comparison.show(found)
     if out:
@@ -29,7 +29,7 @@ def run(run_a: Annotated[str, typer.Argument(metavar='RUN_A', help='The folder o
         print(f'compare.csv and compare.md: {out}', flush=True)
 
 
-def _check_folder(out):
+def check_folder(out: str) -> None:
     """UserError where no folder of this name can be written to."""
     there = next(path for path in (Path(out).absolute(), *Path(out).absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):

@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import rich.progress
@@ -19,7 +20,19 @@ from covid_jax.scans import decode, scan
 from covid_jax.scans.lungs import quality
 from covid_jax.sources.exams import Exam
 
+SEEN = '.scan.json'  # in place of a part's '.npy': the Seen of its scan
 LUNGS = '.lungs.json'  # in place of a part's '.npy': the quality of the mask that it was made with
+
+
+class Seen(NamedTuple):
+    """What a scan was before it was prepared. shape: voxels (depth, height, width); spacing: (z, y, x) mm or None; hounsfield: whether its
+    values are Hounsfield units, else grey; low, high: the least and the greatest."""
+
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float] | None
+    hounsfield: bool
+    low: float
+    high: float
 
 
 def make(exams: list[Exam], part: dict[str, Path], prep: Prep, workers: int = 0) -> dict[str, str]:
@@ -59,7 +72,7 @@ def make(exams: list[Exam], part: dict[str, Path], prep: Prep, workers: int = 0)
 
 def is_made(part: Path, prep: Prep) -> bool:
     """Whether a part, and all that belongs to it, is there."""
-    return part.exists() and (not prep.lungs or part.with_suffix(LUNGS).exists())
+    return part.exists() and part.with_suffix(SEEN).exists() and (not prep.lungs or part.with_suffix(LUNGS).exists())
 
 
 def _in_parallel(exams, part, prep, workers, done):
@@ -103,6 +116,10 @@ def _die_with_parent():
     threading.Thread(target=watch, daemon=True).start()
 
 
+def _seen(scan):
+    return Seen(scan.voxels.shape, scan.spacing, bool(scan.hounsfield), float(scan.voxels.min()), float(scan.voxels.max()))
+
+
 def _prepare_one(source, prep, target):
     """Makes one part, or returns why not. UserError where it is not the file's fault: that stops all."""
     temporary = target.with_suffix(f'.{os.getpid()}.tmp')
@@ -113,6 +130,7 @@ def _prepare_one(source, prep, target):
         array = prepare(decoded, prep, where)
         if where is not None:
             target.with_suffix(LUNGS).write_text(json.dumps(quality(where.lungs, decoded)))
+        target.with_suffix(SEEN).write_text(json.dumps(_seen(decoded)))
         with open(temporary, 'wb') as f:
             np.save(f, array)
         os.replace(temporary, target)

@@ -8,12 +8,12 @@ made); with Prep.keep_aspect extent int32 [batch, 2], the height and width of th
 import hashlib
 import json
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import grain
@@ -21,14 +21,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from covid_jax import UserError, sources
-from covid_jax.data import duplicates, negatives, splits, store
+from covid_jax.data import copies, duplicates, negatives, remarks, splits, store
 from covid_jax.data.order import Order
 from covid_jax.data.prep import Prep, together
 from covid_jax.scans.lungs import is_odd
-from covid_jax.sources.exams import SPLITS, Exam, check_classes, class_index, class_names
-from covid_jax.sources.files import Facts, facts
+from covid_jax.sources.exams import Exam, check_classes, class_index
+from covid_jax.sources.files import Facts, facts, missing_slices
 from covid_jax.sources.listing import find_listed
 from covid_jax.sources.names import whole
+from covid_jax.sources.unread import reason
 from covid_jax.text import some
 
 SHORT_EXTENT = 200  # mm: an extent below it cuts into most chests
@@ -41,7 +42,8 @@ Batches = AbstractContextManager[Iterator[dict[str, np.ndarray]]]
 class Survey(NamedTuple):
     """What is known of a config's data before a scan is prepared. exams: splits filled, '' for those of train that are not
     learnt from; hashes: of their contents, beside them; digest: tells this data set (scans, labels, splits, preparation)
-    from another; classes: as declared; labelled: whether labels are learnt from; facts: of their files, beside them."""
+    from another; classes: as declared; labelled: whether labels are learnt from; facts: of their files, beside them; unread: what lies in
+    class folders and is no exam -> reason."""
 
     exams: list[Exam]
     hashes: list[str]
@@ -50,11 +52,12 @@ class Survey(NamedTuple):
     classes: tuple[str, ...]
     labelled: bool
     facts: Sequence[Facts] = ()
+    unread: Mapping[str, str] = MappingProxyType({})
 
 
 class Dataset(NamedTuple):
     """exams: those that could be prepared, splits filled; label, site: int32 [n] beside them; row: of each in `images`;
-    broken: exam id -> reason; digest: as in Survey; hashes: beside the exams; sites: the names of the sites, those that are
+    broken: exam id -> reason, of what is no exam, too; digest: as in Survey; hashes: beside the exams; sites: the names of the sites, those that are
     learnt from first, each part in the order of the alphabet; facts: of the exams' files, beside them;
     canvas: Prep.canvas."""
 
@@ -93,16 +96,19 @@ def survey(config: ConfigDict, root: Path | str, labelled: bool = True, say: Cal
     """
     check(config)
     data = config.data
-    parts = splits.own_splits(splits.thin(_listed(data, say), data, say), data, config.folds, say)
-    exams = splits.assign_sources(_grouped(parts, data, root, say), data, config.folds, config.get('fold', 0), say)
+    found = listed(data, say)
+    parts = splits.own_splits(splits.thin(found, data, say), data, config.folds, say)
+    exams = splits.assign_sources(grouped(parts, data, root, say), data, config.folds, config.get('fold', 0), say)
     exams = _of_sites(exams, data.sites)  # after the splits, which are then the same whatever sites are taken
-    _say_shared_patients(exams, say)
     included = _included(exams, data.include, say) if data.include else None
     exams = splits.choose(exams, data, labelled, included)
     hashes = store.content_hashes(exams, root)
-    splits.check_duplicates(exams, hashes)
+    copies.check(exams, hashes, data.classes)
+    left = sources.unread(data, found)
+    _say_remarks(exams, hashes, left, say)
     prep = prep_of(config)
-    return Survey(exams, hashes, prep, _digest(exams, hashes, prep), tuple(data.classes), labelled, _facts_of(exams))
+    return Survey(exams, hashes, prep, _digest(exams, hashes, prep), tuple(data.classes), labelled, facts_of(exams),
+                  {exam.id: reason(exam) for exam in left})
 
 
 def narrowed(survey: Survey, data: ConfigDict, say: Callable[[str], None] = print) -> Survey:
@@ -117,12 +123,13 @@ def survey_test(config: ConfigDict, root: Path | str, say: Callable[[str], None]
     """The same of data that are all test, whatever splits their source names. UserError, too, where none has a label."""
     check(config)
     data = config.data
-    parts = [[whole(exam) for exam in part] for part in _listed(data, say)]
-    exams = _of_sites([exam._replace(split='test') for exam in chain.from_iterable(_grouped(parts, data, root, say))], data.sites)
+    parts = [[whole(exam) for exam in part] for part in listed(data, say)]
+    exams = _of_sites([exam._replace(split='test') for exam in chain.from_iterable(grouped(parts, data, root, say))], data.sites)
     if not any(exam.label for exam in exams):
         raise UserError(f'data source {data.source!r} at {data.root}: none of {len(exams)} exams has a label, so that no answer '
                         'can be scored: give labelled data')
     hashes = store.content_hashes(exams, root)
+    copies.check(exams, hashes, data.classes)
     prep = prep_of(config)
     return Survey(exams, hashes, prep, _digest(exams, hashes, prep), tuple(data.classes), labelled=False)
 
@@ -136,10 +143,15 @@ def prepare(survey: Survey, root: Path | str, workers: int = 0, say: Callable[[s
         warning = ': a chest is about 300 x 250 x 350 mm' if min(extent) < SHORT_EXTENT else ''
         say(f'of each scan the middle {" x ".join(map(str, extent))} mm (z, y, x) are kept{warning}')
     made = store.build(survey.exams, survey.hashes, prep, Path(root), workers)
-    exams = [e for e in survey.exams if e.id in made.row]
+    kept = [i for i, e in enumerate(survey.exams) if e.id in made.row]
+    exams = [survey.exams[i] for i in kept]
+    hashes = [survey.hashes[i] for i in kept]
     if not prep.blank:  # two scans may well be the same without their lungs
-        splits.check_duplicates(exams, [made.digest[e.id] for e in exams])
-    _say_counts(survey, made.broken, say)
+        digests = [made.digest[e.id] for e in exams]
+        copies.check(exams, digests, survey.classes)
+        copies.tell(exams, digests, say, hashes)
+    remarks.counts(survey.exams, made.broken, survey.classes, survey.labelled, say)
+    remarks.two_kinds(exams, made.seen, survey.classes, say)
     if odd := sorted(name for name, of in made.lungs.items() if is_odd(of)):
         say(f'{len(odd)} of {len(made.lungs)} masks of lungs are less than a twentieth of the body, or on one side of it alone '
             f'({some(odd, 3)}): look at them, and at {made.path / "table.json"}')
@@ -148,16 +160,15 @@ def prepare(survey: Survey, root: Path | str, workers: int = 0, say: Callable[[s
     if needed not in {e.split for e in exams}:
         raise UserError(f'nothing is left to {purpose}: {next(iter(made.broken.values()), "there are no exams")}')
     sites = (*sorted(learnt_sites), *sorted({e.site for e in exams} - learnt_sites))
-    kept = [i for i, e in enumerate(survey.exams) if e.id in made.row]
     return Dataset(
         exams=exams,
         label=np.array([class_index(e.label, survey.classes) for e in exams], np.int32),
         site=np.array([sites.index(e.site) for e in exams], np.int32),
         row=np.array([made.row[e.id] for e in exams]),
         images=made.images,
-        broken=made.broken,
+        broken={**made.broken, **survey.unread},
         digest=survey.digest,
-        hashes=[survey.hashes[i] for i in kept],
+        hashes=hashes,
         sites=sites,
         facts=[survey.facts[i] for i in kept] if survey.facts else (),
         canvas=prep.canvas)
@@ -174,8 +185,8 @@ def _learns(survey):
     return any(exam.split == 'train' for exam in survey.exams)
 
 
-def _listed(data, say):
-    """A list of exams for each source, whose labels are of the declared classes."""
+def listed(data: ConfigDict, say: Callable[[str], None]) -> list[list[Exam]]:
+    """A list of exams for each source. UserError for a label that no class declares."""
     parts = sources.parts_of(data, say)
     for exam in chain.from_iterable(parts):
         try:
@@ -190,21 +201,12 @@ def _of_sites(exams, asked):
     return [exam for exam in exams if not asked or exam.site in asked]
 
 
-def _grouped(parts, data, root, say):
+def grouped(parts: list[list[Exam]], data: ConfigDict, root: Path | str, say: Callable[[str], None]) -> list[list[Exam]]:
     """The same exams, of the patients that data.group asks for."""
     if data.group != 'clusters':
         return parts
     return [duplicates.join(part, data, root, name, say)
             for part, name in zip(parts, splits.source_names(parts, data), strict=True)]
-
-
-def _say_shared_patients(exams, say):
-    """Whether patients of one name are at several sites, which hospitals that number their own would give."""
-    at = {(exam.patient, exam.site) for exam in exams}
-    shared = [patient for patient, count in Counter(patient for patient, _ in at).items() if count > 1]
-    if shared:
-        say(f'{len(shared)} patients are at several sites ({some(sorted(shared), 3)}) and are one patient each: where every site numbers '
-            'its own, put the site before the number')
 
 
 def _included(exams, path, say):
@@ -217,40 +219,23 @@ def _included(exams, path, say):
     return named
 
 
-def _say_counts(survey, broken, say):
-    """How many scans of each class are in each split, how many of them could not be prepared, and what that means."""
-    names = class_names(survey.classes)
-
-    def class_of(exam):
-        return names[class_index(exam.label, survey.classes)] if exam.label else 'without a label'
-
-    def counted(exams):
-        count = Counter(map(class_of, exams))
-        return ', '.join(f'{count[name]} {name}' for name in (*names, 'without a label') if count[name])
-
-    good = [e for e in survey.exams if e.id not in broken]
-    several = len({e.site for e in good}) > 1
-    for split in (*SPLITS, ''):
-        here = [e for e in good if e.split == split]
-        sites = sorted({e.site for e in here})
-        if not sites:
-            continue
-        line = '; '.join(f'{site}: {counted(e for e in here if e.site == site)}' for site in sites)
-        if len(sites) == 1:
-            line = f'of {sites[0]} alone: {counted(here)}' if several else counted(here)
-        say(f'{split or "not used"}: {line}')
-    learnt = {class_of(e) for e in good if e.split == 'train'}
-    missing = [name for name in names if name not in learnt]
-    if missing and survey.labelled and learnt:
-        say(f'no {" and no ".join(missing)} scan to train on: what is learned cannot tell the classes apart')
-    if broken:
-        where = 'see quarantine.csv' if _learns(survey) else f'as {next(iter(broken))} ({next(iter(broken.values()))})'
-        say(f'{len(broken)} could not be prepared, {where}: {counted([e for e in survey.exams if e.id in broken])}')
+def facts_of(exams: Sequence[Exam]) -> list[Facts]:
+    """The Facts of their files, in order."""
+    return _of_each(facts, exams)
 
 
-def _facts_of(exams):
+def _of_each(read, exams):
     with ThreadPoolExecutor(store.READERS) as pool:
-        return list(pool.map(facts, [exam.path for exam in exams]))
+        return list(pool.map(read, [exam.path for exam in exams]))
+
+
+def _say_remarks(exams, hashes, left, say):
+    remarks.shared_patients(exams, say)
+    remarks.alike_names(exams, say)
+    copies.tell(exams, hashes, say)
+    missing = {exam.id: numbers for exam, numbers in zip(exams, _of_each(missing_slices, exams), strict=True) if numbers}
+    remarks.missing_slices(missing, exams, say)
+    remarks.unread(left, exams, say)
 
 
 def _digest(exams, hashes, prep):

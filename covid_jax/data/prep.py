@@ -53,7 +53,7 @@ class Prep:
         if self.window and (len(self.window) != 2 or self.window[0] >= self.window[1]):
             raise UserError(f'--config.prep.window={self.window} must be two Hounsfield values, the lower first, or () for the '
                             'least and the greatest of each scan')
-        if len(self.size) != 3 or min(self.size) < 1:
+        if len(self.size) != 3 or min(self.size) < 1 or any(n % 1 for n in self.size):
             raise UserError(f'--config.prep.size={self.size} must be three whole numbers: depth, height, width')
         if self.spacing and (len(self.spacing) != 3 or min(self.spacing) <= 0):
             raise UserError(f'--config.prep.spacing={self.spacing} must be (), or three lengths in mm: z, y, x')

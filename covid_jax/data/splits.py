@@ -3,7 +3,6 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
-from itertools import combinations
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -272,19 +271,3 @@ def _deal(strata, folds, fold, name, placed):
         raise UserError(f'folds={folds} needs at least {folds} labelled patients to deal out, not the {len(patients)} of {name}: '
                         f'take fewer folds{hint}')
     return patients[fold::folds]
-
-
-def check_duplicates(exams: list[Exam], hashes: list[str]) -> None:
-    """UserError if the same content is in two splits. exams: with their splits; hashes: of their contents, in order.
-
-    Exams without a split are in none.
-    """
-    seen: dict[str, dict[str, str]] = defaultdict(dict)  # content -> {split: the first exam of it there}
-    for exam, digest in zip(exams, hashes, strict=True):
-        if exam.split:
-            seen[digest].setdefault(exam.split, exam.id)
-    pairs = [f'{a} ({one}) = {b} ({other})'
-             for splits in seen.values() for (one, a), (other, b) in combinations(splits.items(), 2)]
-    if pairs:
-        raise UserError(f'{len(pairs)} pairs of equal scans (as files, or as prepared) are in two splits: {some(pairs, LISTED)}; '
-                        'remove one of each, or give both the same patient')

@@ -34,7 +34,7 @@ class Store(NamedTuple):
     """path: the folder; row: exam id -> row of `images`; digest: exam id -> sha256 of what was prepared; broken: exam id ->
     why it could not be prepared; images: random access, images[i]['image'] uint8 [depth, height, width, 1],
     each of its own height and width where Prep.keep_aspect; lungs: exam id -> what tells a mask that went wrong, where lungs
-    were looked for."""
+    were looked for; seen: exam id -> what its scan was, empty of a store that was made before it was kept."""
 
     path: Path
     row: dict[str, int]
@@ -42,6 +42,7 @@ class Store(NamedTuple):
     broken: dict[str, str]
     images: Any
     lungs: dict[str, Quality]
+    seen: dict[str, parts.Seen]
 
 
 def build(exams: list[Exam], hashes: list[str], prep: Prep, root: Path | str, workers: int = 0) -> Store:
@@ -67,7 +68,8 @@ def build(exams: list[Exam], hashes: list[str], prep: Prep, root: Path | str, wo
     row = {name: i for i, name in enumerate(table['ids'])}
     digest = dict(zip(table['ids'], table['digests'], strict=True))
     lungs = dict(zip(table['ids'], (Quality(**of) for of in table['lungs']), strict=True)) if 'lungs' in table else {}
-    return Store(path, row, digest, table['broken'], images, lungs)
+    seen = dict(zip(table['ids'], (parts.Seen(*of) for of in table['seen']), strict=True)) if 'seen' in table else {}
+    return Store(path, row, digest, table['broken'], images, lungs, seen)
 
 
 def content_hashes(exams: list[Exam], root: Path | str) -> list[str]:
@@ -79,12 +81,14 @@ def content_hashes(exams: list[Exam], root: Path | str) -> list[str]:
     def of_file(path):
         try:
             stat = path.stat()
+            if not stat.st_size:
+                return f'{path} is empty'  # which makes it no copy of another
             stamp = f'{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}'
             if stamp not in known:
                 with open(path, 'rb') as f:
                     known[stamp] = hashlib.file_digest(f, 'sha256').hexdigest()
         except OSError as e:  # decoding will say so, and set the exam aside
-            return str(e.strerror)
+            return f'{path}: {e.strerror}'
         return known[stamp]
 
     def of_exam(exam):
@@ -129,7 +133,7 @@ def prepared_hashes(exams: list[Exam], hashes: list[str], prep: Prep) -> list[st
 def _make(path, exams, hashes, prep, workers):
     folder = path / 'parts'
     folder.mkdir(exist_ok=True)
-    for leftover in (p for p in folder.iterdir() if not p.name.endswith(('.npy', parts.LUNGS))):  # of a process that died
+    for leftover in (p for p in folder.iterdir() if not p.name.endswith(('.npy', parts.LUNGS, parts.SEEN))):  # of a process that died
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     _write(path / 'prep.json', json.dumps(dataclasses.asdict(prep)))
     part = {exam.id: folder / f'{digest}.npy' for exam, digest in zip(exams, hashes, strict=True)}
@@ -139,7 +143,8 @@ def _make(path, exams, hashes, prep, workers):
         raise UserError(f'none of {len(exams)} exams could be prepared; the first: {next(iter(broken.values()))}')
     _pack(path / 'packed', [part[e.id] for e in good], prep)
     digests = [hashlib.sha256(part[e.id].read_bytes()).hexdigest() for e in good]
-    table = {'prep': prep.hash, 'ids': [e.id for e in good], 'digests': digests, 'broken': broken}
+    seen = [json.loads(part[e.id].with_suffix(parts.SEEN).read_text()) for e in good]
+    table = {'prep': prep.hash, 'ids': [e.id for e in good], 'digests': digests, 'broken': broken, 'seen': seen}
     if prep.lungs:
         qualities = [part[e.id].with_suffix(parts.LUNGS) for e in good]
         table['lungs'] = [Quality(*json.loads(file.read_text()))._asdict() for file in qualities]

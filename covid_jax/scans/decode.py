@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from covid_jax import UserError, phantom
-from covid_jax.scans import arrays, dicom, images, volumes
+from covid_jax.scans import arrays, dicom, images, lost, volumes
 from covid_jax.scans.names import natural, scan_of_mask
 from covid_jax.scans.scan import BYTES, FILES, Scan, blame, hidden
 from covid_jax.scans.values import check_grey
@@ -27,7 +27,8 @@ from covid_jax.text import some
 ARRAYS = ('.npz', '.npy')
 PARTS = ('series', 'slice', 'lungs')  # what may follow '::' in an address
 SUFFIXES = (*ARRAYS, *images.SUFFIXES, *volumes.SUFFIXES, '.dcm', '.zip')
-EXPECTED = '.npz, .npy, .nii, .nii.gz, .mha, .mhd, .nrrd, .png, .jpg, .tif, .dcm, .zip or a folder of slices'
+EXPECTED = '.npz, .npy, .nii, .nii.gz, .mha, .mhd, .nrrd, .png, .jpg, .tif, .bmp, .gif, .webp, .dcm, .zip or a folder of slices'
+NOT_A_SCAN = f'not a scan: expected {EXPECTED}'
 READERS = (('.npz', arrays.decode_npz), ('.npy', arrays.decode_npy), (images.SUFFIXES, images.decode_image),
            (volumes.SUFFIXES, volumes.decode_volume))
 
@@ -94,7 +95,7 @@ def files_of(address: Path | str) -> list[Path]:
     """Every file that decoding the address reads, in order: what its content hash is made of. Missing ones too, and no mask."""
     path, _ = split_address(address)
     try:
-        files = [file for kind in _contents(path).values() for file in kind] if path.is_dir() else [path]
+        files = _of_folder(path) if path.is_dir() else [path]
     except (OSError, UserError):  # decoding says what is wrong
         files = [path]
     return sorted({*files, *(more for file in files for more in volumes.companions(file))})
@@ -155,7 +156,7 @@ def _decode(path, series='', scratch=None):
     if reader is None and (name.endswith('.dcm') or dicom.is_dicom(path)):
         return dicom.decode_dicom([path], series)
     if reader is None:
-        raise ValueError(f'not a scan: expected {EXPECTED}')
+        raise ValueError(NOT_A_SCAN)
     _no_series(series)
     return reader(path)
 
@@ -176,9 +177,30 @@ def _contents(folder):
             'volume': ending(ARRAYS + volumes.SUFFIXES)}
 
 
+def _of_folder(folder):
+    """Every file of a folder that is read, or is why it is refused: when that one is gone the folder is another."""
+    contents = _contents(folder)
+    empty, folders = lost.links(folder)
+    named = lost.namesakes(folder, contents['image'], images.SUFFIXES) if contents['image'] else []
+    return [*empty, *folders, *named, *(file for files in contents.values() for file in files)]
+
+
+def _refuse_lost(folder, slices):
+    """UserError, which names them, for slices that cannot be opened: a part of a scan would pass for the whole."""
+    empty, folders = lost.links(folder)
+    named = lost.namesakes(folder, slices, images.SUFFIXES) if slices else []
+    for paths, what in ((empty, 'links whose content is not here: fetch it, or delete them'),
+                        (folders, 'links to folders, which are not followed: put the files in their place, or delete them'),
+                        (named, f'files that are called like its slices and are none that is read: {EXPECTED}, or delete them')):
+        if paths:
+            names = some((path.relative_to(folder) for path in paths), 10)
+            raise UserError(f'{folder}: {names}: {len(paths)} {what}')
+
+
 def _folder(folder, series):
     """Slices as images, or DICOM files at any depth, or the one volume that is here. UserError for several of these."""
     contents = {kind: files for kind, files in _contents(folder).items() if files}
+    _refuse_lost(folder, contents.get('image', []))
     counted = [f'{len(files)} {kind}{"s" * (len(files) > 1)} ({some(file.name for file in files)})'
                for kind, files in contents.items()]
     if len(contents) > 1:

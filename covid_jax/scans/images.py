@@ -1,4 +1,4 @@
-"""PNG, JPEG and TIFF -> Scan: the bytes decide what a file is, whatever its name says, and all end as the same grey.
+"""PNG, JPEG, TIFF, BMP, GIF and WebP -> Scan: the bytes decide what a file is, whatever its name says, and all end as the same grey.
 
 Orientation tags (EXIF, TIFF) are obeyed in every format; PhotometricInterpretation of a TIFF in every depth.
 """
@@ -20,8 +20,9 @@ from covid_jax.scans.names import in_order
 from covid_jax.scans.scan import Scan, blame
 from covid_jax.scans.values import check_deep
 
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff')
-FORMATS = ('PNG', 'JPEG', 'TIFF', 'BMP', 'GIF')  # what the bytes of an image may be
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.jfif', '.tif', '.tiff', '.bmp', '.gif', '.webp')
+FORMATS = ('PNG', 'JPEG', 'TIFF', 'BMP', 'GIF', 'WEBP')  # what the bytes of an image may be
+MOVING = ('GIF', 'PNG', 'WEBP')  # whose frames need not be slices: only a TIFF has pages
 PIXELS = 2**26  # of one slice
 ORIENTATION = 274  # a tag of TIFF and of EXIF; those below are TIFF's alone
 PHOTOMETRIC = 262
@@ -121,6 +122,8 @@ def _header(path):
     with _open(path) as image:
         if image.mode == 'F':
             raise ValueError('floating-point pixels have no known range: save them as .npy or .npz')
+        if image.format in MOVING and getattr(image, 'n_frames', 1) > 1:
+            raise ValueError(f'a moving picture of {image.n_frames} frames: save each slice as a picture of its own')
         # of a TIFF, image.size is that of the image already turned
         width, height = (image.tag_v2[WIDTH], image.tag_v2[LENGTH]) if image.format == 'TIFF' else image.size
         lies = _orientation(image) > 4  # 5 to 8 are quarter turns

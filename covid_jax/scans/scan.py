@@ -70,5 +70,5 @@ def check_spacing(spacing: Sequence[float] | np.ndarray) -> None:
 
 
 def hidden(name: str) -> bool:
-    """Whether a file or folder is hidden, or something that macOS adds to archives."""
-    return name.startswith(('.', '__MACOSX'))
+    """Whether a file or folder is hidden, or something that macOS or Windows adds on its own."""
+    return name.startswith(('.', '__MACOSX')) or name.lower() in ('thumbs.db', 'desktop.ini')

@@ -15,10 +15,11 @@ from ml_collections import ConfigDict
 from covid_jax import UserError
 from covid_jax.sources import published, published_images
 from covid_jax.sources.exams import Exam
-from covid_jax.sources.folders import folder
+from covid_jax.sources.folders import folder, unread_in
 from covid_jax.sources.listing import find_listed, normalised
 from covid_jax.sources.manifests import manifest
 from covid_jax.sources.phantoms import phantoms
+from covid_jax.sources.unread import beside
 
 SOURCES = {'folder': folder, 'manifest': manifest, 'cov19_ct_db': published.cov19_ct_db, 'cc_ccii': published.cc_ccii,
            'pos_neg': published.pos_neg, 'covid_ct_md': published.covid_ct_md,
@@ -66,6 +67,18 @@ def parts_of(data: ConfigDict, say: Callable[[str], None] = print) -> list[list[
         excluded = _excluded(list(chain.from_iterable(parts)), data.exclude, say)
         parts = [[exam for exam in part if exam.id not in excluded] for part in parts]
     return parts
+
+
+def unread(data: ConfigDict, parts: list[list[Exam]]) -> list[Exam]:
+    """What lies in the folders of classes and is no exam, of any source but tables and phantoms. parts: as from `parts_of`."""
+    pairs = _named(data)
+    found = []
+    for (name, root), part in zip(pairs, parts, strict=True):
+        if name in ('phantom', 'manifest'):
+            continue
+        here = unread_in(Path(root)) if name == 'folder' else beside(Path(root), part)
+        found += [_of_site(exam, _site(part, root)) for exam in here] if len(pairs) > 1 else here
+    return found
 
 
 def _named(data):

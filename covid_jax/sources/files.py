@@ -6,7 +6,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from covid_jax import phantom
-from covid_jax.scans import decode, images
+from covid_jax.scans import decode, images, lost
 
 PHANTOM = 'phantom'
 
@@ -43,6 +43,16 @@ def facts(address: str) -> Facts:
         except Exception:
             return Facts(bytes=size)
     return Facts(_kind(first), bytes=size)
+
+
+def missing_slices(address: str) -> list[int]:
+    """The numbers that are missing among the slices of an exam, where these are images in a folder. Never raises."""
+    if phantom.is_address(address):
+        return []
+    try:
+        return lost.missing_numbers([file for file in decode.files_of(address) if file.name.lower().endswith(images.SUFFIXES)])
+    except Exception:  # decoding says what is wrong
+        return []
 
 
 def _kind(path):

@@ -6,20 +6,47 @@ from pathlib import Path
 from covid_jax import UserError
 from covid_jax.scans import decode
 from covid_jax.sources.exams import SPLITS, Exam
-from covid_jax.sources.listing import found_in, visible
+from covid_jax.sources.listing import found_in, image_files, normalised, subfolders, visible
 from covid_jax.sources.patients import one_patient
+from covid_jax.sources.unread import files_read, in_folder
+from covid_jax.text import some
 
 LAYOUT = f'expected <class>/<scan> or {{train,val,test}}/<class>/<scan>, where a scan is {decode.EXPECTED}'
+# What folders of many people's pictures are called, and no scan is.
+COLLECTIONS = {*SPLITS, 'training', 'valid', 'validation', 'testing', 'images', 'image', 'imgs', 'img', 'pictures', 'xrays', 'masks', 'mask',
+               'lungmasks', 'infectionmasks', 'segmentations', 'labels', 'annotations'}
 
 
 def folder(root: Path | str, say: Callable[[str], None] = print) -> list[Exam]:
     """root/<class>/<scan>, or root/<split>/<class>/<scan> where the split is train, val or test.
 
-    A scan is whatever `decode` reads; other files and hidden ones are skipped. The label is the name of the class folder,
+    A scan is whatever `decode` reads; other files and hidden ones are skipped, see `unread_in`. The label is the name of the class folder,
     the id is the path below root. Every scan is its own patient, but for DICOM scans of one PatientID.
-    UserError if there is nothing of the kind, or if folders of splits and of classes are mixed.
+    UserError if there is nothing of the kind, if folders of splits and of classes are mixed, for a link to a folder that is not there, and
+    for a folder of a class that holds folders of many people's pictures.
     """
     root = Path(root)
+    places = _places(root)
+    for _, place in places:
+        _refuse_collections(root, place)
+    exams = [_exam(root, split, scan) for split, place in places for scan in visible(place) if decode.is_scan(scan)]
+    if not exams:
+        raise UserError(f'no scans in {root} ({found_in(root)}): {LAYOUT}')
+    _say_one_scan(root, exams, say)
+    return one_patient(exams, root, say)
+
+
+def unread_in(root: Path | str) -> list[Exam]:
+    """What lies in the folders of classes of root and is no scan."""
+    root = Path(root)
+    places = _places(root)
+    scans = [_exam(root, split, scan) for split, place in places for scan in visible(place) if decode.is_scan(scan) and not scan.is_dir()]
+    files = files_read(scans)
+    return [left for split, place in places for left in in_folder(root, place, place.name, split, files)]
+
+
+def _places(root):
+    """(split, folder of a class) of each; the split is '' where root holds classes."""
     if not root.is_dir():
         raise UserError(f'{root} is not a folder: {LAYOUT}')
     folders = [path for path in visible(root) if path.is_dir()]
@@ -27,12 +54,32 @@ def folder(root: Path | str, say: Callable[[str], None] = print) -> list[Exam]:
     if splits and len(splits) < len(folders):
         odd = ', '.join(path.name for path in folders if path not in splits)
         raise UserError(f'{root} holds both splits and other folders ({odd}): {LAYOUT}')
-    classes = [(path.name, place) for path in splits for place in visible(path)] or [('', path) for path in folders]
-    exams = [_exam(root, split, scan) for split, place in classes if place.is_dir()
-             for scan in visible(place) if decode.is_scan(scan)]
-    if not exams:
-        raise UserError(f'no scans in {root} ({found_in(root)}): {LAYOUT}')
-    return one_patient(exams, root, say)
+    for path in [path for place in splits or [root] for path in visible(place)]:
+        if not path.exists():
+            raise UserError(f'{path} is a link whose content is not here: fetch it, or delete it')
+    return [(path.name, place) for path in splits for place in visible(path) if place.is_dir()] or [('', path) for path in folders]
+
+
+def _refuse_collections(root, place):
+    """UserError for <class>/images/ and the like: a folder is one scan, and those pictures would be its slices."""
+    found = [path for path in subfolders(place) if normalised(path.name) in COLLECTIONS]
+    if found:
+        name = place.relative_to(root)
+        raise UserError(f'{place} holds {some(path.name for path in found)}: a folder in the folder of a class is one scan, and pictures of '
+                        f'many people would be its slices; where each image is an exam, move the images themselves into {name} and masks '
+                        'away, or, for X-rays, set --config.data.source=chest_xray; a split goes above the class; a scan that is '
+                        'called so needs another name')
+
+
+def _say_one_scan(root, exams, say):
+    """Whether every class is one folder of images: these may be exams of their own."""
+    paths = [Path(exam.path) for exam in exams]
+    alone = all(path.is_dir() for path in paths) and len({path.parent for path in paths}) == len(paths)
+    counts = {path: len(image_files(path)) for path in paths} if alone else {}
+    if counts and all(count > 1 for count in counts.values()):
+        told = ', '.join(f'{path.relative_to(root)}: {count}' for path, count in counts.items())
+        say(f'{root}: each class is one scan, whose slices are the images of one folder ({told}): where each image is an exam, move the '
+            'images themselves into the folder of the class')
 
 
 def _exam(root, split, scan):

@@ -12,6 +12,7 @@ from covid_jax.sources.exams import SPLITS, Exam
 from covid_jax.sources.patients import one_patient
 from covid_jax.text import some
 
+NOBODY = ('nan', 'none', 'null', 'n/a', '<na>', '#n/a')  # what pandas and spreadsheets write where nothing is known
 COLUMNS = ('path', 'label', 'id', 'patient', 'site', 'split')
 
 
@@ -19,7 +20,8 @@ def manifest(path: Path | str, say: Callable[[str], None] = print) -> list[Exam]
     """A comma-separated file with the columns path and label, and optionally id, patient, site and split.
 
     Paths are relative to the file and may name a part, as in 'a::series=1.2.3'. An empty id is the path, of an absolute path below
-    the file's folder the rest of it; an empty site is 'default', an empty patient the id, but for DICOM scans of one PatientID.
+    the file's folder the rest of it; an empty site is 'default'; an empty patient, or one called 'nan' or the like, is the id, but for
+    DICOM scans of one PatientID.
     UserError that names the row (its line in the file) for a missing scan, a repeated id, an unknown split or a row too
     long.
     """
@@ -40,8 +42,10 @@ def manifest(path: Path | str, say: Callable[[str], None] = print) -> list[Exam]
         exams.append(exam)
     if not exams:
         raise UserError(f'{path} holds no rows: expected the columns {", ".join(COLUMNS)}')
+    if nobody := sum(row.get('patient', '').lower() in NOBODY for _, row in rows):
+        say(f'{path}: {nobody} rows call their patient {NOBODY[0]!r} or the like, which names nobody: each counts as its own')
     found = one_patient(exams, path, say)
-    if len({exam.patient for exam in found}) == len(found) > 1 and not any(row.get('patient') for _, row in rows):
+    if len({exam.patient for exam in found}) == len(found) > 1 and not any(map(_patient, (row for _, row in rows))):
         say(f'{path}: no patients are named (column patient), and each of {len(found)} scans counts as its own: scans of one person may be '
             'learnt from and tested on; --config.data.group=clusters keeps near duplicates together')
     return found
@@ -69,6 +73,12 @@ def _exists(path, row):
     return row.get('path') and os.path.exists(decode.split_address(path.parent / row['path'])[0])
 
 
+def _patient(row):
+    """'' where none is named."""
+    patient = row.get('patient', '')
+    return '' if patient.lower() in NOBODY else patient
+
+
 def _below(folder, scan):
     """A path without the folder that it begins with, where it is an absolute one."""
     inside = os.path.isabs(scan) and Path(scan).is_relative_to(folder.absolute())
@@ -81,5 +91,5 @@ def _exam(path, line, row):
     if split not in SPLITS + ('',):
         raise UserError(f'{path} row {line}: split {split!r} is not one of {", ".join(SPLITS)} or empty')
     name = row.get('id') or _below(path.parent, scan)
-    return Exam(name, row.get('patient') or name, row.get('site') or 'default', row.get('label', ''), split,
+    return Exam(name, _patient(row) or name, row.get('site') or 'default', row.get('label', ''), split,
                 str(path.parent / scan))

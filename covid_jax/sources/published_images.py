@@ -18,6 +18,8 @@ COVID_CT = {'COVID': {'train': 191, 'val': 60, 'test': 98}, 'NonCOVID': {'train'
 COVID_CT_TABLES = {'COVID': ('COVID-CT-MetaInfo', 'File name', 'Patient ID'),
                    'NonCOVID': ('NonCOVID-CT-MetaInfo', 'image name', 'patient id')}
 VIEWS = ('PA', 'AP')
+BESIDE_MASKS = {'COVID-19': ('covid', 'covid19'), 'normal': ('normal', 'nofindings'),  # what folders of pictures and masks are called
+                'pneumonia': ('viralpneumonia', 'pneumonia', 'noncovid')}
 
 
 def covid_ct(root: Path | str, say: Callable[[str], None]) -> list[Exam]:
@@ -131,8 +133,8 @@ def sars_cov_2_ct(root: Path | str, say: Callable[[str], None]) -> list[Exam]:
 
 
 def chest_xray(root: Path | str, say: Callable[[str], None]) -> list[Exam]:
-    """{Covid-19,No_findings,Pneumonia}/<image>, {train,test,val}/{NORMAL,PNEUMONIA}/<image> (Kermany) or images/<image>
-    with metadata.csv (ieee8023), told apart by what is in root.
+    """{Covid-19,No_findings,Pneumonia}/<image>, {train,test,val}/{NORMAL,PNEUMONIA}/<image> (Kermany), images/<image>
+    with metadata.csv (ieee8023), or <class>/{images,masks}/<image> (COVID-19 Radiography, COVID-QU-Ex), told apart by what is in root.
 
     Labels 'COVID-19', 'normal', 'pneumonia'. The patient is what the name says (names.py), in the third layout the column
     patientid where it says anything.
@@ -141,10 +143,12 @@ def chest_xray(root: Path | str, say: Callable[[str], None]) -> list[Exam]:
     here = {listing.normalised(entry.name) for entry in listing.visible(root)}
     if 'metadata.csv' in here:
         return _ieee8023(root, say)
+    if any(listing.normalised(entry.name) == 'images' for _, place in _classes(root) for entry in listing.subfolders(place)):
+        return _beside_masks(root, say)
     if here & {'train', 'test'}:
         return _kermany(root, say)
     wanted = {'COVID-19': ('Covid-19',), 'normal': ('No_findings', 'normal'), 'pneumonia': ('Pneumonia',)}
-    layout = '{Covid-19,No_findings,Pneumonia}/, {train,test}/{NORMAL,PNEUMONIA}/, or images/ with metadata.csv'
+    layout = '{Covid-19,No_findings,Pneumonia}/, {train,test}/{NORMAL,PNEUMONIA}/, <class>/{images,masks}/, or images/ with metadata.csv'
     exams = [listing.image_exam(root, path, 'chest-xray', label, '', names.article(path.name))
              for label, folder in listing.named_folders(root, wanted, layout) for path in listing.require_image_files(folder)]
     say(f'chest X-ray: of {len(exams)} images {names.groups_told([Path(exam.path).name for exam in exams])}')
@@ -154,6 +158,34 @@ def chest_xray(root: Path | str, say: Callable[[str], None]) -> list[Exam]:
     both = sum(len(found) > 1 for found in labels.values())
     say(f'chest X-ray: {both} of {len(labels)} patients are in two classes; the classes come from different '
         'collections, and a classifier can tell the source instead of the disease')
+    return exams
+
+
+def _classes(root):
+    """(split, folder of a class), the split '' where root holds classes."""
+    splits = {'train', 'val', 'test'}
+    for entry in listing.subfolders(root):
+        name = listing.normalised(entry.name)
+        yield from [(name, place) for place in listing.subfolders(entry)] if name in splits else [('', entry)]
+
+
+def _beside_masks(root, say):
+    """Each picture in images/ is an exam; masks are left out, and so are classes that are none of the three."""
+    label_of = {name: label for label, called in BESIDE_MASKS.items() for name in called}
+    exams = []
+    others = []
+    for split, place in _classes(root):
+        label = label_of.get(listing.normalised(place.name))
+        if label is None:
+            others.append(place.relative_to(root).as_posix())
+            continue
+        for _, folder in listing.named_folders(place, ('images',), '<class>/{images,masks}/<image>'):
+            exams += [listing.image_exam(root, path, 'chest-xray', label, split, names.article(path.name))
+                      for path in listing.require_image_files(folder)]
+    listing.require_some(root, exams, f'folders of classes called {", ".join(label_of)}')
+    left_out = f'; {", ".join(others)} are left out, for they are called like none of {", ".join(label_of)}' if others else ''
+    say(f'chest X-ray: each of {len(exams)} images beside masks is an exam, masks are not read{left_out}; '
+        f'{names.groups_told([Path(exam.path).name for exam in exams])}')
     return exams
 
 

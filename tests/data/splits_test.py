@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from covid_jax import UserError
-from covid_jax.data.splits import assign, assign_sources, check, check_duplicates, choose, own_splits, thin
+from covid_jax.data.splits import assign, assign_sources, check, choose, own_splits, thin
 from covid_jax.sources.exams import Exam
 
 CLASSES = ('normal', 'covid|COVID-19', 'pneumonia')
@@ -309,19 +309,6 @@ class TestChoose:
         check(settings(use='covid,normal'))
         with pytest.raises(UserError, match='no class is called .* between them .normal, covid, pneumonia.'):
             check(settings(use=use))
-
-
-class TestDuplicates:
-
-    def test_same_content_in_two_splits_is_named(self):
-        exams = [exam('a', split='train'), exam('b', split='test'), exam('lonely', split='train')]
-        with pytest.raises(UserError, match=r'a \(train\) = b \(test\)') as caught:
-            check_duplicates(exams, ['1', '1', '2'])
-        assert 'lonely' not in str(caught.value)
-
-    def test_within_a_split_or_without_one_is_fine(self):
-        exams = [exam('a', split='train'), exam('b', split='train'), exam('c'), exam('d', split='test')]
-        check_duplicates(exams, ['1', '1', '1', '2'])
 
 
 def of_sites(sizes, positives=0.5):

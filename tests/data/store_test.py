@@ -240,6 +240,8 @@ def test_of_each_mask_it_is_told_what_tells_one_that_went_wrong(tmp_path, as_for
     assert 'lungs' not in json.loads((built(exams, tmp_path).path / 'table.json').read_text())
     part = tmp_path / 'part.npy'
     part.touch()
+    assert not parts.is_made(part, PREP)
+    part.with_suffix(parts.SEEN).touch()
     assert parts.is_made(part, PREP) and not parts.is_made(part, prep)
 
 

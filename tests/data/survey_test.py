@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scan_files import real
 
-from covid_jax import UserError
+from covid_jax import UserError, flags
 from covid_jax.config import base
 from covid_jax.data import pipeline
 
@@ -197,3 +197,18 @@ def test_patients_of_one_name_at_two_hospitals_are_said(tmp_path, patient, line)
     said = []
     pipeline.survey(of('manifest', tmp_path / 'scans.csv'), tmp_path, say=said.append)
     assert [text[:32] for text in said if 'several sites' in text] == line
+
+
+@pytest.mark.parametrize('form, flag, held_out', [('{:03d}', "('001',)", '001'), ('{}', '(1,)', '1'), ('{}', '1', '1'), ('{:03d}', '(1,)', '')])
+def test_patients_with_numbers_as_ids_are_held_out_by_a_flag(tmp_path, root, form, flag, held_out):
+    """A number is never taken for one with zeros in front of it: these may be two patients."""
+    folder(tmp_path, count=10)
+    rows = [f'{"covid" if i % 4 < 2 else "normal"}/{i}.npy,{"covid" if i % 4 < 2 else "normal"},{form.format(i + 1)}' for i in range(10)]
+    (tmp_path / 'm.csv').write_text('\n'.join(['path,label,patient', *rows]))
+    c = flags.parse([f'--config={root}/configs/supervised.py', '--config.data.source=manifest', f'--config.data.root={tmp_path}/m.csv',
+                     f'--config.data.held_out={flag}']).config
+    if held_out:
+        assert {e.patient for e in pipeline.survey(c, tmp_path / 'store').exams if e.split == 'test'} == {held_out}
+    else:
+        with pytest.raises(UserError, match='patients that the data does not have: 1; it has 001, 002'):
+            pipeline.survey(c, tmp_path / 'store')

@@ -80,8 +80,8 @@ def begins_dicom(head: bytes) -> bool:
 def find(folder: Path) -> list[Path]:
     """The DICOM files below a folder, sorted: by their content, or named .dcm. Hidden ones and DICOMDIR are left out.
 
-    A file beside them that is called like a slice without suffix ('IM0007') is one of them even so: it
-    is a broken slice, which decode_dicom refuses by name.
+    A file beside them that is called like a slice without suffix ('IM0007'), or has the suffix of one ('7.IMA', '7.dcm.part'), is
+    one of them even so: it is a broken slice, which decode_dicom refuses by name.
     """
     found: list[str] = []
     folders: list[Path | str] = [folder]
@@ -97,17 +97,24 @@ def find(folder: Path) -> list[Path]:
                             'folder away') from None
         folders += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
         slices = []
-        broken = []
+        others = []
         for entry in entries:
             low = entry.name.lower()
             if low != 'dicomdir' and not low.endswith(NO_DICOM) and entry.is_file():
                 if low.endswith('.dcm') or is_dicom(entry.path):
                     slices.append(entry.path)
-                elif SLICE.fullmatch(low):
-                    broken.append(entry.path)
+                else:
+                    others.append(entry.path)
         if slices:
-            found += slices + broken
+            found += slices + _called_alike(others, slices)
     return sorted(map(Path, found))
+
+
+def _called_alike(others, slices):
+    """Those of the other files that are called like a slice."""
+    suffixes = {Path(path).suffix.lower() for path in slices}
+    return [path for path in others
+            if SLICE.fullmatch(os.path.basename(path).lower()) or suffixes & {suffix.lower() for suffix in Path(path).suffixes}]
 
 
 def patient_digest(paths: Iterable[Path | str], series: str = '') -> str:

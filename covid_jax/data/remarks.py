@@ -1,0 +1,106 @@
+"""What a user would want to know of exams before a network learns from them: names that may be one, slices that are missing, what is
+not read, values of two kinds. Each is said in a line."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+
+from covid_jax.data.parts import Seen
+from covid_jax.sources.exams import SPLITS, Exam, class_index, class_names
+from covid_jax.text import some
+
+Say = Callable[[str], None]
+
+LISTED = 3  # names that a line has
+ZEROS = re.compile('(?<![0-9])0+(?=[0-9])')  # in front of a number: a spreadsheet drops them
+
+
+def shared_patients(exams: Sequence[Exam], say: Say) -> None:
+    """Whether patients of one name are at several sites, which hospitals that number their own would give."""
+    at = {(exam.patient, exam.site) for exam in exams}
+    shared = [patient for patient, count in Counter(patient for patient, _ in at).items() if count > 1]
+    if shared:
+        say(f'{len(shared)} patients are at several sites ({some(sorted(shared), LISTED)}) and are one patient each: where every site numbers '
+            'its own, put the site before the number')
+
+
+def alike_names(exams: Sequence[Exam], say: Say) -> None:
+    """Whether patients, or sites, differ in case, in space or in zeros before a number alone: they are kept apart as they are written.
+    A patient whom nobody named, and who is called after the exam, counts for none."""
+    for what, names in (('patients', {exam.patient for exam in exams if exam.patient != exam.id}), ('sites', {exam.site for exam in exams})):
+        groups = defaultdict(list)
+        for name in sorted(names):
+            groups[ZEROS.sub('', ''.join(name.casefold().split()))].append(name)
+        alike = [' and '.join(map(repr, group)) for group in groups.values() if len(group) > 1]
+        if alike:
+            say(f'{what} that differ in case, spaces or zeros in front alone are kept apart, as they are written: {some(alike, LISTED)}; if they '
+                'are one, write them alike')
+
+
+def missing_slices(missing: Mapping[str, Sequence[int]], exams: Sequence[Exam], say: Say) -> None:
+    """Which scans lack numbers among their slices. missing: exam id -> numbers, of those that lack some."""
+    if missing:
+        first = next(iter(missing))
+        say(f'{len(missing)} scans have slices whose numbers are not all there ({by_label([e for e in exams if e.id in missing])}), as {first}, '
+            f'which lacks {some(missing[first])}: it is read as if they were neighbours')
+
+
+def unread(left: Sequence[Exam], exams: Sequence[Exam], say: Say) -> None:
+    """How many things in the folders of each class are not read, beside those that are."""
+    if left:
+        read = Counter(exam.label for exam in exams)
+        count = Counter(exam.label for exam in left)
+        said = ', '.join(f'{label}: {count[label]}, and {read[label]} exams' for label in sorted({*read, *count} - {''}))
+        say(f'{len(left)} files in class folders are not read ({said}), as {left[0].id}: what is left out may tell the label; '
+            'they stand in quarantine.csv')
+
+
+def two_kinds(exams: Sequence[Exam], seen: Mapping[str, Seen], classes: Sequence[str], say: Say) -> None:
+    """How many exams of each class are in Hounsfield units and in grey values, where there are both. seen: exam id -> what its scan was,
+    empty where that is not known."""
+    names = class_names(classes)
+    used = [exam for exam in exams if exam.split and exam.label and exam.id in seen]
+    units = Counter((names[class_index(exam.label, classes)], seen[exam.id].hounsfield) for exam in used)
+    if len({unit for _, unit in units}) > 1:
+        said = ', '.join(f'{name} {units[name, True]} and {units[name, False]}' for name in names)
+        say(f'scans in Hounsfield units and in grey values are mixed ({said}): the window is applied to the former alone, and where classes '
+            'differ in it a network can tell the label by it')
+
+
+def counts(exams: Sequence[Exam], broken: Mapping[str, str], classes: Sequence[str], labelled: bool, say: Say) -> None:
+    """How many scans of each class are in each split, how many of them could not be prepared, and what that means. labelled: whether labels
+    are learnt from."""
+    names = class_names(classes)
+
+    def class_of(exam):
+        return names[class_index(exam.label, classes)] if exam.label else 'without a label'
+
+    def counted(exams):
+        count = Counter(map(class_of, exams))
+        return ', '.join(f'{count[name]} {name}' for name in (*names, 'without a label') if count[name])
+
+    good = [e for e in exams if e.id not in broken]
+    several = len({e.site for e in good}) > 1
+    for split in (*SPLITS, ''):
+        here = [e for e in good if e.split == split]
+        sites = sorted({e.site for e in here})
+        if not sites:
+            continue
+        line = '; '.join(f'{site}: {counted(e for e in here if e.site == site)}' for site in sites)
+        if len(sites) == 1:
+            line = f'of {sites[0]} alone: {counted(here)}' if several else counted(here)
+        say(f'{split or "not used"}: {line}')
+    learnt = {class_of(e) for e in good if e.split == 'train'}
+    missing = [name for name in names if name not in learnt]
+    if missing and labelled and learnt:
+        say(f'no {" and no ".join(missing)} scan to train on: what is learned cannot tell the classes apart')
+    if broken:
+        learns = any(exam.split == 'train' for exam in exams)
+        where = 'see quarantine.csv' if learns else f'as {next(iter(broken))} ({next(iter(broken.values()))})'
+        say(f'{len(broken)} could not be prepared, {where}: {counted([e for e in exams if e.id in broken])}')
+
+
+def by_label(exams: Sequence[Exam]) -> str:
+    """'3 covid, 1 normal': how many are of which label."""
+    count = Counter(exam.label or 'without a label' for exam in exams)
+    return ', '.join(f'{count[label]} {label}' for label in sorted(count))

@@ -1,0 +1,60 @@
+"""What of a scan's folder would be left out in silence, so that a part of the scan would pass for the whole."""
+
+import math
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from covid_jax.scans.scan import hidden
+
+BESIDE = ('.txt', '.csv', '.json', '.xml', '.md', '.html', '.pdf', '.log')  # what may have a slice's name and speak of it
+DIGITS = re.compile('([0-9]+)')
+
+
+def links(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The links below a folder that lead to nothing, and those that lead to a folder, in order; hidden ones are left out."""
+    empty = []
+    folders = []
+    for here, inside, files in os.walk(folder):
+        inside[:] = sorted(name for name in inside if not hidden(name))
+        folders += [Path(here, name) for name in inside if os.path.islink(os.path.join(here, name))]
+        empty += [Path(here, name) for name in sorted(files) if not hidden(name) and not os.path.exists(os.path.join(here, name))]
+    return empty, folders
+
+
+def namesakes(folder: Path, slices: Sequence[Path], suffixes: Sequence[str]) -> list[Path]:
+    """The files of a folder that are called like its slices, which are images of these suffixes, and are none: '0007.png.part', or
+    '0007.jp2' where no slice has its number."""
+    stems = {path.stem.lower() for path in slices}
+    forms = {DIGITS.sub('0', stem) for stem in stems}
+
+    def is_namesake(path):
+        if path.suffix.lower() in BESIDE or path.name.lower().endswith(tuple(suffixes)):
+            return False
+        broken_off = any(suffix.lower() in suffixes for suffix in path.suffixes)
+        stem = path.stem.lower()
+        return broken_off or DIGITS.sub('0', stem) in forms and stem not in stems and any(map(str.isdecimal, stem))
+
+    return sorted(path for path in folder.iterdir() if path.is_file() and not hidden(path.name) and is_namesake(path))
+
+
+def missing_numbers(slices: Sequence[Path]) -> list[int]:
+    """The numbers that are missing among the names of slices, which differ in one number alone; those of every fifth slice are
+    a multiple of five apart, and none is missing. Nothing where names differ in more. What comes before the first or after the
+    last slice cannot be known."""
+    parts = [DIGITS.split(path.stem.lower()) for path in slices]
+    if len(parts) < 3 or len(set(map(len, parts))) > 1:
+        return []
+    columns = [[int(n) for n in column] if i % 2 else list(column) for i, column in enumerate(zip(*parts, strict=True))]
+    varying = [(i, column) for i, column in enumerate(columns) if len(set(column)) > 1]
+    if len(varying) != 1 or varying[0][0] % 2 == 0:
+        return []
+    numbers = sorted(set(varying[0][1]))
+    step = math.gcd(*(number - numbers[0] for number in numbers))
+    return sorted({*range(numbers[0], numbers[-1], step)}.difference(numbers)) if _is_possible(numbers, step) else []
+
+
+def _is_possible(numbers, step):
+    """Whether the numbers count slices: a date or a UID in their place leaves too many out."""
+    return (numbers[-1] - numbers[0]) // step < 10_000

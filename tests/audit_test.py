@@ -1,0 +1,127 @@
+"""What an audit finds in a data set of which everything is wrong, and in one of which nothing is."""
+
+import base64
+import html
+import io
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from covid_jax import cli
+from covid_jax.audit import audit, counted, described
+from covid_jax.config import base
+from covid_jax.data.parts import Seen
+from covid_jax.report.audit import write
+from covid_jax.sources.exams import Exam
+
+CLASSES = ('normal', 'covid')
+
+
+def volume(path, seed, grey=False):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    hu = np.random.default_rng(seed).integers(-1000, 900, (4, 64, 64)).astype(np.int16)
+    np.save(path, np.clip((hu + 1350) / 1500 * 255, 0, 255).astype(np.uint8) if grey else hu)
+
+
+def of(source, root):
+    c = base()
+    c.data.update(source=source, root=str(root), classes=CLASSES)
+    return c
+
+
+@pytest.fixture(scope='module')
+def spoilt(tmp_path_factory):
+    """The Audit of a table in which patients, copies, near duplicates, units and a broken scan go against the splits and the labels."""
+    root = tmp_path_factory.mktemp('spoilt')
+    rows = ['path,label,patient,split']
+    for i in range(8):
+        label = CLASSES[i % 2]
+        volume(root / f's{i}.npy', i, label == 'covid')
+        rows.append(f's{i}.npy,{label},p{i},{("train", "train", "train", "train", "val", "val", "test", "test")[i]}')
+    shutil.copy(root / 's0.npy', root / 'to_val.npy')
+    shutil.copy(root / 's2.npy', root / 'as_covid.npy')
+    picture = np.random.default_rng(9).integers(0, 255, (64, 64), np.uint8)
+    Image.fromarray(picture).save(root / 'near.png')
+    Image.fromarray(picture // 2 + 20).save(root / 'near2.png')
+    (root / 'broken.npy').write_bytes(b'x')
+    rows += ['to_val.npy,normal,p0,val', 'as_covid.npy,covid,P2,train', 'near.png,covid,n1,train', 'near2.png,covid,n2,test', 'broken.npy,covid,b,train']
+    (root / 'm.csv').write_text('\n'.join(rows))
+    return audit(of('manifest', root / 'm.csv'), root / 'store', lambda line: None)
+
+
+@pytest.mark.parametrize('words', [
+    '1 patients are in more than one split: p0;', '1 pairs of equal files are in two splits: s0.npy (train) = to_val.npy (val);',
+    '1 pairs of equal files are of two classes: s2.npy (normal) = as_covid.npy (covid);',
+    '2 clusters of near duplicates are in two splits: s0.npy (train) = to_val.npy (val), near.png (train) = near2.png (test);',
+    '1 files or scans are not read (covid 1 of 8, normal 0 of 5):'])
+def test_what_would_spoil_a_result_is_said(spoilt, words):
+    assert [words in line for line in spoilt.spoils].count(True) == 1, spoilt.spoils
+
+
+@pytest.mark.parametrize('words', [
+    '1 pairs of equal files are of two patients: s2.npy (p2) = as_covid.npy (P2);', '1 clusters of near duplicates are of two classes: s2.npy (normal)',
+    "patients that differ in case, spaces or zeros in front alone are kept apart, as they are written: 'P2' and 'p2'",
+    'in Hounsfield units and in grey values are mixed (normal 5 and 0, covid 1 and 6)'])
+def test_what_wants_a_look_is_said(spoilt, words):
+    assert [words in line for line in spoilt.looks].count(True) == 1, spoilt.looks
+
+
+def test_tables_tell_the_classes_apart(spoilt):
+    assert list(spoilt.unread) == ['broken.npy']
+    exams, scans, probes = spoilt.tables.values()
+    assert exams == [('class', 'site', 'train', 'val', 'test'), ('normal', 'default', '2 (2)', '2 (2)', '1 (1)'),
+                     ('covid', 'default', '5 (5)', '1 (1)', '2 (2)')]
+    assert scans[0] == ('', 'normal', 'covid') and ('in Hounsfield units', '5', '1') in scans and ('in grey values', '0', '6') in scans
+    assert ('slices', '4', '1 .. 4 .. 4') in scans and ('greatest value', '899', '147 .. 255 .. 899') in scans
+    assert [row[0] for row in probes] == ['probe', 'thumbnail', 'border', 'file']
+
+
+def test_the_page_holds_all_of_it_and_runs_nothing_of_a_name(spoilt, tmp_path):
+    name = '<script>alert(1)</script>'
+    write(tmp_path / 'new', name, spoilt.tables, spoilt.spoils, spoilt.looks, {name: 'why'}, {**spoilt.pictures, name: [(name, np.eye(64, dtype=np.uint8))]})
+    page = (tmp_path / 'new' / 'audit.html').read_text()
+    assert all(html.escape(line) in page for line in [*spoilt.spoils, *spoilt.looks]) and '<td>5 (5)</td>' in page
+    assert '<script' not in page and page.count(html.escape(name)) == 5
+    assert list(spoilt.pictures) == ['normal: 5 of 5', 'covid: 7 of 7', 'near duplicates in two splits, pair by pair',
+                                     'near duplicates of two classes, pair by pair']
+    captions = [caption for caption, _ in spoilt.pictures['near duplicates in two splits, pair by pair']]
+    assert captions == ['s0.npy', 'to_val.npy', 'near.png', 'near2.png'] and page.count('<img') == 5 + 7 + 4 + 2 + 1
+    picture = re.findall('base64,([^"]*)"', page)[-1]
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(picture)))), np.eye(64))
+
+
+def test_sizes_and_spacings_of_a_class():
+    exams = [Exam(f'{i}', f'{i}', '', ('covid', 'normal', '')[i % 3], '', '') for i in range(6)]
+    seen = {f'{i}': Seen((10 + i, 4, 5), (1.25, 0.5, 0.7) if i < 3 else None, i % 2 == 0, -1000.0, 100.0 + i) for i in range(6)}
+    rows = {row[0]: row[1:] for row in described(exams, seen, CLASSES)}
+    assert rows[''] == ('without a label', 'normal', 'covid') and rows['slices'] == ('12 .. 13.5 .. 15', '11 .. 12.5 .. 14', '10 .. 11.5 .. 13')
+    assert rows['mm between slices'] == ('1.25',) * 3 and rows['mm in plane'] == ('0.7',) * 3 and rows['without spacing'] == ('1', '1', '1')
+    assert rows['in Hounsfield units'] == ('1', '1', '1') and rows['greatest value'][2] == '100 .. 101.5 .. 103'
+
+
+def test_exams_and_patients_are_counted_by_class_and_site():
+    exams = [Exam(f'{i}', f'p{i // 2}', ('oslo', 'rome')[i // 4], ('covid', '')[i == 7], ('train', 'test')[i // 6], '') for i in range(8)]
+    assert counted(exams, CLASSES) == [('class', 'site', 'train', 'test'), ('without a label', 'rome', '0 (0)', '1 (1)'),
+                                       ('covid', 'oslo', '4 (2)', '0 (0)'), ('covid', 'rome', '2 (1)', '1 (1)')]
+
+
+def test_the_command_ends_with_1_where_a_result_would_be_spoilt_and_else_with_0(tmp_path, capsys):
+    """Hounsfield units of one class, and grey values of the other, are a label that anyone can read."""
+    for i in range(10):
+        volume(tmp_path / 'good' / CLASSES[i % 2] / f'{i}.npy', i)
+        volume(tmp_path / 'bad' / CLASSES[i % 2] / f'{i}.npy', i, i % 2 == 0)
+    for place in ('good/covid', 'good/normal', 'bad/covid'):
+        (tmp_path / place / 'x.unread').write_bytes(b'x')
+    cli.run(['audit', '--source=folder', f'--root={tmp_path}/good'])
+    out = ' '.join(capsys.readouterr().out.split())
+    assert 'look at: 2 files or scans are not read (covid 1 of 6, normal 1 of 6)' in out
+    assert 'nothing was found that would spoil a result' in out and '│noncovid │ default │ 3 (3) │ 1 (1) │ 1 (1)│' in out
+    with pytest.raises(SystemExit) as e:
+        cli.run(['audit', '--source=folder', f'--root={tmp_path}/bad', '--classes=normal,covid', f'--store={tmp_path}/store', f'--out={tmp_path}/page'])
+    out = ' '.join(capsys.readouterr().out.split())
+    assert e.value.code == 1 and (tmp_path / 'store' / 'hashes.json').exists() and (tmp_path / 'page' / 'audit.html').exists()
+    assert 'would spoil a result: scans in Hounsfield units and in grey values are mixed (normal 0 and 5, covid 5 and 0)' in out
+    assert f'not read: {tmp_path}/bad/covid/x.unread: not a scan' in out and 'are not read (covid 1 of 6, normal 0 of 5)' in out
