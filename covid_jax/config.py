@@ -158,9 +158,7 @@ def base() -> ConfigDict:
     c.row = ''  # of the paper's tables, as configs/*.py name it: covid-jax table puts the run there
     c.kind = 'train'  # what a part does: train | ensemble | choose | probe | rank | cross
     c.ranking = {
-        # what it costs to move mass between two features. index: the places between them | value: how far values are apart |
-        # uniform: 1
-        'ground': 'index',
+        'ground': 'index',  # what a move of mass costs. index: the places between | value: how far values are apart | uniform: 1
         'mass': 'normalise',  # of two exams: normalise: it is made equal | partial: it is left as it is
     }
     c.ensemble = {'runs': ''}  # finished runs, or earlier stages, with commas: nothing is trained, they are averaged
