@@ -46,8 +46,6 @@ def decode(address: Path | str, scratch: Path | str | None = None) -> Scan:
         if twin := scan_of_mask(path, SUFFIXES):
             raise ValueError(f'by its name the mask of {twin.name}, no scan: keep masks apart from the scans, or rename it')
         scan = _decode(path, part.get('series', ''), scratch)
-        if not scan.hounsfield:
-            check_grey(scan.voxels)
         if 'slice' in part:
             at = part['slice']
             if not (at.isdecimal() and int(at) < len(scan.voxels)):
@@ -158,7 +156,14 @@ def _decode(path, series='', scratch=None):
     if reader is None:
         raise ValueError(NOT_A_SCAN)
     _no_series(series)
-    return reader(path)
+    return _judged(reader(path))
+
+
+def _judged(scan):
+    """The scan, whose grey is no mask. Of DICOM the header says what the values are."""
+    if not scan.hounsfield:
+        check_grey(scan.voxels)
+    return scan
 
 
 def _no_series(series):
@@ -173,8 +178,11 @@ def _contents(folder):
     def ending(suffixes):
         return [file for file in files if file.name.lower().endswith(suffixes)]
 
-    return {'image': ending(images.SUFFIXES), 'DICOM file': dicom.find(folder),
-            'volume': ending(ARRAYS + volumes.SUFFIXES)}
+    found = {'image': ending(images.SUFFIXES), 'DICOM file': dicom.find(folder), 'volume': ending(ARRAYS + volumes.SUFFIXES)}
+    previews = ending(images.PREVIEWS)
+    if len(previews) < sum(map(len, found.values())):  # beside scans of another kind they are no slices
+        found['image'] = [file for file in found['image'] if file not in previews]
+    return found
 
 
 def _of_folder(folder):
@@ -214,7 +222,7 @@ def _folder(folder, series):
         return dicom.decode_dicom(files, series)
     _no_series(series)
     if kind == 'image':
-        return images.decode_slices(files)
+        return _judged(images.decode_slices(files))
     if len(files) > 1:
         raise UserError(f'{folder} holds {counted[0]}: keep one, or give its path')
     return _decode(files[0])

@@ -20,7 +20,8 @@ from covid_jax.scans.names import in_order
 from covid_jax.scans.scan import Scan, blame
 from covid_jax.scans.values import check_deep
 
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.jfif', '.tif', '.tiff', '.bmp', '.gif', '.webp')
+PREVIEWS = ('.bmp', '.gif', '.webp')  # formats in which a picture of a scan lies beside its slices
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.jfif', '.tif', '.tiff', *PREVIEWS)
 FORMATS = ('PNG', 'JPEG', 'TIFF', 'BMP', 'GIF', 'WEBP')  # what the bytes of an image may be
 MOVING = ('GIF', 'PNG', 'WEBP')  # whose frames need not be slices: only a TIFF has pages
 PIXELS = 2**26  # of one slice

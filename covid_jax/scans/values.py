@@ -54,7 +54,8 @@ def check_hounsfield(tallies: Iterable[Tally], said: bool = False) -> None:
         why = 'they do not fit 16 bits: a sign was lost, or what fills the outside of the circle is not marked'
     elif total >= JUDGED and air < AIR_SHARE * total and not said:
         why = (f'hardly any lies between {THIN} and {NO_GREY}, where air and lungs are: an offset (of DICOM, the '
-               'RescaleIntercept) or a sign was lost, export the original')
+               'RescaleIntercept) or a sign was lost, export the original; where the scan is cut to the heart and the values are '
+               "right, save them in an .npz under the key 'hu'")
     elif total >= JUDGED and dense > DENSE_SHARE * total:
         why = (f'{dense / total:.0%} of them are above {DENSE}, where only metal is: what fills the outside of the circle '
                'is not marked, or an offset was lost')
@@ -82,7 +83,8 @@ def check_grey(voxels: np.ndarray) -> None:
     values = np.flatnonzero(counts)
     if whole and (len(values) <= FEW or len(values) <= LABELS and alike > ALIKE * pairs):
         shown = ', '.join(map(str, values[:4])) + ', ...' * (len(values) > 4)
-        raise ValueError(f'only {len(values)} values ({shown}): a segmentation or a mask, no scan: keep it apart from the scans')
+        raise ValueError(f'{len(values)} different values alone ({shown}): a segmentation, a mask or an empty picture, no scan: keep it apart from '
+                         'the scans')
     high = float(voxels.max())
     if not whole and high < FRACTIONS:
         raise ValueError(f'fractions up to {high:g} of 255: a mask or a map of uptake or probability, no scan; if it is one, '

@@ -75,7 +75,8 @@ def _nifti(path):
             raise ValueError(f'{" x ".join(map(str, shape))} voxels: one volume of 3 dimensions is expected')
         if header['sform_code'] == header['qform_code'] == 0:
             raise ValueError('neither sform nor qform says where left, front and head are: set one of them')
-        if header['sform_code'] and header['qform_code'] and not _agree(header.get_sform(), header.get_qform()):
+        header['pixdim'][0] = header['pixdim'][0] or 1  # the standard reads 0 as 1
+        if header['sform_code'] and header['qform_code'] and not _agree(header):
             raise ValueError('sform and qform disagree on where left, front and head are: set the code of the wrong one to 0')
         if int(header['datatype']) not in nibabel.nifti1.data_type_codes:
             raise ValueError(f'the type of its values has the code {header["datatype"]}, which NIfTI does not know')
@@ -94,8 +95,16 @@ def _nifti(path):
     return _scan(_scaled(values, slope, inter), axes)
 
 
-def _agree(sform, qform):
-    """Whether both say of every axis of the file which axis of the body it is near to, and in which direction."""
+def _agree(header):
+    """Whether sform and qform say of every axis of the file which axis of the body it is near to, and in which direction. A qform that
+    says nothing, as one of no rotation or without distances, disagrees with none."""
+    sform = header.get_sform()
+    try:
+        qform = header.get_qform()
+    except ValueError:
+        return True
+    if not np.isfinite(qform).all() or not np.linalg.det(qform[:3, :3]):
+        return True
     return np.array_equal(nibabel.io_orientation(sform), nibabel.io_orientation(qform))
 
 

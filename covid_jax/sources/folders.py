@@ -55,7 +55,7 @@ def _places(root):
         odd = ', '.join(path.name for path in folders if path not in splits)
         raise UserError(f'{root} holds both splits and other folders ({odd}): {LAYOUT}')
     for path in [path for place in splits or [root] for path in visible(place)]:
-        if not path.exists():
+        if not path.exists() and not path.suffix:  # of a file beside the classes nothing is read
             raise UserError(f'{path} is a link whose content is not here: fetch it, or delete it')
     return [(path.name, place) for path in splits for place in visible(path) if place.is_dir()] or [('', path) for path in folders]
 

@@ -67,7 +67,7 @@ def test_a_broken_slice_of_any_suffix_is_not_passed_over(tmp_path, suffix, damag
     files = [path.rename(path.with_name(f'P01.CT.{k:04d}.{suffix}')) for k, path in enumerate(series(tmp_path / 'scan', range(0, 16, 2)))]
     assert len(decode(tmp_path / 'scan').voxels) == 8
     damage(files[-1])
-    with pytest.raises(Exception, match='P01.CT.0007'):
+    with pytest.raises(UserError, match='P01.CT.0007'):
         decode(tmp_path / 'scan')
 
 

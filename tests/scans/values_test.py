@@ -157,9 +157,9 @@ def uptake():
 
 @pytest.mark.parametrize('name', ['npy', 'nii', 'nrrd'])
 @pytest.mark.parametrize('values, words', [
-    ((labels(2) == 1).astype(np.uint8), 'only 2 values (0, 1)'), ((labels(2) == 1).astype(np.float32), 'only 2 values (0, 255)'),
-    (np.uint8(255) * (labels(8) > 4), 'only 2 values (0, 255)'), (labels(8), 'only 8 values (1, 2, 3, 4, ...)'),
-    (labels(4).astype(np.float64), 'only 4 values'), (uptake(), 'fractions up to 12'),
+    ((labels(2) == 1).astype(np.uint8), '2 different values alone (0, 1)'), ((labels(2) == 1).astype(np.float32), '2 different values alone (0, 255)'),
+    (np.uint8(255) * (labels(8) > 4), '2 different values alone (0, 255)'), (labels(8), '8 different values alone (1, 2, 3, 4, ...)'),
+    (labels(4).astype(np.float64), '4 different values alone'), (uptake(), 'fractions up to 12'),
 ])
 def test_a_segmentation_and_a_map_of_uptake_are_no_grey_scan(tmp_path, name, values, words):
     path = tmp_path / f'a.{name}'
@@ -186,7 +186,7 @@ def test_grey_scans_are_no_segmentations(tmp_path, rng):
 def test_slices_of_black_and_white_are_masks(tmp_path):
     for k, plane in enumerate(labels(2) == 1):
         Image.fromarray(plane).save(tmp_path / f'{k}.png')
-    refused(tmp_path, 'only 2 values (0, 255)')
+    refused(tmp_path, '2 different values alone (0, 255)')
 
 
 def test_a_mask_of_lungs_is_read_as_one(tmp_path):
@@ -197,4 +197,4 @@ def test_a_mask_of_lungs_is_read_as_one(tmp_path):
     with pytest.raises(UserError, match='by its name the mask of a.nii.gz'):
         decode(tmp_path / 'a_mask.nii.gz')
     (tmp_path / 'a_mask.nii.gz').rename(tmp_path / 'b.nii.gz')
-    refused(tmp_path / 'b.nii.gz', 'only 2 values (0, 1)')
+    refused(tmp_path / 'b.nii.gz', '2 different values alone (0, 1)')

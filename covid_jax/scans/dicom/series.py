@@ -33,6 +33,7 @@ from covid_jax.scans.dicom.header import (
 )
 from covid_jax.scans.dicom.pixels import read_voxels
 from covid_jax.scans.dicom.planes import arrange, check_grey, planes_of
+from covid_jax.scans.lost import BESIDE
 from covid_jax.scans.scan import MACHINE, Scan, check_size, hidden
 
 SECONDARY = '1.2.840.10008.5.1.4.1.1.7'  # and what begins with it: secondary captures
@@ -113,8 +114,9 @@ def find(folder: Path) -> list[Path]:
 def _called_alike(others, slices):
     """Those of the other files that are called like a slice."""
     suffixes = {Path(path).suffix.lower() for path in slices}
-    return [path for path in others
-            if SLICE.fullmatch(os.path.basename(path).lower()) or suffixes & {suffix.lower() for suffix in Path(path).suffixes}]
+    last_two = {path: {suffix.lower() for suffix in Path(path).suffixes[-2:]} for path in others}
+    return [path for path in others if not path.lower().endswith(BESIDE)
+            and (SLICE.fullmatch(os.path.basename(path).lower()) or suffixes & last_two[path])]
 
 
 def patient_digest(paths: Iterable[Path | str], series: str = '') -> str:
