@@ -8,6 +8,7 @@ from dicoms import no_name_is_told, series  # noqa: F401
 from PIL import Image
 from scan_files import refused, slices
 
+from covid_jax import UserError
 from covid_jax.data.store import content_hashes
 from covid_jax.scans.decode import decode
 from covid_jax.scans.lost import missing_numbers
