@@ -90,7 +90,7 @@ def part_of(config: ConfigDict, folder: Path, stage: str, fold: int, seed: int) 
         elif name in RUNS or c.kind in OF_FEATURES:  # of finished runs, the parts of the same fold and seed
             sources = [str(Path(run, here)) if run else '' for run in named]
         elif name == 'data.negatives.ranking' and c.folds > 1:  # whose folds each have their own
-            sources = [str(Path(run, f'fold{fold}')) if run else '' for run in named]
+            sources = [_of_fold(run, fold) if run else '' for run in named]
         else:
             sources = named
         configs.put(c, name, ','.join(sources))
@@ -99,6 +99,12 @@ def part_of(config: ConfigDict, folder: Path, stage: str, fold: int, seed: int) 
     c.update({'stages': (), 'seeds': 1, 'seed': seed, 'fold': fold})
     c.data.store = c.data.store or str(folder / 'store')
     return Part(stage, fold, seed, here, c)
+
+
+def _of_fold(ranking, fold):
+    """The folder of a fold of a finished ranking; its only seed has a folder of its own, or none where its run had other stages of several."""
+    folder = Path(ranking, f'fold{fold}')
+    return str(next(iter(sorted(folder.glob('seed*'))), folder))
 
 
 def _ends_so(config, kind):

@@ -251,11 +251,20 @@ def test_a_rubiks_cube_ranks_for_all_seeds_once(tmp_path):
     assert [ranking for stage, _, ranking in parts if stage == 'chosen'] == ['W/rank/fold0'] * 3 + ['W/rank/fold1'] * 3
 
 
-def test_a_ranking_of_folds_is_chosen_from_fold_by_fold():
+def test_a_ranking_of_folds_is_chosen_from_fold_by_fold(tmp_path):
+    """As configs/rank.py leaves it, a folder for its one seed in that of each fold, and as a stage of one seed among several does."""
+    asked = flags.load(str(ROOT / 'configs' / 'rank.py'))
+    asked.folds = 2
+    asked.init_from = 'plain'
+    for part in stages.parts(asked, tmp_path / 'ranked'):
+        (tmp_path / 'ranked' / part.folder).mkdir(parents=True)
     c = single_image_config(epochs=1.0)
     c.folds = 2
-    c.data.negatives.update(ranking='ranked', count=2)
-    assert [part.config.data.negatives.ranking for part in stages.parts(c, 'W')] == ['ranked/fold0', 'ranked/fold1']
+    c.seeds = 2
+    for ranked, expected in ((tmp_path / 'ranked', ['fold0/seed0', 'fold1/seed0']), (tmp_path / 'stage', ['fold0', 'fold1'])):
+        c.data.negatives.update(ranking=str(ranked), count=2)
+        found = [part.config.data.negatives.ranking for part in stages.parts(c, 'W')]
+        assert found == [str(ranked / fold) for fold in expected for _ in range(2)]
 
 
 def test_a_ranking_that_learnt_from_what_is_tested_is_a_leak(run, tmp_path):
