@@ -58,7 +58,7 @@ def lungs_beside(scan: Scan) -> np.ndarray:
     """The lungs that the file beside a scan marks: bool [depth, height, width]. UserError, which names the file, for one that cannot be
     read, marks nothing, or is of another size or spacing. Where left, front and head are each of both files says for itself."""
     with blame(scan.mask):
-        mask = _decode(scan.mask)
+        mask = _decode(scan.mask, judged=False)
         shapes = [' x '.join(map(str, of.voxels.shape)) for of in (mask, scan)]
         if mask.voxels.shape != scan.voxels.shape:
             raise ValueError(f'a mask of {shapes[0]} voxels is of no scan of {shapes[1]}')
@@ -142,25 +142,25 @@ def _zip_digest(path, series):
     return ''
 
 
-def _decode(path, series='', scratch=None):
+def _decode(path, series='', scratch=None, judged=True):
+    """judged: whether grey is asked whether it can be a scan; of DICOM the header says what the values are."""
     if path.is_dir():
-        return _folder(path, series)
+        return _folder(path, series, judged)
     if not path.is_file():
         raise ValueError('no such file or folder')
     name = path.name.lower()
     if name.endswith('.zip'):
-        return _zip(path, series, scratch)
+        return _zip(path, series, scratch, judged)
     reader = next((reader for suffixes, reader in READERS if name.endswith(suffixes)), None)
     if reader is None and (name.endswith('.dcm') or dicom.is_dicom(path)):
         return dicom.decode_dicom([path], series)
     if reader is None:
         raise ValueError(NOT_A_SCAN)
     _no_series(series)
-    return _judged(reader(path))
+    return _no_mask(reader(path)) if judged else reader(path)
 
 
-def _judged(scan):
-    """The scan, whose grey is no mask. Of DICOM the header says what the values are."""
+def _no_mask(scan):
     if not scan.hounsfield:
         check_grey(scan.voxels)
     return scan
@@ -205,7 +205,7 @@ def _refuse_lost(folder, slices):
             raise UserError(f'{folder}: {names}: {len(paths)} {what}')
 
 
-def _folder(folder, series):
+def _folder(folder, series, judged):
     """Slices as images, or DICOM files at any depth, or the one volume that is here. UserError for several of these."""
     contents = {kind: files for kind, files in _contents(folder).items() if files}
     _refuse_lost(folder, contents.get('image', []))
@@ -222,13 +222,13 @@ def _folder(folder, series):
         return dicom.decode_dicom(files, series)
     _no_series(series)
     if kind == 'image':
-        return _judged(images.decode_slices(files))
+        return _no_mask(images.decode_slices(files)) if judged else images.decode_slices(files)
     if len(files) > 1:
         raise UserError(f'{folder} holds {counted[0]}: keep one, or give its path')
-    return _decode(files[0])
+    return _decode(files[0], judged=judged)
 
 
-def _zip(path, series, scratch):
+def _zip(path, series, scratch, judged):
     """What is in an archive, unpacked for as long as it is read."""
     with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory(dir=scratch) as folder:
         for info in _members(archive):
@@ -242,7 +242,7 @@ def _zip(path, series, scratch):
                 raise ValueError(f'holds the archive {inside.name!r}: unpack that one')
             if inside.is_dir():
                 _check_levels(inside)
-            return _decode(inside, series)
+            return _decode(inside, series, judged=judged)
         except UserError as error:
             raise UserError(str(error).replace(str(folder), str(path))) from None
 

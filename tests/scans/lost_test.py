@@ -74,9 +74,20 @@ def test_a_broken_slice_of_any_suffix_is_not_passed_over(tmp_path, suffix, damag
 
 def test_what_only_lies_beside_dicom_slices_is_none(tmp_path):
     series(tmp_path / 'scan')
-    for name in ('LICENSE', 'README.md', 'Thumbs.db', 'desktop.ini', 'notes.doc', 'DICOMDIR'):
+    for name in ('LICENSE', 'README.md', 'Thumbs.db', 'desktop.ini', 'notes.doc', 'DICOMDIR', 's1.dcm.md5', 's2.dcm.xml'):
         (tmp_path / 'scan' / name).write_bytes(b'')
+    Image.new('L', (20, 20), 7).save(tmp_path / 'scan' / 'preview.gif')
     assert len(decode(tmp_path / 'scan').voxels) == 4
+
+
+def test_a_preview_beside_slices_is_none_and_pictures_of_its_kind_alone_are(tmp_path):
+    folder = slices(tmp_path / 'scan', 3)
+    Image.new('L', (20, 20), 7).save(folder / 'preview.bmp')
+    assert decode(folder).voxels[:, 0, 0].tolist() == [0, 1, 2]
+    (tmp_path / 'own').mkdir()
+    for k in range(3):
+        Image.new('L', (8, 6), k).save(tmp_path / 'own' / f'{k}.bmp')
+    assert decode(tmp_path / 'own').voxels[:, 0, 0].tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize('name', ['ct 3.png.part', 'ct 3.jp2', 'ct 3', 'ct 3.png_'])

@@ -128,6 +128,20 @@ def test_sform_and_qform_that_mirror_each_other_are_refused(tmp_path, hu, other)
     assert_is(decode(tmp_path / 'c.nii'), hu)
 
 
+@pytest.mark.parametrize('field, at, value', [('pixdim', 0, 0.0), ('quatern_b', (), 1.000001), ('pixdim', slice(1, 4), 0.0)])
+def test_a_qform_that_says_nothing_disagrees_with_no_sform(tmp_path, hu, field, at, value):
+    """A quaternion that is none by rounding, no distances, and the factor that the standard reads as 1 where it is 0."""
+    mine = image(hu)
+    mine.set_sform(mine.affine, 1)
+    mine.set_qform(mine.affine, 1)
+    nibabel.save(mine, tmp_path / 'a.nii')
+    data = bytearray((tmp_path / 'a.nii').read_bytes())
+    header = np.frombuffer(data, nibabel.Nifti1Header.template_dtype, 1)
+    header[field][0, ...][at] = value
+    (tmp_path / 'a.nii').write_bytes(data)
+    assert_is(decode(tmp_path / 'a.nii'), hu)
+
+
 def rotated(degrees, about):
     """A RAS affine turned about the patient's axis 0, 1 or 2."""
     cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))

@@ -10,6 +10,7 @@ from PIL import Image
 from pydicom import uid
 from pydicom.encaps import encapsulate
 
+from covid_jax.scans.decode import decode
 from covid_jax.scans.dicom.series import decode_dicom
 
 
@@ -133,6 +134,12 @@ def test_ct_that_is_not_in_hounsfield_units_is_grey_by_its_window_or_refused(tmp
 
 
 # X-rays
+
+
+def test_an_xray_that_uses_little_of_its_window_is_read(tmp_path):
+    """Its header says what its values are: a dark exposure is no mask."""
+    path = xray(tmp_path / 'a.dcm', np.random.default_rng(0).integers(0, 800, (40, 40)).astype('<u2'), WindowCenter=2048, WindowWidth=4096)
+    assert 0 < decode(path).voxels.max() < 64
 
 
 def test_an_xray_without_window_is_its_full_range(tmp_path):
