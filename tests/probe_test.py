@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from covid_jax import UserError, evaluate, experiment, flags, probe, stages, start
+from covid_jax import UserError, evaluate, experiment, flags, probe, stages, start, trunk
 from covid_jax.data import lineage
 from covid_jax.predictions import of_run
 from covid_jax.report import evidence
@@ -206,7 +206,7 @@ def test_data_of_one_class_are_no_probe(trained, tmp_path):
 
 
 def test_what_cannot_be_probed(tmp_path):
-    with pytest.raises(UserError, match='which run is to be probed'):
+    with pytest.raises(UserError, match='whose features are to be read'):
         experiment.run(config_of(''), tmp_path / 'a')
     with pytest.raises(UserError, match='holds no run that trained a network'):
         experiment.run(config_of(tmp_path), tmp_path / 'a')
@@ -226,7 +226,7 @@ def test_a_folder_that_is_no_single_run(tmp_path):
     (part / 'results.json').write_text('{}')
     with pytest.raises(UserError, match=r'run holds 1 finished parts: set --config.init_from to one of them, as .*fold0/seed0, or'):
         experiment.run(config_of(tmp_path / 'run'), tmp_path / 'a')
-    with pytest.raises(UserError, match='is the run that is to be probed: set another --workdir'):
+    with pytest.raises(UserError, match='is the run whose features are read: set another --workdir'):
         experiment.run(config_of(part), part)
 
 
@@ -236,6 +236,6 @@ def test_other_data_have_the_classes_of_the_run_where_none_are_set(trained):
     with three.unlocked():
         three.data.classes = ('normal', 'covid', 'pneumonia')
     other = config_of(trained, source='folder', root='elsewhere')
-    assert probe._asked(other, three).data.classes == three.data.classes
+    assert trunk._asked(other, three).data.classes == three.data.classes
     other.data.classes = ('healthy', 'covid')
-    assert probe._asked(other, three).data.classes == ('healthy', 'covid')
+    assert trunk._asked(other, three).data.classes == ('healthy', 'covid')
