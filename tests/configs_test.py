@@ -45,7 +45,7 @@ def begun(config):
 # One of each method and of the families that they are for; the step of each other network takes up to a minute to trace.
 QUICK = {('cmc', 'model4,size=full', ''), ('cmc', 'baseline,size=full', ''), ('cmt', 'ct_vgg19_full_bin,size=full', ''),
          ('cross_site', 'ours,size=full', ''), ('rubik', 'rubik_pro,size=full', ''), ('self_trans', 'rand_effb0,size=full', ''),
-         ('self_trans', 'method1_crnet,size=full', 'covid_ct')}
+         ('self_trans', 'rand_crnet,size=full', ''), ('self_trans', 'method1_r18,size=small', 'covid_ct')}
 
 
 def test_each_method_is_traced():
