@@ -99,7 +99,10 @@ def content_hashes(exams: list[Exam], root: Path | str) -> list[str]:
             return digest.hexdigest()
         whole, part = decode.split_address(path)
         digest.update(f'{scan.VERSION} {whole.suffix.lower()}\0'.encode())  # the suffix chooses the decoder
-        for file in decode.files_of(path):
+        files = decode.files_of(path)
+        if not files:  # a folder in which nothing is read is a copy of no other
+            digest.update(f'{path} is empty\0'.encode())
+        for file in files:
             name = '' if file == whole else os.path.relpath(file, whole)
             digest.update(f'{name}\0{of_file(file)}\0'.encode())
         chosen = {key: value for key, value in part.items() if key != 'lungs'}  # a scan is the same with a mask and without
