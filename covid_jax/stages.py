@@ -1,5 +1,7 @@
 """Stages, folds and seeds -> the parts of a config, each with the folder that it lies in and the parts that it starts from."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,6 +79,17 @@ def stage_config(config: ConfigDict, stage: str) -> ConfigDict:
     if c.kind not in (kinds := configs.CHOICES['kind']):
         raise UserError(f'--config.kind={c.kind} must be one of {", ".join(kinds)}')
     return c
+
+
+@contextmanager
+def named(stage: str) -> Iterator[None]:
+    """In it a UserError names each field as that of the stage, by which it can be set whatever the stage has of its own."""
+    try:
+        yield
+    except UserError as e:
+        if not stage:
+            raise
+        raise UserError(str(e).replace('--config.', f'--config.{stage}.')) from None
 
 
 def part_of(config: ConfigDict, folder: Path, stage: str, fold: int, seed: int) -> Part:

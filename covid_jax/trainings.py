@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from covid_jax import UserError, start, warm
+from covid_jax import UserError, stages, start, warm
 from covid_jax.data import lineage, negatives, pipeline
 from covid_jax.runtime import hosts, workdir
 from covid_jax.stages import Part
@@ -21,7 +21,11 @@ def prepare(todo: list[Part], folder: Path, say: Say) -> dict[Path, Ready]:
     UserError for what is wrong with any of them, before a scan is prepared: the configs first, then what they start from, the
     networks, and last the data. Runs of equal shapes are traced once, equal data are surveyed once.
     """
-    runs = {part.folder: start.begin(part.config, folder / part.folder) for part in todo if part.config.kind == 'train'}
+    runs = {}
+    for part in todo:
+        if part.config.kind == 'train':
+            with stages.named(part.stage):
+                runs[part.folder] = start.begin(part.config, folder / part.folder)
     planned = {os.path.normpath(run.folder) for run in runs.values()}
     to_rank = {os.path.normpath(folder / part.folder) for part in todo if part.config.kind == 'rank'}
     for run in runs.values():

@@ -311,7 +311,7 @@ def test_a_stage_that_overrides_what_is_not_there(tmp_path):
 
 
 @pytest.mark.parametrize('field, value, message', [('model.pretrained', 'nowhere.pth', 'nowhere.pth'),
-                                                   ('train.batch', 9, 'multiple of 8'), ('model.name', 'ResNest', 'ResNeSt')])
+                                                   ('train.batch', 9, r'--config\.model4\.train\.batch=9'), ('model.name', 'ResNest', 'ResNeSt')])
 def test_the_last_stage_is_checked_before_the_first_trains(tmp_path, field, value, message):
     c = model5()
     with c.unlocked():

@@ -267,6 +267,27 @@ def test_a_ranking_of_folds_is_chosen_from_fold_by_fold(tmp_path):
         assert found == [str(ranked / fold) for fold in expected for _ in range(2)]
 
 
+@pytest.mark.slow
+def test_two_folds_from_a_training_to_a_choice(tmp_path):
+    """Three runs by three commands: each fold ranks what it learnt from, by its own network, and chooses from its own ranking."""
+    c = single_image_config(epochs=1.0)
+    c.data.phantom.update(train=TRAIN, val=4, test=4)
+    c.folds = 2
+    experiment.run(c, tmp_path / 'plain')
+    asked = flags.load(str(ROOT / 'configs' / 'rank.py'))
+    asked.folds = 2
+    asked.init_from = str(tmp_path / 'plain')
+    experiment.run(asked, tmp_path / 'ranked')
+    c.data.negatives.update(ranking=str(tmp_path / 'ranked'), count=2, law='top')
+    experiment.run(c, tmp_path / 'chosen')
+    for fold in ('fold0/seed0', 'fold1/seed0'):
+        ranking = negatives.read(tmp_path / 'ranked' / fold)
+        ids = [exam.id for exam in ranking.exams]
+        assert set(ids) == learnt(tmp_path / 'plain' / fold)[1]
+        assert learnt(tmp_path / 'chosen' / fold)[1] == set(ids[:2])
+    assert learnt(tmp_path / 'chosen/fold0/seed0') != learnt(tmp_path / 'chosen/fold1/seed0')
+
+
 def test_a_ranking_that_learnt_from_what_is_tested_is_a_leak(run, tmp_path):
     """Whatever it ranks: here exams of train, by a network that has seen the patients of test."""
     c = single_image_config(epochs=1.0)
