@@ -250,7 +250,7 @@ def test_the_first_page_is_followed_with_three_scans_and_then_with_ten(tmp_path)
         path, label, *_ = row.split(',')
         dicom_series(project / path, index, label)
     audit, train = [line for line in code_lines(three) if line.startswith(('python -m covid_jax.main', 'covid-jax'))]
-    assert '3 exams' in followed(audit, project)
+    assert '3/3' in followed(audit, project)
     told = followed(train, project)
     assert 'train: 1 noncovid, 1 covid' in told and 'test: 1 covid' in told
     assert (project / 'runs' / 'three' / 'predictions.csv').read_text().count('scans/carla,carla') == 1
