@@ -56,7 +56,7 @@ def test_names_of_stages_and_intervals_stay_whole_in_80_columns(capsys, tmp_path
     """With the time of a training, too; of a name that is too long the rest is below, and nothing is left out."""
     monkeypatch.setenv('COLUMNS', '80')
     entry = {'value': 0.9, 'low': 0.849, 'high': 0.949, 'n': 120, 'level': 0.95, 'positive': 'covid'}
-    one = {'test': {'all': {name: entry for name in tables.BRIEF}}}
+    one = {'test': {'all': dict.fromkeys(tables.BRIEF, entry)}}
     stages = 'xray_r50_full_tern', 'a_name_of_more_than_18_letters'
     tables.show({name: {name: one} for name in stages}, {}, tmp_path, seconds=dict.fromkeys(stages, 3725.0))
     out = capsys.readouterr().out
