@@ -108,9 +108,19 @@ def every_field():
 
 
 def in_prose(text):
-    """Fields that sentences name as --config.FIELD between backticks."""
+    """What stands between backticks in sentences, each in one line."""
     prose = '\n'.join(line for line in FENCED.sub('', text).splitlines() if not line.startswith('    '))
-    for code in re.findall(r'`([^`]+)`', prose):
+    return [' '.join(code.split()) for code in re.findall(r'`([^`]+)`', prose)]
+
+
+def commands_in_prose(text):
+    """Those that are given whole, with what they take."""
+    return [code for code in in_prose(text) if re.match(r'(\S*python3? scripts/\S+|\S*python3? -m covid_jax|covid-jax \w+) \S', code)]
+
+
+def fields_in_prose(text):
+    """Those that sentences name as --config.FIELD."""
+    for code in in_prose(text):
         yield from (name.strip('.') for name in re.findall(r'--(?:no)?config\.([\w.]+)', code) if not re.search(r'\b[A-Z]+\b', name))
 
 
@@ -137,12 +147,12 @@ def test_every_link_leads_somewhere(page):
 def test_every_command_names_configs_and_flags_that_exist(page, monkeypatch):
     monkeypatch.chdir(ROOT)
     text = page.read_text().partition(EXAMPLES)[0]  # these make the config that they name; the slow test runs them
-    assert not list(filter(None, map(refusal, code_lines(text))))
+    assert not list(filter(None, map(refusal, [*code_lines(text), *commands_in_prose(text)])))
 
 
 def test_every_field_in_a_sentence_exists():
     known = every_field()
-    assert not {(page.name, name) for page in PAGES for name in in_prose(page.read_text()) if name not in known}
+    assert not {(page.name, name) for page in PAGES for name in fields_in_prose(page.read_text()) if name not in known}
 
 
 @pytest.mark.parametrize('line', [
