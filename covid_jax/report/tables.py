@@ -20,6 +20,8 @@ WORDS = {'all': '', 'patients': ', by patient'}
 OF_INTERVALS = 'no interval', 'interval:'  # how reasons and notes of intervals begin
 TRAININGS = 'the interval is over patients and takes the trainings as they are; the s.d. say how far trainings lie apart'
 POOLED = 'pooled AUC and average precision rank the scores of different networks together'
+LEAST_NAME = 5  # letters of a stage in a line of the table of stages
+BESIDE_NAME = 61  # letters that the other columns take, of a value above its interval, and of hours
 COLUMNS = ('stage', 'split', 'group', 'metric', 'statistic', 'part', 'value', 'low', 'high', 'n', 'level', 'reason', 'note')
 
 Results = Mapping[str, Mapping[str, dict]]  # {stage: {part: {split: {group: metrics}}}}
@@ -37,10 +39,7 @@ def show(results: Results, summaries: Summaries, folder: Path, beside: Sequence[
     split = shown_split(answered)
     if len(answered) > 1 and split:
         title, (columns, *rows) = _stages(answered, summaries, split, seconds)
-        grid = rich.table.Table(rich.table.Column(columns[0], overflow='fold'), *columns[1:])
-        for row in rows:
-            grid.add_row(*row)
-        titled(console, title, grid)
+        titled(console, title, _stage_grid(columns, rows, console.width))
     if split and all(last.values()):
         for group in shown_groups(last, split):
             _show_group(console, last, summaries.get(stage, {}).get(group), split, group)
@@ -132,6 +131,16 @@ def _stages(results, summaries, split, seconds):
         took = [str(timedelta(seconds=round(seconds[stage]))) if seconds[stage] else '-'] if seconds else []
         rows.append((stage, *cells, *took))
     return printable(f'{_title(last, split, "all")}: {what}'), rows
+
+
+def _stage_grid(columns, rows, width):
+    """The table of stages on a console of this width: where it is too wide, intervals go below their values before a name is broken."""
+    longest = max(len(row[0]) for row in rows)
+    name = rich.table.Column(columns[0], overflow='fold', width=min(longest, max(LEAST_NAME, width - BESIDE_NAME)))
+    grid = rich.table.Table(name, *columns[1:], pad_edge=False)
+    for row in rows:
+        grid.add_row(*row)
+    return grid
 
 
 def _show_group(console, parts, summary, split, group):

@@ -52,6 +52,20 @@ def test_a_title_is_a_line_whatever_the_width(capsys, tmp_path, monkeypatch):
             'Table 4: p-values of all that was compared there'} <= {*out}
 
 
+def test_names_of_stages_and_intervals_stay_whole_in_80_columns(capsys, tmp_path, monkeypatch):
+    """With the time of a training, too; of a name that is too long the rest is below, and nothing is left out."""
+    monkeypatch.setenv('COLUMNS', '80')
+    entry = {'value': 0.9, 'low': 0.849, 'high': 0.949, 'n': 120, 'level': 0.95, 'positive': 'covid'}
+    one = {'test': {'all': dict.fromkeys(tables.BRIEF, entry)}}
+    stages = 'xray_r50_full_tern', 'a_name_of_more_than_18_letters'
+    tables.show({name: {name: one} for name in stages}, {}, tmp_path, seconds=dict.fromkeys(stages, 3725.0))
+    out = capsys.readouterr().out
+    assert out.count('(0.849-0.949)') == 6 and out.count('1:02:05') == 2
+    names = ''.join(re.findall('^│ *(\\w+) *│', out, re.M)[:3])
+    assert names == ''.join(stages)
+    assert max(map(len, out.splitlines()[1:9])) <= 80 and '…' not in out
+
+
 def test_sites_are_shown_apart(capsys, tmp_path):
     """By hand: accuracy 3 of 4, all of oslo, half of rome."""
     out = shown(capsys, {'': {'.': metrics(TWO)}}, tmp_path)
