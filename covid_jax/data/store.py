@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import socket
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -72,11 +73,15 @@ def build(exams: list[Exam], hashes: list[str], prep: Prep, root: Path | str, wo
     return Store(path, row, digest, table['broken'], images, lungs, seen)
 
 
-def content_hashes(exams: list[Exam], root: Path | str) -> list[str]:
-    """sha256 of each exam's bytes, in order. Files that did not change since the last call below `root` are not re-read."""
+def content_hashes(exams: list[Exam], root: Path | str, see: Callable[[Exam, list[Path]], None] | None = None) -> list[str]:
+    """sha256 of each exam's bytes, in order. Files that did not change since the last call below `root` are not re-read.
+
+    see: is called, in any order, with each exam and its files, of a phantom none: folders are walked once.
+    """
     cache = Path(root) / 'hashes.json'
     known = json.loads(cache.read_text()) if cache.exists() else {}
     before = len(known)
+    look = see or _nothing
 
     def of_file(path):
         try:
@@ -96,10 +101,12 @@ def content_hashes(exams: list[Exam], root: Path | str) -> list[str]:
         path = exam.path
         if phantom.is_address(path):
             digest.update(f'{path} version {phantom.version(path)}'.encode())
+            look(exam, [])
             return digest.hexdigest()
         whole, part = decode.split_address(path)
         digest.update(f'{scan.VERSION} {whole.suffix.lower()}\0'.encode())  # the suffix chooses the decoder
         files = decode.files_of(path)
+        look(exam, files)
         if not files:  # a folder in which nothing is read is a copy of no other
             digest.update(f'{path} is empty\0'.encode())
         for file in files:
@@ -115,6 +122,10 @@ def content_hashes(exams: list[Exam], root: Path | str) -> list[str]:
         Path(root).mkdir(parents=True, exist_ok=True)
         _write(cache, json.dumps(known))
     return hashes
+
+
+def _nothing(exam, files):
+    pass
 
 
 def prepared_hashes(exams: list[Exam], hashes: list[str], prep: Prep) -> list[str]:

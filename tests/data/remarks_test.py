@@ -82,8 +82,8 @@ class TestUnread:
         assert said == [f'8 files in class folders are not read (covid: 8, and 2 exams, normal: 0, and 8 exams), as covid/c0{suffix}: what is '
                         'left out may tell the label; they stand in quarantine.csv']
         d = pipeline.prepare(found, tmp_path / 'store', 1, said.append)
-        assert list(d.broken) == [f'covid/c{i}{suffix}' for i in range(8)]
-        assert all(reason.startswith(f'{root / name}: not a scan: expected .npz') for name, reason in d.broken.items())
+        assert not d.broken and list(d.quarantine) == [f'covid/c{i}{suffix}' for i in range(8)]
+        assert all(reason.startswith(f'{root / name}: not a scan: expected .npz') for name, reason in d.quarantine.items())
 
     def test_not_even_all_of_it(self, tmp_path):
         root = tmp_path / 'data'
