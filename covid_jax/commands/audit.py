@@ -4,6 +4,7 @@ import ast
 import os
 import re
 import tempfile
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -48,13 +49,15 @@ def run(data: Annotated[str, typer.Argument(help='The folder, or the CSV file; o
 def _told(path, classes):
     """The source that the path is by its looks. UserError where it cannot be told."""
     from covid_jax import sources
+    from covid_jax.sources.listing import found_in
 
     if not os.path.exists(path):
         raise UserError(f'there is nothing at {path}')
     if not (name := sources.told(path, classes)):
-        raise UserError(f'{path} is neither a CSV file nor folders of the classes {tuple(classes)} with scans: give --classes, or --source, one of '
-                        f'{", ".join(sources.SOURCES)}')
-    print(f'{path} is read as --source={name}', flush=True)
+        found = f' ({found_in(Path(path))})' if os.path.isdir(path) else ''
+        raise UserError(f'{path}{found} is no CSV file, and no folder of folders of scans that are called after classes: say what it is by --source, '
+                        f'one of {", ".join(sources.SOURCES)}, or what the classes are called by --classes')
+    print(f'{path} is read as --source={name}{"" if name == "manifest" else ": a public data set may have a source that knows its patients"}', flush=True)
     return name
 
 
@@ -74,8 +77,8 @@ def _audit(config, store, out):
     from covid_jax import sources
 
     sources.check(config.data)
-    if out:
-        check_folder(out)
+    for folder in filter(None, (out, store)):
+        check_folder(folder)
     from covid_jax.audit import audit  # what takes long to import
     from covid_jax.report.audit import show, write
 

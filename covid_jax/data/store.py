@@ -15,7 +15,7 @@ import shutil
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,7 +59,11 @@ def build(exams: list[Exam], hashes: list[str], prep: Prep, root: Path | str, wo
     path.mkdir(parents=True, exist_ok=True)
     with _lock(path / 'lock'):
         if not (path / 'table.json').exists():
-            _make(path, exams, hashes, prep, workers)
+            try:
+                _make(path, exams, hashes, prep, workers)
+            except UserError:
+                _forget_empty(path)
+                raise
     table = json.loads((path / 'table.json').read_text())
     if table['prep'] != prep.hash:
         raise UserError(f'{path} was prepared with {table["prep"]}, this run asks for {prep.hash}: delete the folder')
@@ -146,7 +150,7 @@ def prepared_hashes(exams: list[Exam], hashes: list[str], prep: Prep) -> list[st
 
 def _make(path, exams, hashes, prep, workers):
     folder = path / 'parts'
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)  # who held the lock before may have left nothing
     for leftover in (p for p in folder.iterdir() if not p.name.endswith(('.npy', parts.LUNGS, parts.SEEN))):  # of a process that died
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     _write(path / 'prep.json', json.dumps(dataclasses.asdict(prep)))
@@ -164,6 +168,14 @@ def _make(path, exams, hashes, prep, workers):
         table['lungs'] = [Quality(*json.loads(file.read_text()))._asdict() for file in qualities]
     _write(path / 'table.json', json.dumps(table, indent=1))
     shutil.rmtree(folder)
+
+
+def _forget_empty(path):
+    """Deletes a store in which nothing is prepared, and the folder of stores if it holds nothing else."""
+    if not any((path / 'parts').glob('*.npy')):
+        shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):
+            path.parent.rmdir()
 
 
 def _pack(path, files, prep):
