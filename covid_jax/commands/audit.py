@@ -18,7 +18,7 @@ SPOILT = 1  # the exit code where something would spoil a result
 CLASSES = re.compile(r'--config\.data\.classes="?(\(.*?\))"?(?=[ ,:;]|$)')
 
 
-def run(data: Annotated[str, typer.Argument(help='The folder, or the CSV file; of several sources one for each, with commas between them.')],
+def run(data: Annotated[str, typer.Argument(metavar='DATA', help='The folder, or the CSV file; of several sources one for each, with commas between them.')],
         source: Annotated[str, typer.Option(help='Of docs/data.md: folder, manifest, covid_ct, ...; several with commas between them. '
                                             'Folders of classes and CSV files need none.')] = '',
         classes: Annotated[str, typer.Option(help="As --config.data.classes, with commas: 'noncovid|normal,covid|ncp'.")] = '',

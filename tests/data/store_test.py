@@ -274,6 +274,20 @@ def test_where_nothing_can_be_prepared_nothing_is_left(tmp_path, rng):
         assert [path.name for path in tmp_path.glob('store/*')] == list(other)
 
 
+def test_what_is_prepared_is_kept_where_the_machine_is_at_fault(tmp_path, rng, monkeypatch):
+    exams = exams_in(tmp_path, rng, 2)
+    make = parts.make
+
+    def full_disk(exams, *args):
+        make(exams[:1], *args)
+        raise UserError('no room')
+
+    monkeypatch.setattr(parts, 'make', full_disk)
+    with pytest.raises(UserError, match='no room'):
+        built(exams, tmp_path / 'store')
+    assert len(list((tmp_path / 'store').glob('*/parts/*.npy'))) == 1
+
+
 def test_a_scan_is_the_same_with_a_mask_and_without_and_what_is_prepared_is_not(tmp_path, rng):
     """So that who was learnt from is known whatever masks there are, and a new mask is not passed over."""
     plain, other = exams_in(tmp_path, rng, 2)
