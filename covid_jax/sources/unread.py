@@ -45,9 +45,14 @@ def beside(root: Path, exams: list[Exam]) -> list[Unread]:
 
 def without_masks(exams: list[Exam]) -> tuple[list[Exam], list[Unread]]:
     """The exams but for those that their names call the masks of scans beside them, and these."""
+    here: dict[Path, set[Path]] = {}
+    for path in map(_path, exams):
+        here.setdefault(path.parent, set()).add(path)
     scans: dict[Path, Path] = {}
-    for place in {_path(exam).parent for exam in exams if names.MASK.search(_path(exam).name)}:
-        scans |= names.masks_among(place.iterdir() if place.is_dir() else (), decode.SUFFIXES)
+    for place, paths in here.items():
+        entries = place.iterdir() if place.is_dir() else ()
+        others = {entry for entry in entries if entry.is_dir() or entry.name.lower().endswith(decode.SUFFIXES)}
+        scans |= names.masks_among(paths | others, decode.SUFFIXES)
     masks = [_mask(exam, scans[_path(exam)]) for exam in exams if _path(exam) in scans]
     return [exam for exam in exams if _path(exam) not in scans], masks
 
