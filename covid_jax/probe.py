@@ -69,7 +69,7 @@ def run(config: ConfigDict, folder: str | Path, say: Say = print) -> dict | None
     linear, answers, site, notes = _answers(probed, seen, names)
     workdir.keep(mine, folder, dataset=probed.survey.digest)
     lineage.write(folder, [*lineage.own(dataset.exams, dataset.hashes, dataset.facts), *probed.before])
-    evaluate.write_quarantine(folder, dataset.broken)
+    evaluate.write_quarantine(folder, dataset.quarantine)
     evidence.leave(folder, answers, notes)
     found = {'site': site, **evidence.entries({evidence.LINEAR: linear, **answers}, config.eval.level)}
     files.write(folder / 'probes.json', json.dumps(found, indent=1))

@@ -58,7 +58,7 @@ def run(config: ConfigDict, folder: str | Path, say: Callable[[str], None] = pri
     if jax.process_index() == 0:
         workdir.keep(mine, folder, dataset=asked.survey.digest)
         lineage.write(folder, [*lineage.own(asked.dataset.exams, asked.dataset.hashes, asked.dataset.facts), *asked.before])
-        evaluate.write_quarantine(folder, asked.dataset.broken)
+        evaluate.write_quarantine(folder, asked.dataset.quarantine)
         files.write(folder / 'spearman.json', json.dumps({'distance': distance, **alike}, indent=1))
         _draw(folder / 'ranking.png', ranking, asked.dataset)
         negatives.write(folder, ranking)

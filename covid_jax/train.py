@@ -105,7 +105,7 @@ def describe(run: start.Run, survey: pipeline.Survey, dataset: pipeline.Dataset,
     """Writes what a run is into its folder: config.json, quarantine.csv, exams.csv, network.txt."""
     workdir.keep(workdir.fields(run.config), run.folder, dataset=survey.digest, sites=list(dataset.sites),
                  versions=start.versions())
-    evaluate.write_quarantine(run.folder, dataset.broken)
+    evaluate.write_quarantine(run.folder, dataset.quarantine)
     lineage.write(run.folder, [*lineage.own(dataset.exams, dataset.hashes, dataset.facts), *before])
     overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
     files.write(run.folder / 'network.txt', overview + '\n')

@@ -3,19 +3,23 @@
 import base64
 import html
 import io
+import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from covid_jax import cli
-from covid_jax.audit import audit, counted, described
+from covid_jax import UserError, cli
+from covid_jax.audit import _picture, audit, counted, described
+from covid_jax.commands.audit import _own
 from covid_jax.config import base
 from covid_jax.data.parts import Seen
 from covid_jax.report.audit import write
 from covid_jax.sources.exams import Exam
+from covid_jax.sources.files import Facts
 
 CLASSES = ('normal', 'covid')
 
@@ -46,25 +50,29 @@ def spoilt(tmp_path_factory):
     picture = np.random.default_rng(9).integers(0, 255, (64, 64), np.uint8)
     Image.fromarray(picture).save(root / 'near.png')
     Image.fromarray(picture // 2 + 20).save(root / 'near2.png')
+    Image.fromarray(picture).save(root / 'near3.bmp')
+    for i in range(2):
+        np.save(root / f'flat{i}.npy', np.random.default_rng([9, i]).integers(-1024, -1000, (4, 64, 64)).astype(np.int16))  # all below the window
     (root / 'broken.npy').write_bytes(b'x')
-    rows += ['to_val.npy,normal,p0,val', 'as_covid.npy,covid,P2,train', 'near.png,covid,n1,train', 'near2.png,covid,n2,test', 'broken.npy,covid,b,train']
+    rows += ['to_val.npy,normal,p0,val', 'as_covid.npy,covid,P2,train', 'near.png,covid,n1,train', 'near2.png,covid,n2,test', 'near3.bmp,covid,n3,train',
+             'flat0.npy,normal,f0,train', 'flat1.npy,normal,f1,val', 'broken.npy,covid,b,train']
     (root / 'm.csv').write_text('\n'.join(rows))
     return audit(of('manifest', root / 'm.csv'), root / 'store', lambda line: None)
 
 
 @pytest.mark.parametrize('words', [
-    '1 patients are in more than one split: p0;', '1 pairs of equal files are in two splits: s0.npy (train) = to_val.npy (val);',
-    '1 pairs of equal files are of two classes: s2.npy (normal) = as_covid.npy (covid);',
+    '1 patients are in more than one split: p0;', '1 pairs of equal scans are in two splits: s0.npy (train) = to_val.npy (val);',
+    '1 pairs of equal scans are of two classes: s2.npy (normal) = as_covid.npy (covid);',
     '2 clusters of near duplicates are in two splits: s0.npy (train) = to_val.npy (val), near.png (train) = near2.png (test);',
-    '1 files or scans are not read (covid 1 of 8, normal 0 of 5):'])
+    '1 files or scans are not read (covid 1 of 9, normal 0 of 7):'])
 def test_what_would_spoil_a_result_is_said(spoilt, words):
     assert [words in line for line in spoilt.spoils].count(True) == 1, spoilt.spoils
 
 
 @pytest.mark.parametrize('words', [
-    '1 pairs of equal files are of two patients: s2.npy (p2) = as_covid.npy (P2);', '1 clusters of near duplicates are of two classes: s2.npy (normal)',
+    '2 pairs of equal scans are of two patients: s2.npy (p2) = as_covid.npy (P2), near.png (n1) = near3.bmp (n3);', '1 clusters of near duplicates are of two classes: s2.npy (normal)',
     "patients that differ in case, spaces or zeros in front alone are kept apart, as they are written: 'P2' and 'p2'",
-    'in Hounsfield units and in grey values are mixed (normal 5 and 0, covid 1 and 6)'])
+    'in Hounsfield units and in grey values are mixed (normal 7 and 0, covid 1 and 7)'])
 def test_what_wants_a_look_is_said(spoilt, words):
     assert [words in line for line in spoilt.looks].count(True) == 1, spoilt.looks
 
@@ -72,31 +80,49 @@ def test_what_wants_a_look_is_said(spoilt, words):
 def test_tables_tell_the_classes_apart(spoilt):
     assert list(spoilt.unread) == ['broken.npy']
     exams, scans, probes = spoilt.tables.values()
-    assert exams == [('class', 'site', 'train', 'val', 'test'), ('normal', 'default', '2 (2)', '2 (2)', '1 (1)'),
-                     ('covid', 'default', '5 (5)', '1 (1)', '2 (2)')]
-    assert scans[0] == ('', 'normal', 'covid') and ('in Hounsfield units', '5', '1') in scans and ('in grey values', '0', '6') in scans
-    assert ('slices', '4', '1 .. 4 .. 4') in scans and ('greatest value', '899', '147 .. 255 .. 899') in scans
+    assert exams == [('class', 'site', 'train', 'val', 'test'), ('normal', 'default', '3 (3)', '3 (3)', '1 (1)'),
+                     ('covid', 'default', '6 (6)', '1 (1)', '2 (2)')]
+    assert scans[0] == ('', 'normal', 'covid') and ('in Hounsfield units', '7', '1') in scans and ('in grey values', '0', '7') in scans
+    assert ('files', '7 npy', '5 npy, 2 PNG L, 1 BMP L') in scans
+    assert ('slices', '4', '1 .. 4 .. 4') in scans and ('greatest value', '-1001 .. 899 .. 899', '147 .. 255 .. 899') in scans
     assert [row[0] for row in probes] == ['probe', 'thumbnail', 'border', 'file']
 
 
 def test_the_page_holds_all_of_it_and_runs_nothing_of_a_name(spoilt, tmp_path):
     name = '<script>alert(1)</script>'
-    write(tmp_path / 'new', name, spoilt.tables, spoilt.spoils, spoilt.looks, {name: 'why'}, {**spoilt.pictures, name: [(name, np.eye(64, dtype=np.uint8))]})
+    pictures = {**spoilt.pictures, name: [(name, np.eye(64, dtype=np.uint8))]}
+    write(tmp_path / 'new', name, spoilt._replace(unread={name: 'why'}, pictures=pictures, said=[name], lists={**spoilt.lists, name: [(name,)]}))
     page = (tmp_path / 'new' / 'audit.html').read_text()
-    assert all(html.escape(line) in page for line in [*spoilt.spoils, *spoilt.looks]) and '<td>5 (5)</td>' in page
-    assert '<script' not in page and page.count(html.escape(name)) == 5
-    assert list(spoilt.pictures) == ['normal: 5 of 5', 'covid: 7 of 7', 'near duplicates in two splits, pair by pair',
+    assert all(html.escape(line) in page for line in [*spoilt.spoils, *spoilt.looks]) and '<td>6 (6)</td>' in page
+    assert '<script' not in page and page.count(html.escape(name)) == 8 and '<meta name="viewport"' in page
+    assert list(spoilt.pictures) == ['normal: 7 of 7', 'covid: 8 of 8', 'near duplicates in two splits, pair by pair',
                                      'near duplicates of two classes, pair by pair']
     captions = [caption for caption, _ in spoilt.pictures['near duplicates in two splits, pair by pair']]
-    assert captions == ['s0.npy', 'to_val.npy', 'near.png', 'near2.png'] and page.count('<img') == 5 + 7 + 4 + 2 + 1
+    assert captions == ['s0.npy (train)', 'to_val.npy (val)', 'near.png (train)', 'near2.png (test)'] and page.count('<img') == 7 + 8 + 4 + 2 + 1
     picture = re.findall('base64,([^"]*)"', page)[-1]
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(picture)))), np.eye(64))
+
+
+def test_the_page_lists_all_that_a_finding_gives_examples_of(spoilt):
+    assert spoilt.lists['patients in more than one split'] == [('patient', 'splits'), ('p0', 'train and val')]
+    assert spoilt.lists['equal scans of two patients'][1:] == [('s2.npy', 'p2', 'as_covid.npy', 'P2'), ('near.png', 'n1', 'near3.bmp', 'n3')]
+    assert spoilt.lists['near duplicates in two splits, the first two of each cluster'][2] == ('near.png', 'train', 'near2.png', 'test')
+
+
+@pytest.mark.parametrize('shape, spacing, size', [((1, 30, 60), None, (64, 128)), ((1, 60, 30), None, (128, 64)), ((9, 64, 64), (5.0, 1.0, 2.0), (64, 128)),
+                                                  ((1, 2, 900), None, (32, 128))])
+def test_a_thumbnail_has_the_height_and_width_of_the_scan(shape, spacing, size):
+    exam = Exam('a', 'a', '', '', '', '')
+    caption, pixels = _picture(SimpleNamespace(exams=[exam]), [np.full((1, 64, 64, 1), 7, np.uint8)], {'a': Seen(shape, spacing, False, 0, 1)}, 0, 'val')
+    assert pixels.shape == size and (pixels == 7).all() and caption == 'a (val)'
 
 
 def test_sizes_and_spacings_of_a_class():
     exams = [Exam(f'{i}', f'{i}', '', ('covid', 'normal', '')[i % 3], '', '') for i in range(6)]
     seen = {f'{i}': Seen((10 + i, 4, 5), (1.25, 0.5, 0.7) if i < 3 else None, i % 2 == 0, -1000.0, 100.0 + i) for i in range(6)}
-    rows = {row[0]: row[1:] for row in described(exams, seen, CLASSES)}
+    facts = {f'{i}': Facts('PNG', 'L') if i < 3 else Facts() for i in range(6)}
+    rows = {row[0]: row[1:] for row in described(exams, seen, facts, CLASSES)}
+    assert rows['files'] == ('1 PNG L, 1 not known',) * 3
     assert rows[''] == ('without a label', 'normal', 'covid') and rows['slices'] == ('12 .. 13.5 .. 15', '11 .. 12.5 .. 14', '10 .. 11.5 .. 13')
     assert rows['mm between slices'] == ('1.25',) * 3 and rows['mm in plane'] == ('0.7',) * 3 and rows['without spacing'] == ('1', '1', '1')
     assert rows['in Hounsfield units'] == ('1', '1', '1') and rows['greatest value'][2] == '100 .. 101.5 .. 103'
@@ -115,13 +141,44 @@ def test_the_command_ends_with_1_where_a_result_would_be_spoilt_and_else_with_0(
         volume(tmp_path / 'bad' / CLASSES[i % 2] / f'{i}.npy', i, i % 2 == 0)
     for place in ('good/covid', 'good/normal', 'bad/covid'):
         (tmp_path / place / 'x.unread').write_bytes(b'x')
-    cli.run(['audit', '--source=folder', f'--root={tmp_path}/good'])
+    cli.run(['audit', f'{tmp_path}/good'])
     out = ' '.join(capsys.readouterr().out.split())
+    assert f'{tmp_path}/good is read as --source=folder: a public data set may have' in out
     assert 'look at: 2 files or scans are not read (covid 1 of 6, normal 1 of 6)' in out
     assert 'nothing was found that would spoil a result' in out and '│noncovid │ default │ 3 (3) │ 1 (1) │ 1 (1)│' in out
     with pytest.raises(SystemExit) as e:
-        cli.run(['audit', '--source=folder', f'--root={tmp_path}/bad', '--classes=normal,covid', f'--store={tmp_path}/store', f'--out={tmp_path}/page'])
+        cli.run(['audit', '--source=folder', f'{tmp_path}/bad', '--classes=normal,covid', f'--store={tmp_path}/store', f'--out={tmp_path}/page'])
     out = ' '.join(capsys.readouterr().out.split())
     assert e.value.code == 1 and (tmp_path / 'store' / 'hashes.json').exists() and (tmp_path / 'page' / 'audit.html').exists()
     assert 'would spoil a result: scans in Hounsfield units and in grey values are mixed (normal 0 and 5, covid 5 and 0)' in out
     assert f'not read: {tmp_path}/bad/covid/x.unread: not a scan' in out and 'are not read (covid 1 of 6, normal 0 of 5)' in out
+    table = next(path for path in (tmp_path / 'store').glob('*/table.json'))
+    table.write_text(json.dumps({name: of for name, of in json.loads(table.read_text()).items() if name != 'seen'}))
+    with pytest.raises(UserError, match=f'{table.parent} was made by an older version, .*delete that folder'):
+        cli.run(['audit', f'{tmp_path}/bad', '--classes=normal,covid', f'--store={tmp_path}/store'])
+
+
+def test_masks_and_what_speaks_of_scans_spoil_nothing(tmp_path, capsys):
+    """Though they lie in the folder of one class alone; they are told apart from a scan of a format that is not read."""
+    for i in range(10):
+        volume(tmp_path / 'data' / CLASSES[i % 2] / f'{i}.npy', i)
+    for name in ('README.md', 'LICENSE', 'list.csv', 'a.json', 'sources.txt'):
+        (tmp_path / 'data' / 'covid' / name).write_text('x')
+    for i in range(1, 10, 2):
+        np.save(tmp_path / 'data' / 'covid' / f'{i}_mask.npy', np.ones((4, 64, 64), np.uint8))
+    found = audit(of('folder', tmp_path / 'data'), tmp_path / 'store', lambda line: None)
+    assert not found.spoils and any('5 are by their names masks of scans beside them, and no exams (5 covid)' in line for line in found.looks)
+    assert list(found.unread) == [*(f'covid/{i}_mask.npy' for i in range(1, 10, 2)), *(f'covid/{name}' for name in
+                                  ('LICENSE', 'README.md', 'a.json', 'list.csv', 'sources.txt'))]
+    (tmp_path / 'data' / 'covid' / 'scan.xyz').write_bytes(b'x')
+    found = audit(of('folder', tmp_path / 'data'), tmp_path / 'store', lambda line: None)
+    assert ['1 files or scans are not read (covid 1 of 6, normal 0 of 5)' in line for line in found.spoils] == [True]
+    assert next(iter(found.unread)) == 'covid/scan.xyz'
+
+
+@pytest.mark.parametrize('line, wanted', [
+    ('add "|x" to --config.data.classes="(\'a|b\', \'covid\')"', 'add "|x" to --classes="a|b,covid"'),
+    ("--config.data.classes=('a',) must be two", '--classes="a" must be two'),
+    ('run it with --config.data.workers=1', 'run it with --workers=1')])
+def test_hints_are_options_of_the_command(line, wanted):
+    assert _own(line) == wanted

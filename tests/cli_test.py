@@ -35,7 +35,7 @@ def test_a_mistake_is_one_line_and_its_code(root):
 
 @pytest.mark.parametrize('module, arguments, wanted', [
     ('cli', ['--help'], '--config='), ('main', ['--help'], '--config='), ('cli', ['plan', '--help'], '--workdir  '),
-    ('cli', ['compare', '--help'], 'RUN_A'), ('cli', ['audit', '--help'], '--root'), ('cli', ['table', '--help'], '--workdir')])
+    ('cli', ['compare', '--help'], 'RUN_A'), ('cli', ['audit', '--help'], 'DATA'), ('cli', ['table', '--help'], '--workdir')])
 def test_help_has_an_example_of_each_command_and_is_there_at_once(root, module, arguments, wanted):
     """Neither jax nor what takes as long to import is."""
     code = (f'import sys\nfrom covid_jax import {module}\nsys.argv[1:] = {arguments}\n'
@@ -60,11 +60,19 @@ def test_help_has_an_example_of_each_command_and_is_there_at_once(root, module, 
     (['plan', '--config=configs/cmc.py', '--topolgy=v5e:2x4'], 'topolgy'),
     (['plan', '--config=configs/cmc.py', '--config.ensemble.runs=a,b'], 'takes no training step'),
     (['plan', '--config=configs/cmc.py', '--config.train.batch=5'], 'multiple of 8'),
-    (['audit', '--root=x'], "'--source'"),
-    (['audit', '--source=foldr', '--root=x'], "did you mean 'folder'"),
-    (['audit', '--source=folder', '--root=nowhere'], 'there is nothing at nowhere: set --root=...'),
-    (['audit', '--source=folder', '--root=covid_jax', '--group=mine'], '--group=mine must be source or clusters'),
-    (['audit', '--source=folder', '--root=covid_jax', '--split=mine'], '--split=mine must be auto, source or drawn'),
+    (['audit'], 'DATA'),
+    (['audit', 'covid_jax', '--source=foldr'], "did you mean 'folder'"),
+    (['audit', 'nowhere'], 'there is nothing at nowhere'),
+    (['audit', 'nowhere', '--source=folder'], 'there is nothing at nowhere'),
+    (['audit', 'README.md'], 'README.md is no CSV file, and no folder of folders of scans'),
+    (['audit', 'docs'], 'say what it is by --source, one of folder, manifest, cov19_ct_db'),
+    (['audit', 'covid_jax', '--source=folder,folder'], 'give each source its folder or file'),
+    (['audit', 'covid_jax', '--source=phantom'], 'there is nothing to audit'),
+    (['audit', 'docs', '--source=folder'], 'no scans in docs'),
+    (['audit', 'docs', '--source=manifest'], 'for folders of classes set --source=folder'),
+    (['audit', 'covid_jax', '--source=folder', '--group=mine'], '--group=mine must be source or clusters'),
+    (['audit', 'covid_jax', '--source=folder', '--split=mine'], '--split=mine must be auto, source or drawn'),
+    (['audit', 'covid_jax', '--source=folder', '--workers=-1'], '--workers=-1 must be at least 0'),
     (['table'], "'--config'"),
     (['table', '--config=configs/nowhere.py'], 'no config file configs/nowhere.py'),
     (['table', '--config=configs/supervised.py'], 'has no TABLES'),

@@ -24,7 +24,7 @@ def scan(folder, seed, patient, **tags):
 
 
 def hospital(root):
-    """12 readable scans of 11 patients, and four that cannot be read for four reasons."""
+    """12 readable scans of 11 patients, four that cannot be read for four reasons, and what is no scan."""
     for i in range(12):
         scan(root / ('covid' if i % 2 else 'normal') / f'scan{i}', i, 'PAT-4711-99' if i in (3, 5) else f'PAT-4711-99-{i}')
     scan(root / 'covid' / 'gap', 20, 'PAT-4711-99-20')
@@ -36,6 +36,7 @@ def hospital(root):
     ct(root / 'normal' / 'two' / '9.dcm', np.zeros((12, 12), '<u2'), 99, 9, SeriesInstanceUID='1.2.3.99',
        PatientName='Mustermann^Hannelore')
     scan(root / 'normal' / 'odd', 23, 'PAT-4711-99-23', Modality='Hannelore')
+    (root / 'normal' / 'scan.xyz').write_bytes(b'of a format that is not read')
     return root
 
 
@@ -50,7 +51,7 @@ def test_nothing_of_the_person_is_in_any_output(root, tmp_path):
     assert result.returncode == 0, result.stderr
     assert '16 DICOM scans of 15 patients, by their PatientID' in result.stdout
     quarantine = (workdir / 'quarantine.csv').read_text()
-    assert [row.split(',')[0] for row in quarantine.splitlines()[1:]] == ['covid/cut', 'covid/gap', 'normal/odd', 'normal/two']
+    assert [row.split(',')[0] for row in quarantine.splitlines()[1:]] == ['covid/cut', 'covid/gap', 'normal/odd', 'normal/two', 'normal/scan.xyz']
     assert 'slices 2 and 4 are 4.0 mm apart' in quarantine and '1.2.3.99' in quarantine and 'cut off' in quarantine
 
     predictions = (workdir / 'predictions.csv').read_text()

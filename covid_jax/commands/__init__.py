@@ -8,7 +8,7 @@ EXAMPLES = """\
       trains and evaluates; here on made-up scans, in minutes
   python -m covid_jax.main --config=configs/cmc.py --config.data.source=manifest --config.data.root=scans.csv --workdir=runs/mine
       the same on your own scans
-  covid-jax audit --source=folder --root=scans
+  covid-jax audit scans
       what is in a data set, what is there twice or not read, and what tells the label, before anyone trains
   covid-jax plan --config=configs/cmc.py:model4 --config.train.batch=8 --topology=v5e:2x4
       what a training step takes: memory, FLOPs, what moves between devices

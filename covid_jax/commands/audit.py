@@ -1,6 +1,10 @@
-"""covid-jax audit --source=folder --root=DATA"""
+"""covid-jax audit DATA"""
 
+import ast
+import os
+import re
 import tempfile
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,13 +15,16 @@ from covid_jax.commands.compare import check_folder
 from covid_jax.text import printable
 
 SPOILT = 1  # the exit code where something would spoil a result
+CLASSES = re.compile(r'--config\.data\.classes="?(\(.*?\))"?(?=[ ,:;]|$)')
 
 
-def run(source: Annotated[str, typer.Option(help='Of docs/data.md: folder, manifest, covid_ct, ...; several with commas between them.')],
-        root: Annotated[str, typer.Option(help='The folder, or the CSV file; one for each source, with commas between them.')],
+def run(data: Annotated[str, typer.Argument(metavar='DATA', help='The folder, or the CSV file; of several sources one for each, with commas between them.')],
+        source: Annotated[str, typer.Option(help='Of docs/data.md: folder, manifest, covid_ct, ...; several with commas between them. '
+                                            'Folders of classes and CSV files need none.')] = '',
         classes: Annotated[str, typer.Option(help="As --config.data.classes, with commas: 'noncovid|normal,covid|ncp'.")] = '',
         split: Annotated[str, typer.Option(help='As --config.data.split: auto, source or drawn.')] = 'auto',
         group: Annotated[str, typer.Option(help='As --config.data.group: source or clusters.')] = 'source',
+        workers: Annotated[int, typer.Option(help='Processes that read scans; 0: one a core.')] = 0,
         out: Annotated[str, typer.Option(help='A folder for audit.html, the same with thumbnails.')] = '',
         store: Annotated[str, typer.Option(help='A folder that keeps hashes and thumbnails for the next time.')] = '',
         ) -> None:
@@ -25,11 +32,13 @@ def run(source: Annotated[str, typer.Option(help='Of docs/data.md: folder, manif
     from covid_jax.config import base, check_ranges
 
     config = base()
-    config.data.update(source=source, root=root, split=split, group=group)
+    config.data.update(root=data, split=split, group=group, workers=workers)
     if classes:
         config.data.classes = tuple(classes.split(','))
     try:
         check_ranges(config)
+        config.data.source = source or _told(data, config.data.classes)
+        _check_roots(config.data)
         found = _audit(config, store, out)
     except UserError as e:
         raise UserError(_own(e)) from None
@@ -37,25 +46,55 @@ def run(source: Annotated[str, typer.Option(help='Of docs/data.md: folder, manif
         raise typer.Exit(SPOILT)
 
 
+def _told(path, classes):
+    """The source that the path is by its looks. UserError where it cannot be told."""
+    from covid_jax import sources
+    from covid_jax.sources.listing import found_in
+
+    if not os.path.exists(path):
+        raise UserError(f'there is nothing at {path}')
+    if not (name := sources.told(path, classes)):
+        found = f' ({found_in(Path(path))})' if os.path.isdir(path) else ''
+        raise UserError(f'{path}{found} is no CSV file, and no folder of folders of scans that are called after classes: say what it is by --source, '
+                        f'one of {", ".join(sources.SOURCES)}, or what the classes are called by --classes')
+    print(f'{path} is read as --source={name}{"" if name == "manifest" else ": a public data set may have a source that knows its patients"}', flush=True)
+    return name
+
+
+def _check_roots(data):
+    """UserError for a path that is not there, or not one for each source."""
+    if data.source == 'phantom':
+        raise UserError('the phantom is made, not read: there is nothing to audit')
+    roots = data.root.split(',') if ',' in data.source else [data.root]
+    if len(roots) != len(data.source.split(',')):
+        raise UserError(f'--source={data.source} and {data.root}: give each source its folder or file, with commas between them')
+    for root in roots:
+        if not os.path.exists(root):
+            raise UserError(f'there is nothing at {root or "a path that is empty"}')
+
+
 def _audit(config, store, out):
     from covid_jax import sources
 
     sources.check(config.data)
-    if out:
-        check_folder(out)
+    for folder in filter(None, (out, store)):
+        check_folder(folder)
     from covid_jax.audit import audit  # what takes long to import
     from covid_jax.report.audit import show, write
 
     logging.set_verbosity(logging.ERROR)  # tensorflow_datasets tells of every file
     with tempfile.TemporaryDirectory() as temporary:
         found = audit(config, store or temporary, lambda line: print(_own(line), flush=True))
-        show(found.tables, found.spoils, found.looks, found.unread)
+        show(found)
         if out:
-            write(out, f'Audit of {config.data.source} {config.data.root}', *found)
+            write(out, f'Audit of {config.data.source} {config.data.root}', found)
             print(f'audit.html: {out}', flush=True)
     return found
 
 
 def _own(message):
     """The message, with this command's options in place of those of a training."""
-    return printable(message).replace('--config.data.', '--')
+    def with_commas(found):
+        return f'--classes="{",".join(ast.literal_eval(found[1]))}"'
+
+    return CLASSES.sub(with_commas, printable(message)).replace('--config.data.', '--')

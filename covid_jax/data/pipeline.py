@@ -9,7 +9,6 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
 from itertools import chain
 from pathlib import Path
@@ -21,15 +20,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from covid_jax import UserError, sources
-from covid_jax.data import copies, duplicates, negatives, remarks, splits, store
+from covid_jax.data import copies, duplicates, looked, negatives, remarks, splits, store
 from covid_jax.data.order import Order
 from covid_jax.data.prep import Prep, together
 from covid_jax.scans.lungs import is_odd
 from covid_jax.sources.exams import Exam, check_classes, class_index
-from covid_jax.sources.files import Facts, facts, missing_slices
+from covid_jax.sources.files import Facts
 from covid_jax.sources.listing import find_listed
 from covid_jax.sources.names import whole
-from covid_jax.sources.unread import reason
+from covid_jax.sources.unread import Unread
 from covid_jax.text import some
 
 SHORT_EXTENT = 200  # mm: an extent below it cuts into most chests
@@ -57,7 +56,7 @@ class Survey(NamedTuple):
 
 class Dataset(NamedTuple):
     """exams: those that could be prepared, splits filled; label, site: int32 [n] beside them; row: of each in `images`;
-    broken: exam id -> reason, of what is no exam, too; digest: as in Survey; hashes: beside the exams; sites: the names of the sites, those that are
+    broken: exam id -> reason; unread: as in Survey; digest: as in Survey; hashes: beside the exams; sites: the names of the sites, those that are
     learnt from first, each part in the order of the alphabet; facts: of the exams' files, beside them;
     canvas: Prep.canvas."""
 
@@ -72,6 +71,12 @@ class Dataset(NamedTuple):
     sites: tuple[str, ...]
     facts: Sequence[Facts] = ()
     canvas: int = 0
+    unread: Mapping[str, str] = MappingProxyType({})
+
+    @property
+    def quarantine(self) -> dict[str, str]:
+        """What is not answered, and why: exams that could not be prepared, and what is no exam."""
+        return {**self.broken, **self.unread}
 
     def of_split(self, split: str) -> np.ndarray:
         """Positions of the split's exams, in order."""
@@ -96,19 +101,18 @@ def survey(config: ConfigDict, root: Path | str, labelled: bool = True, say: Cal
     """
     check(config)
     data = config.data
-    found = listed(data, say)
+    found, left = listed(data, say)
     parts = splits.own_splits(splits.thin(found, data, say), data, config.folds, say)
     exams = splits.assign_sources(grouped(parts, data, root, say), data, config.folds, config.get('fold', 0), say)
     exams = _of_sites(exams, data.sites)  # after the splits, which are then the same whatever sites are taken
     included = _included(exams, data.include, say) if data.include else None
     exams = splits.choose(exams, data, labelled, included)
-    hashes = store.content_hashes(exams, root)
-    copies.check(exams, hashes, data.classes)
-    left = sources.unread(data, found)
-    _say_remarks(exams, hashes, left, say)
     prep = prep_of(config)
-    return Survey(exams, hashes, prep, _digest(exams, hashes, prep), tuple(data.classes), labelled, facts_of(exams),
-                  {exam.id: reason(exam) for exam in left})
+    known = looked.look_at(exams, root)
+    copies.check(exams, known.hashes, data.classes)
+    _say_remarks(exams, known, left, say)
+    return Survey(exams, known.hashes, prep, _digest(exams, known.hashes, prep), tuple(data.classes), labelled, known.facts,
+                  {one.id: one.reason for one in left})
 
 
 def narrowed(survey: Survey, data: ConfigDict, say: Callable[[str], None] = print) -> Survey:
@@ -123,15 +127,18 @@ def survey_test(config: ConfigDict, root: Path | str, say: Callable[[str], None]
     """The same of data that are all test, whatever splits their source names. UserError, too, where none has a label."""
     check(config)
     data = config.data
-    parts = [[whole(exam) for exam in part] for part in listed(data, say)]
+    found, left = listed(data, say)
+    parts = [[whole(exam) for exam in part] for part in found]
     exams = _of_sites([exam._replace(split='test') for exam in chain.from_iterable(grouped(parts, data, root, say))], data.sites)
     if not any(exam.label for exam in exams):
         raise UserError(f'data source {data.source!r} at {data.root}: none of {len(exams)} exams has a label, so that no answer '
                         'can be scored: give labelled data')
-    hashes = store.content_hashes(exams, root)
-    copies.check(exams, hashes, data.classes)
     prep = prep_of(config)
-    return Survey(exams, hashes, prep, _digest(exams, hashes, prep), tuple(data.classes), labelled=False)
+    known = looked.look_at(exams, root)
+    copies.check(exams, known.hashes, data.classes)
+    _say_remarks(exams, known, left, say, listed=False)
+    return Survey(exams, known.hashes, prep, _digest(exams, known.hashes, prep), tuple(data.classes), labelled=False,
+                  unread={one.id: one.reason for one in left})
 
 
 def prepare(survey: Survey, root: Path | str, workers: int = 0, say: Callable[[str], None] = print) -> Dataset:
@@ -166,12 +173,13 @@ def prepare(survey: Survey, root: Path | str, workers: int = 0, say: Callable[[s
         site=np.array([sites.index(e.site) for e in exams], np.int32),
         row=np.array([made.row[e.id] for e in exams]),
         images=made.images,
-        broken={**made.broken, **survey.unread},
+        broken=made.broken,
         digest=survey.digest,
         hashes=hashes,
         sites=sites,
         facts=[survey.facts[i] for i in kept] if survey.facts else (),
-        canvas=prep.canvas)
+        canvas=prep.canvas,
+        unread=survey.unread)
 
 
 def prep_of(config: ConfigDict) -> Prep:
@@ -185,15 +193,15 @@ def _learns(survey):
     return any(exam.split == 'train' for exam in survey.exams)
 
 
-def listed(data: ConfigDict, say: Callable[[str], None]) -> list[list[Exam]]:
-    """A list of exams for each source. UserError for a label that no class declares."""
-    parts = sources.parts_of(data, say)
+def listed(data: ConfigDict, say: Callable[[str], None]) -> tuple[list[list[Exam]], list[Unread]]:
+    """A list of exams for each source, and what is none. UserError for a label that no class declares."""
+    parts, left = sources.listed(data, say)
     for exam in chain.from_iterable(parts):
         try:
             class_index(exam.label, data.classes)
         except UserError as e:
             raise UserError(f'{exam.id}: {e}') from None
-    return parts
+    return parts, left
 
 
 def _of_sites(exams, asked):
@@ -219,23 +227,13 @@ def _included(exams, path, say):
     return named
 
 
-def facts_of(exams: Sequence[Exam]) -> list[Facts]:
-    """The Facts of their files, in order."""
-    return _of_each(facts, exams)
-
-
-def _of_each(read, exams):
-    with ThreadPoolExecutor(store.READERS) as pool:
-        return list(pool.map(read, [exam.path for exam in exams]))
-
-
-def _say_remarks(exams, hashes, left, say):
+def _say_remarks(exams, known, left, say, listed=True):
+    """listed: whether what is not read is going to stand in quarantine.csv."""
     remarks.shared_patients(exams, say)
     remarks.alike_names(exams, say)
-    copies.tell(exams, hashes, say)
-    missing = {exam.id: numbers for exam, numbers in zip(exams, _of_each(missing_slices, exams), strict=True) if numbers}
-    remarks.missing_slices(missing, exams, say)
-    remarks.unread(left, exams, say)
+    copies.tell(exams, known.hashes, say)
+    remarks.missing_slices(known.missing, exams, say)
+    remarks.unread(left, exams, say, listed)
 
 
 def _digest(exams, hashes, prep):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from covid_jax.data.parts import Seen
 from covid_jax.sources.exams import SPLITS, Exam, class_index, class_names
+from covid_jax.sources.unread import LOST, MASK, Unread, of_kind
 from covid_jax.text import some
 
 Say = Callable[[str], None]
@@ -45,14 +46,17 @@ def missing_slices(missing: Mapping[str, Sequence[int]], exams: Sequence[Exam], 
             f'which lacks {some(missing[first])}: it is read as if they were neighbours')
 
 
-def unread(left: Sequence[Exam], exams: Sequence[Exam], say: Say) -> None:
-    """How many things in the folders of each class are not read, beside those that are."""
-    if left:
+def unread(left: Sequence[Unread], exams: Sequence[Exam], say: Say, listed: bool = True) -> None:
+    """How many things in the folders of each class are not read, beside those that are, and how many masks lie beside scans. What speaks of
+    scans, as lists do, is not worth a word. listed: whether all of them are going to stand in quarantine.csv."""
+    where = '; they stand in quarantine.csv' if listed else ''
+    if gone := of_kind(left, LOST):
         read = Counter(exam.label for exam in exams)
-        count = Counter(exam.label for exam in left)
+        count = Counter(one.label for one in gone)
         said = ', '.join(f'{label}: {count[label]}, and {read[label]} exams' for label in sorted({*read, *count} - {''}))
-        say(f'{len(left)} files in class folders are not read ({said}), as {left[0].id}: what is left out may tell the label; '
-            'they stand in quarantine.csv')
+        say(f'{len(gone)} files in class folders are not read ({said}), as {gone[0].id}: what is left out may tell the label{where}')
+    if masks := of_kind(left, MASK):
+        say(f'{len(masks)} are by their names masks of scans beside them, and no exams ({by_label(masks)}), as {masks[0].id}{where}')
 
 
 def two_kinds(exams: Sequence[Exam], seen: Mapping[str, Seen], classes: Sequence[str], say: Say) -> None:
@@ -100,7 +104,7 @@ def counts(exams: Sequence[Exam], broken: Mapping[str, str], classes: Sequence[s
         say(f'{len(broken)} could not be prepared, {where}: {counted([e for e in exams if e.id in broken])}')
 
 
-def by_label(exams: Sequence[Exam]) -> str:
+def by_label(exams: Sequence[Exam] | Sequence[Unread]) -> str:
     """'3 covid, 1 normal': how many are of which label."""
     count = Counter(exam.label or 'without a label' for exam in exams)
     return ', '.join(f'{count[label]} {label}' for label in sorted(count))

@@ -13,8 +13,9 @@ import json
 import os
 import shutil
 import socket
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,7 +59,11 @@ def build(exams: list[Exam], hashes: list[str], prep: Prep, root: Path | str, wo
     path.mkdir(parents=True, exist_ok=True)
     with _lock(path / 'lock'):
         if not (path / 'table.json').exists():
-            _make(path, exams, hashes, prep, workers)
+            try:
+                _make(path, exams, hashes, prep, workers)
+            except UserError:
+                _forget_empty(path)
+                raise
     table = json.loads((path / 'table.json').read_text())
     if table['prep'] != prep.hash:
         raise UserError(f'{path} was prepared with {table["prep"]}, this run asks for {prep.hash}: delete the folder')
@@ -72,11 +77,15 @@ def build(exams: list[Exam], hashes: list[str], prep: Prep, root: Path | str, wo
     return Store(path, row, digest, table['broken'], images, lungs, seen)
 
 
-def content_hashes(exams: list[Exam], root: Path | str) -> list[str]:
-    """sha256 of each exam's bytes, in order. Files that did not change since the last call below `root` are not re-read."""
+def content_hashes(exams: list[Exam], root: Path | str, see: Callable[[Exam, list[Path]], None] | None = None) -> list[str]:
+    """sha256 of each exam's bytes, in order. Files that did not change since the last call below `root` are not re-read.
+
+    see: is called, in any order, with each exam and its files, of a phantom none: folders are walked once.
+    """
     cache = Path(root) / 'hashes.json'
     known = json.loads(cache.read_text()) if cache.exists() else {}
     before = len(known)
+    look = see or _nothing
 
     def of_file(path):
         try:
@@ -96,10 +105,12 @@ def content_hashes(exams: list[Exam], root: Path | str) -> list[str]:
         path = exam.path
         if phantom.is_address(path):
             digest.update(f'{path} version {phantom.version(path)}'.encode())
+            look(exam, [])
             return digest.hexdigest()
         whole, part = decode.split_address(path)
         digest.update(f'{scan.VERSION} {whole.suffix.lower()}\0'.encode())  # the suffix chooses the decoder
         files = decode.files_of(path)
+        look(exam, files)
         if not files:  # a folder in which nothing is read is a copy of no other
             digest.update(f'{path} is empty\0'.encode())
         for file in files:
@@ -115,6 +126,10 @@ def content_hashes(exams: list[Exam], root: Path | str) -> list[str]:
         Path(root).mkdir(parents=True, exist_ok=True)
         _write(cache, json.dumps(known))
     return hashes
+
+
+def _nothing(exam, files):
+    pass
 
 
 def prepared_hashes(exams: list[Exam], hashes: list[str], prep: Prep) -> list[str]:
@@ -135,7 +150,7 @@ def prepared_hashes(exams: list[Exam], hashes: list[str], prep: Prep) -> list[st
 
 def _make(path, exams, hashes, prep, workers):
     folder = path / 'parts'
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)  # who held the lock before may have left nothing
     for leftover in (p for p in folder.iterdir() if not p.name.endswith(('.npy', parts.LUNGS, parts.SEEN))):  # of a process that died
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     _write(path / 'prep.json', json.dumps(dataclasses.asdict(prep)))
@@ -153,6 +168,14 @@ def _make(path, exams, hashes, prep, workers):
         table['lungs'] = [Quality(*json.loads(file.read_text()))._asdict() for file in qualities]
     _write(path / 'table.json', json.dumps(table, indent=1))
     shutil.rmtree(folder)
+
+
+def _forget_empty(path):
+    """Deletes a store in which nothing is prepared, and the folder of stores if it holds nothing else."""
+    if not any((path / 'parts').glob('*.npy')):
+        shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):
+            path.parent.rmdir()
 
 
 def _pack(path, files, prep):

@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from covid_jax.scans.names import BESIDE
 from covid_jax.scans.scan import hidden
 
-BESIDE = ('.txt', '.csv', '.json', '.xml', '.md', '.html', '.pdf', '.log', '.md5', '.sha1', '.sha256')  # what may have a slice's name and speak of it
 DIGITS = re.compile('([0-9]+)')
 
 

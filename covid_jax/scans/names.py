@@ -1,4 +1,4 @@
-"""What the names of files say: the order of slices, and which file is the mask of another."""
+"""What the names of files say: the order of slices, which file is the mask of another, and what lies beside scans and is none."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -15,6 +15,9 @@ WHOLE = re.compile(f'({SIGN}[0-9]+)')
 DASH = re.compile(r'(?<=[^\W\d_])-(?=[0-9])')  # between a letter and a digit it may be either
 MASK = re.compile(r'(.+)[._ -](seg|segmentation|mask|masks|label|labels|lung|lungs|lungmask)', re.I)
 SCAN = re.compile(r'(.+)[._ -](ct|img|image|scan|volume|0000)', re.I)  # 0000: the first channel, as nnU-Net has it
+# What speaks of scans and is none, though it may have a slice's name.
+BESIDE = ('.txt', '.csv', '.tsv', '.json', '.xml', '.yaml', '.yml', '.md', '.rst', '.html', '.pdf', '.log', '.md5', '.sha1', '.sha256', '.xls', '.xlsx', '.docx')
+PAPERS = ('readme', 'license', 'licence', 'copying', 'notice', 'authors', 'changelog', 'dicomdir', 'md5sums', 'sha256sums')  # the same, without a suffix
 
 
 def natural(path: Path) -> tuple[list[float | str], str]:
@@ -56,22 +59,45 @@ def _check_dashes(paths):
             raise UserError(f'{path} and {twin.name}: the dash may be a sign or none: number the slices without signs')
 
 
+def is_beside(name: str) -> bool:
+    """Whether what is called so speaks of scans and is none: a list, a licence, a table of contents."""
+    low = name.lower()
+    return low.endswith(BESIDE) or low in PAPERS
+
+
 def scan_of_mask(path: Path, suffixes: Sequence[str]) -> Path | None:
     """The scan beside path that it is the mask of by its name, such as 'a_ct.nii.gz' of 'a_seg.nii.gz'; None where there is none.
 
     suffixes: of what is a scan, lower case. A folder called '..._lung' is no mask: series are called so after their kernel.
     """
+    base = _base_of_mask(path, suffixes)
+    return _scans_by_base(path.parent.iterdir(), suffixes).get(base) if base else None
+
+
+def masks_among(paths: Iterable[Path], suffixes: Sequence[str]) -> dict[Path, Path]:
+    """{mask: the scan that it is of} of what is in one folder, as `scan_of_mask` tells it of each."""
+    paths = list(paths)
+    base_of = {path: base for path in paths if (base := _base_of_mask(path, suffixes))}
+    scans = _scans_by_base(paths, suffixes) if base_of else {}
+    return {path: scans[base] for path, base in base_of.items() if base in scans}
+
+
+def _base_of_mask(path, suffixes):
+    """What its scan is called, in small letters, by the name of a mask; '' of what is called like none."""
     found = MASK.fullmatch(_stem(path, suffixes))
-    if not found or path.is_dir() and found[2].lower().startswith('lung'):
-        return None
-    base = found[1].lower()
-    for other in sorted(path.parent.iterdir()):
-        if other != path and (other.is_dir() or other.name.lower().endswith(tuple(suffixes))):
-            stem = _stem(other, suffixes).lower()
+    return '' if not found or path.is_dir() and found[2].lower().startswith('lung') else found[1].lower()
+
+
+def _scans_by_base(paths, suffixes):
+    """{what a mask of it is called after: the first such scan}."""
+    scans: dict[str, Path] = {}
+    for path in sorted(paths):
+        if path.is_dir() or path.name.lower().endswith(tuple(suffixes)):
+            stem = _stem(path, suffixes).lower()
             named = SCAN.fullmatch(stem)
-            if stem == base or named and named[1] == base:
-                return other
-    return None
+            for base in [stem, *([named[1]] if named else [])]:
+                scans.setdefault(base, path)
+    return scans
 
 
 def _stem(path, suffixes):

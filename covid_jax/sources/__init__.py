@@ -6,7 +6,7 @@ returns a list of Exam. published.py and published_images.py have those of the p
 
 import difflib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -14,12 +14,12 @@ from ml_collections import ConfigDict
 
 from covid_jax import UserError
 from covid_jax.sources import published, published_images
-from covid_jax.sources.exams import Exam
-from covid_jax.sources.folders import folder, unread_in
+from covid_jax.sources.exams import Exam, class_index
+from covid_jax.sources.folders import folder, holds_scans, places_of, unread_in
 from covid_jax.sources.listing import find_listed, normalised
 from covid_jax.sources.manifests import manifest
 from covid_jax.sources.phantoms import phantoms
-from covid_jax.sources.unread import beside
+from covid_jax.sources.unread import Unread, beside, without_masks
 
 SOURCES = {'folder': folder, 'manifest': manifest, 'cov19_ct_db': published.cov19_ct_db, 'cc_ccii': published.cc_ccii,
            'pos_neg': published.pos_neg, 'covid_ct_md': published.covid_ct_md,
@@ -52,33 +52,46 @@ def parts_of(data: ConfigDict, say: Callable[[str], None] = print) -> list[list[
     """A list of exams for each source of a config's data section, which `check` passes; its exclusion list holds for all.
 
     Several sources, with commas between them and between their roots, are sites of one data set: ids and patients then
-    start with the site, or with the root's name where the source names no site.
+    start with the site, or with the root's name where the source names no site. What its name calls the mask of a scan beside it is no
+    exam.
     """
+    return listed(data, say)[0]
+
+
+def listed(data: ConfigDict, say: Callable[[str], None] = print) -> tuple[list[list[Exam]], list[Unread]]:
+    """The exams as `parts_of` has them; and what is none: masks, and what lies in the folders of classes of any source but tables and
+    phantoms."""
     check(data)
     pairs = _named(data)
     parts = [_one_source(name, root, data, say) for name, root in pairs]
+    left = [_beside(name, root, part) for (name, root), part in zip(pairs, parts, strict=True)]
     if len(parts) > 1:
         sites = [_site(exams, root) for exams, (_, root) in zip(parts, pairs, strict=True)]
         if len(set(sites)) < len(sites):
             raise UserError(f'two sources are both called {max(sites, key=sites.count)!r}: rename the file or folder of one, '
                             'or put both into one manifest')
         parts = [[_of_site(exam, site) for exam in exams] for exams, site in zip(parts, sites, strict=True)]
+        left = [[one._replace(id=f'{site}/{one.id}') for one in of] for of, site in zip(left, sites, strict=True)]
     if data.exclude:
         excluded = _excluded(list(chain.from_iterable(parts)), data.exclude, say)
         parts = [[exam for exam in part if exam.id not in excluded] for part in parts]
-    return parts
+    kept, masks = zip(*map(without_masks, parts), strict=True)
+    return list(kept), list(chain.from_iterable([*left, *masks]))
 
 
-def unread(data: ConfigDict, parts: list[list[Exam]]) -> list[Exam]:
-    """What lies in the folders of classes and is no exam, of any source but tables and phantoms. parts: as from `parts_of`."""
-    pairs = _named(data)
-    found = []
-    for (name, root), part in zip(pairs, parts, strict=True):
-        if name in ('phantom', 'manifest'):
-            continue
-        here = unread_in(Path(root)) if name == 'folder' else beside(Path(root), part)
-        found += [_of_site(exam, _site(part, root)) for exam in here] if len(pairs) > 1 else here
-    return found
+def told(root: Path | str, classes: Sequence[str]) -> str:
+    """The source that a path is by its looks, '' where that cannot be told: 'manifest' for a CSV file, 'folder' for folders of classes, or
+    such of splits, that are called like declared labels and hold scans themselves."""
+    root = Path(root)
+    if root.is_file():
+        return 'manifest' if root.suffix.lower() == '.csv' else ''
+    try:
+        places = [place for _, place in places_of(root)]
+        for place in places:
+            class_index(place.name, classes)
+    except UserError:
+        return ''
+    return 'folder' if any(map(holds_scans, places)) else ''
 
 
 def _named(data):
@@ -101,6 +114,12 @@ def _one_source(name, root, data, say):
     if name == 'phantom':
         return phantoms(**data.phantom)
     return SOURCES[name](Path(root), say)
+
+
+def _beside(name, root, part):
+    if name in ('phantom', 'manifest'):
+        return []
+    return unread_in(Path(root)) if name == 'folder' else beside(Path(root), part)
 
 
 def _site(exams, root):

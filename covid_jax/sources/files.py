@@ -1,6 +1,8 @@
 """What an exam's original file tells of it before a voxel is read: a network that sees none of it can be told apart from one
 that was taught by how the classes were saved."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
@@ -23,13 +25,14 @@ class Facts(NamedTuple):
     bytes: int = 0
 
 
-def facts(address: str) -> Facts:
+def facts(address: str, files: Sequence[Path]) -> Facts:
     """The Facts of an exam's address, of several slices those of the first, from headers alone; a phantom has its format and
-    nothing else. Nothing of a patient is in them. Never raises: what cannot be read is not known."""
+    nothing else. files: of the address, as decode.files_of has them. Nothing of a patient is in them. Never raises: what cannot be read
+    is not known."""
     if phantom.is_address(address):
         return Facts(PHANTOM)
     try:
-        files = [file for file in decode.files_of(address) if file.is_file()]
+        files = [file for file in files if file.is_file()]
         size = sum(file.stat().st_size for file in files)
     except Exception:  # decoding says what is wrong
         return Facts()
@@ -45,12 +48,10 @@ def facts(address: str) -> Facts:
     return Facts(_kind(first), bytes=size)
 
 
-def missing_slices(address: str) -> list[int]:
-    """The numbers that are missing among the slices of an exam, where these are images in a folder. Never raises."""
-    if phantom.is_address(address):
-        return []
+def missing_slices(files: Sequence[Path]) -> list[int]:
+    """The numbers that are missing among the slices of an exam of these files, where these are images in a folder. Never raises."""
     try:
-        return lost.missing_numbers([file for file in decode.files_of(address) if file.name.lower().endswith(images.SUFFIXES)])
+        return lost.missing_numbers([file for file in files if file.name.lower().endswith(images.SUFFIXES)])
     except Exception:  # decoding says what is wrong
         return []
 

@@ -8,7 +8,7 @@ from covid_jax.scans import decode
 from covid_jax.sources.exams import SPLITS, Exam
 from covid_jax.sources.listing import found_in, image_files, normalised, subfolders, visible
 from covid_jax.sources.patients import one_patient
-from covid_jax.sources.unread import files_read, in_folder
+from covid_jax.sources.unread import Unread, files_read, in_folder
 from covid_jax.text import some
 
 LAYOUT = f'expected <class>/<scan> or {{train,val,test}}/<class>/<scan>, where a scan is {decode.EXPECTED}'
@@ -26,7 +26,7 @@ def folder(root: Path | str, say: Callable[[str], None] = print) -> list[Exam]:
     for a folder of a class that holds folders of many people's pictures.
     """
     root = Path(root)
-    places = _places(root)
+    places = places_of(root)
     for _, place in places:
         _refuse_collections(root, place)
     exams = [_exam(root, split, scan) for split, place in places for scan in visible(place) if decode.is_scan(scan)]
@@ -36,17 +36,22 @@ def folder(root: Path | str, say: Callable[[str], None] = print) -> list[Exam]:
     return one_patient(exams, root, say)
 
 
-def unread_in(root: Path | str) -> list[Exam]:
+def unread_in(root: Path | str) -> list[Unread]:
     """What lies in the folders of classes of root and is no scan."""
     root = Path(root)
-    places = _places(root)
+    places = places_of(root)
     scans = [_exam(root, split, scan) for split, place in places for scan in visible(place) if decode.is_scan(scan) and not scan.is_dir()]
     files = files_read(scans)
     return [left for split, place in places for left in in_folder(root, place, place.name, split, files)]
 
 
-def _places(root):
-    """(split, folder of a class) of each; the split is '' where root holds classes."""
+def holds_scans(place: Path) -> bool:
+    """Whether the folder of a class holds scans, and not folders of folders: a file that may be one, or a folder with files."""
+    return any(decode.is_scan(entry) and (not entry.is_dir() or any(path.is_file() for path in visible(entry))) for entry in visible(place))
+
+
+def places_of(root: Path) -> list[tuple[str, Path]]:
+    """(split, folder of a class) of each; the split is '' where root holds classes. UserError for what is no such layout."""
     if not root.is_dir():
         raise UserError(f'{root} is not a folder: {LAYOUT}')
     folders = [path for path in visible(root) if path.is_dir()]

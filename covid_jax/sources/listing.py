@@ -31,7 +31,7 @@ def visible(folder: Path) -> list[Path]:
 
 def glob(root: Path, pattern: str) -> list[Path]:
     """What is called so below a folder, sorted, but for hidden files."""
-    return sorted(path for path in root.glob(pattern) if not path.name.startswith('.'))
+    return sorted(path for path in root.glob(pattern) if not hidden(path.name))
 
 
 def subfolders(folder: Path) -> list[Path]:

@@ -7,6 +7,7 @@ from PIL import Image
 from covid_jax import UserError
 from covid_jax.config import base
 from covid_jax.data import pipeline, remarks
+from covid_jax.scans import decode
 from covid_jax.sources.exams import Exam
 from covid_jax.sources.unread import beside
 
@@ -82,8 +83,8 @@ class TestUnread:
         assert said == [f'8 files in class folders are not read (covid: 8, and 2 exams, normal: 0, and 8 exams), as covid/c0{suffix}: what is '
                         'left out may tell the label; they stand in quarantine.csv']
         d = pipeline.prepare(found, tmp_path / 'store', 1, said.append)
-        assert list(d.broken) == [f'covid/c{i}{suffix}' for i in range(8)]
-        assert all(reason.startswith(f'{root / name}: not a scan: expected .npz') for name, reason in d.broken.items())
+        assert not d.broken and list(d.quarantine) == [f'covid/c{i}{suffix}' for i in range(8)]
+        assert all(reason.startswith(f'{root / name}: not a scan: expected .npz') for name, reason in d.quarantine.items())
 
     def test_not_even_all_of_it(self, tmp_path):
         root = tmp_path / 'data'
@@ -114,6 +115,33 @@ class TestUnread:
         (place / 'a.raw').write_bytes(bytes(64))
         (place / 'other.raw').write_bytes(bytes(64))
         assert list(survey('folder', tmp_path / 'data', val=0.0, test=0.0)[0].unread) == ['covid/other.raw']
+
+    @pytest.mark.parametrize('twin', ['{}_mask.png', '{}-seg.png', '{}_lung.png'])
+    def test_masks_beside_scans_take_no_place_in_the_draw(self, tmp_path, twin):
+        """With them and without them the same scans are drawn into the same splits; they are listed as what is not read."""
+        for i in range(20):
+            picture(tmp_path / 'data' / ('covid', 'normal')[i % 2] / f's{i}.png', i)
+        plain, said = survey('folder', tmp_path / 'data')
+        assert {e.split for e in plain.exams} == {'train', 'val', 'test'} and not said
+        masks = [f'covid/{twin.format(f"s{i}")}' for i in range(0, 20, 2)]
+        for i, name in enumerate(masks):
+            picture(tmp_path / 'data' / name, 50 + i)
+        (tmp_path / 'data' / 'm.csv').write_text('\n'.join(['path,label', *(f'{e.id},{e.label}' for e in plain.exams), *(f'{name},covid' for name in masks)]))
+        for source, root in (('folder', tmp_path / 'data'), ('manifest', tmp_path / 'data' / 'm.csv')):
+            found, said = survey(source, root)
+            assert {(e.id, e.split) for e in found.exams} == {(e.id, e.split) for e in plain.exams}
+            assert sorted(found.unread) == sorted(masks)
+            assert found.unread[masks[0]].endswith(f'{masks[0]}: by its name the mask of s0.png, no scan')
+            assert said[-1] == f'10 are by their names masks of scans beside them, and no exams (10 covid), as {masks[0]}; they stand in quarantine.csv'
+
+    def test_what_speaks_of_scans_is_listed_and_not_worth_a_word(self, tmp_path):
+        picture(tmp_path / 'data' / 'covid' / 'a.png', 0)
+        names = ['COPYING', 'README.md', 'a.json', 'dicomdir', 'list.xlsx', 'md5sums']
+        for name in names:
+            (tmp_path / 'data' / 'covid' / name).write_text('x')
+        found, said = survey('folder', tmp_path / 'data', val=0.0, test=0.0)
+        assert sorted(found.unread) == [f'covid/{name}' for name in names] and not said
+        assert all('by its name what speaks of scans' in reason for reason in found.unread.values())
 
     def test_of_a_public_data_set_and_of_several_sources(self, tmp_path):
         for label in ('COVID', 'non-COVID'):
@@ -165,6 +193,62 @@ def test_hounsfield_units_beside_grey_values_are_said_by_class(tmp_path, grey, t
         pipeline.prepare(found, tmp_path / 'store', 1, said.append)
         mixed = [line for line in said if 'Hounsfield' in line]
         assert [f'are mixed ({told})' in line for line in mixed] == [True] * bool(told)
+
+
+class TestOfDataThatAreAllTest:
+    """Who asks a finished run is told the same, though nothing is learnt."""
+
+    def asked(self, root):
+        said = []
+        found = pipeline.survey_test(config_of('folder', root), root.parent / 'store', say=said.append)
+        return found, said
+
+    def test_nothing_is_said_of_what_is_sound(self, tmp_path):
+        for i in range(4):
+            picture(tmp_path / 'data' / ('covid', 'normal')[i % 2] / f's{i}.png', i)
+        found, said = self.asked(tmp_path / 'data')
+        assert len(found.exams) == 4 and not said and not found.unread
+
+    def test_what_is_not_read_and_what_lacks_slices_is(self, tmp_path):
+        for k in (0, 1, 2, 5):
+            picture(tmp_path / 'data' / 'covid' / 'a' / f'{k}.png', k)
+        picture(tmp_path / 'data' / 'normal' / 'b.png', 9)
+        picture(tmp_path / 'data' / 'normal' / 'b_mask.png', 10)
+        (tmp_path / 'data' / 'covid' / 'c.xyz').write_bytes(b'x')
+        found, said = self.asked(tmp_path / 'data')
+        assert said == ['1 scans have slices whose numbers are not all there (1 covid), as covid/a, which lacks 3, 4: it is read as if they were neighbours',
+                        '1 files in class folders are not read (covid: 1, and 1 exams, normal: 0, and 1 exams), as covid/c.xyz: what is left out may tell '
+                        'the label', '1 are by their names masks of scans beside them, and no exams (1 normal), as normal/b_mask.png']
+        assert list(found.unread) == ['covid/c.xyz', 'normal/b_mask.png'] and [e.id for e in found.exams] == ['covid/a', 'normal/b.png']
+
+    def test_one_scan_of_two_patients_is_said_once(self, tmp_path):
+        for name in ('s', 't'):
+            picture(tmp_path / 'data' / 'covid' / f'{name}.png', 0)
+        picture(tmp_path / 'data' / 'normal' / 'n.png', 1)
+        found, said = self.asked(tmp_path / 'data')
+        pipeline.prepare(found, tmp_path / 'store', 1, said.append)
+        assert [line[:60] for line in said if 'equal' in line] == ['1 pairs of equal scans are of two patients, as they are name']
+
+
+def test_what_is_no_exam_is_none_that_could_not_be_prepared(tmp_path):
+    """A submission says how many scans it lacks."""
+    for i in range(4):
+        picture(tmp_path / 'data' / ('covid', 'normal')[i % 2] / f's{i}.png', i)
+    (tmp_path / 'data' / 'covid' / 'broken.png').write_bytes(b'x')
+    (tmp_path / 'data' / 'covid' / 'README.md').write_bytes(b'x')
+    d = pipeline.prepare(survey('folder', tmp_path / 'data', val=0.0, test=0.0)[0], tmp_path / 'store', 1, lambda line: None)
+    assert list(d.broken) == ['covid/broken.png'] and list(d.quarantine) == ['covid/broken.png', 'covid/README.md']
+
+
+def test_the_folder_of_a_scan_is_walked_once(tmp_path, monkeypatch):
+    walked = []
+    files_of = decode.files_of
+    monkeypatch.setattr(decode, 'files_of', lambda address: walked.append(address) or files_of(address))
+    for i in range(6):
+        for k in range(2):
+            picture(tmp_path / 'data' / ('covid', 'normal')[i % 2] / f's{i}' / f'{k}.png', [i, k])
+    found, _ = survey('folder', tmp_path / 'data')
+    assert sorted(walked) == sorted(e.path for e in found.exams) and {fact.format for fact in found.facts} == {'PNG'}
 
 
 class TestCollections:

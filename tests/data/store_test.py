@@ -245,6 +245,49 @@ def test_of_each_mask_it_is_told_what_tells_one_that_went_wrong(tmp_path, as_for
     assert parts.is_made(part, PREP) and not parts.is_made(part, prep)
 
 
+def test_a_part_that_an_older_version_left_without_what_its_scan_was_is_made_again(tmp_path, rng, monkeypatch):
+    exams = exams_in(tmp_path, rng, 3)
+    pack = store._pack
+    monkeypatch.setattr(store, '_pack', lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        built(exams, tmp_path / 'store')
+    left = sorted((tmp_path / 'store').glob(f'*/parts/*{parts.SEEN}'))
+    assert len(left) == 3
+    left[0].unlink()
+    monkeypatch.setattr(store, '_pack', pack)
+    made = built(exams, tmp_path / 'store')
+    assert len(made.images) == len(made.seen) == 3 and tuple(made.seen['e0'].shape) == (5, 20, 20)
+
+
+def test_where_nothing_can_be_prepared_nothing_is_left(tmp_path, rng):
+    """What was prepared is, and what others keep there."""
+    exams = exams_in(tmp_path, rng, 2)
+    for exam in exams:
+        Path(exam.path).write_bytes(b'x')
+    for other in ((), ('hashes.json',)):
+        (tmp_path / 'store').mkdir(exist_ok=True)
+        for name in other:
+            (tmp_path / 'store' / name).write_text('{}')
+        with pytest.raises(UserError, match='none of 2 exams could be prepared'):
+            store.build(exams, ['a', 'b'], PREP, tmp_path / 'store', workers=1)
+        assert (tmp_path / 'store').exists() == bool(other)
+        assert [path.name for path in tmp_path.glob('store/*')] == list(other)
+
+
+def test_what_is_prepared_is_kept_where_the_machine_is_at_fault(tmp_path, rng, monkeypatch):
+    exams = exams_in(tmp_path, rng, 2)
+    make = parts.make
+
+    def full_disk(exams, *args):
+        make(exams[:1], *args)
+        raise UserError('no room')
+
+    monkeypatch.setattr(parts, 'make', full_disk)
+    with pytest.raises(UserError, match='no room'):
+        built(exams, tmp_path / 'store')
+    assert len(list((tmp_path / 'store').glob('*/parts/*.npy'))) == 1
+
+
 def test_a_scan_is_the_same_with_a_mask_and_without_and_what_is_prepared_is_not(tmp_path, rng):
     """So that who was learnt from is known whatever masks there are, and a new mask is not passed over."""
     plain, other = exams_in(tmp_path, rng, 2)

@@ -114,6 +114,20 @@ class TestManifest:
         assert 'source=folder' in refused(sources.manifest, tmp_path)
 
 
+@pytest.mark.parametrize('files, wanted', [
+    (['covid/a.npz', 'normal/b.png'], 'folder'), (['covid/s/1.png', 'Normal/t/1.png'], 'folder'), (['train/covid/a.npz', 'test/normal/b.npz'], 'folder'),
+    (['covid/a.npz', 'normal/b.xyz', 'README.md'], 'folder'), (['NCP/1/2/3.png', 'Normal/4/5/6.png'], ''), (['pos/1/a.nii.gz', 'neg/2/b.nii.gz'], ''),
+    (['Images-processed/CT_COVID/a.png', 'Data-split/COVID/a.txt'], ''), (['train/covid/a.npz', 'other/b.npz'], ''), (['a.npz'], ''), (['x/'], '')])
+def test_folders_of_classes_are_known_by_their_looks(tmp_path, files, wanted):
+    touch(tmp_path, *(name for name in files if not name.endswith('/')))
+    assert sources.told(tmp_path, base().data.classes) == wanted
+
+
+def test_a_table_is_known_by_its_suffix(tmp_path):
+    touch(tmp_path, 'a.CSV', 'a.txt')
+    assert [sources.told(tmp_path / name, ()) for name in ('a.CSV', 'a.txt')] == ['manifest', '']
+
+
 def data(source, root, **more):
     counts = {'seed': 0, 'train': 4, 'val': 2, 'test': 2}
     return SimpleNamespace(**{'source': source, 'root': str(root), 'exclude': '', 'include': '', 'phantom': counts} | more)

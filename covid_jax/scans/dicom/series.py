@@ -33,11 +33,11 @@ from covid_jax.scans.dicom.header import (
 )
 from covid_jax.scans.dicom.pixels import read_voxels
 from covid_jax.scans.dicom.planes import arrange, check_grey, planes_of
-from covid_jax.scans.lost import BESIDE
+from covid_jax.scans.names import BESIDE
 from covid_jax.scans.scan import MACHINE, Scan, check_size, hidden
 
 SECONDARY = '1.2.840.10008.5.1.4.1.1.7'  # and what begins with it: secondary captures
-NO_DICOM = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.npy', '.npz', '.csv', '.json', '.txt')  # not worth opening
+NO_DICOM = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.npy', '.npz', *BESIDE)  # not worth opening
 START = 512  # bytes of a file that tell whether it is DICOM
 BARE = 3  # elements of a file without preamble that are looked at
 SHORT = b'AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US'.split()  # VRs whose length has two bytes
