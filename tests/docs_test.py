@@ -158,7 +158,7 @@ def test_every_field_in_a_sentence_exists():
 @pytest.mark.parametrize('line', [
     'python -m covid_jax.main --config=configs/cmc.py --config.train.epoch=3', '.venv/bin/python -m covid_jax.main --config=configs/cnc.py',
     'python -m covid_jax.main --config=configs/cmc.py:model9', 'python -m covid_jax.main --config=configs/cmc.py --work=runs',
-    'covid-jax audit --source=folder --roots=x', 'covid-jax plan --config=configs/cmc.py --topo=v5e:2x4', 'covid-jax tabel --config=configs/cmc.py',
+    'covid-jax audit scans --roots=x', 'covid-jax plan --config=configs/cmc.py --topo=v5e:2x4', 'covid-jax tabel --config=configs/cmc.py',
     '--config.seed=1 --config.train.epoch=3    words', '--coordinators=HOST:PORT    words',
     'python scripts/traps.py --nothing', 'python scripts/gone.py', 'CONF && python -m covid_jax.main --config=configs/cmc.py --config.train.epochs=many'])
 def test_a_flag_a_config_or_a_command_that_is_none_is_told(line, monkeypatch):
