@@ -44,7 +44,6 @@ RECIPES = {
     'small_128': Recipe('rand_r18', 'ResNet14Small', 128),
     'resnet18_96': Recipe('rand_r18', 'ResNet18', 96),
     'effb0_96': Recipe('rand_r18', 'EfficientNetB0', 96),
-    'crnet_96': Recipe('rand_r18', 'CRNet', 96),
     'small_96_moco': Recipe('method1_r18', 'ResNet14Small', 96),
     'small_96_moco_luna': Recipe('self_trans_r18', 'ResNet14Small', 96, LUNA),
     'small_96_moco_sars': Recipe('self_trans_r18', 'ResNet14Small', 96, SARS_UNLABELLED),
