@@ -135,6 +135,22 @@ def test_air_and_tissue_alone_are_found_to_be_off_and_lungs_alone_are_not(tmp_pa
         assert decode(tmp_path / f'{name}.npz').hounsfield
 
 
+def test_an_offset_applied_twice_is_found_where_bone_is_left_for_tissue(tmp_path, rng):
+    hu = chest()
+    hu[:, 8:20, 6:14] = rng.normal(-850, 60, (6, 12, 8))
+    hu[:, 20, 10:22] = 1300
+    np.save(tmp_path / 'a.npy', hu)
+    assert decode(tmp_path / 'a.npy').hounsfield
+    np.save(tmp_path / 'a.npy', hu - 1024)
+    refused(tmp_path / 'a.npy', TWICE)
+
+
+def test_a_fill_that_is_not_quite_one_value_is_read(tmp_path, rng):
+    hu = np.where(chest(9999) == 9999, rng.normal(-2000, 10, chest().shape), chest())
+    np.save(tmp_path / 'a.npy', hu)
+    np.testing.assert_allclose(decode(tmp_path / 'a.npy').voxels, hu, rtol=1e-6)
+
+
 def test_a_filled_circle_that_was_resampled_has_an_edge_and_is_read(tmp_path):
     """The values of the edge lie between those of air and of the fill, and are none of either."""
     y, x = np.mgrid[:128, :128] - 63.5
