@@ -154,23 +154,14 @@ def _pages(image):
 
 
 def _has_room(image, size):
-    """Whether more than what a page says of itself lies behind the pixels of a TIFF's one page, which are of size values: at the end of the
-    file, or before the table of the page where that comes last."""
+    """Whether more than what a page says of itself lies behind the pixels of a TIFF's one page, which are of size values."""
     ends = [at + count for starts, counts in PIECES
             for at, count in zip(_whole(image, starts), _whole(image, counts), strict=True)]
     here = image.fp.tell()
-    image.fp.seek(0)
-    head = image.fp.read(16)
     last = image.fp.seek(0, 2)
     image.fp.seek(here)
-    order = 'little' if head[:2] == b'II' else 'big'
-    is_big = int.from_bytes(head[2:4], order) == 43
-    table = int.from_bytes(head[8:16] if is_big else head[4:8], order)
-    if not ends:
-        return True
-    end = max(ends)
-    bits = max(_whole(image, BITS), default=1)
-    return (table if table >= end else last) - end >= min(TABLES, max(size * bits // 8, 1))
+    plane = size * max(_whole(image, BITS), default=1) // 8
+    return not ends or last - max(ends) >= min(TABLES, max(plane, 1))
 
 
 def _whole(image, tag):
