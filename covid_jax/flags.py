@@ -16,9 +16,11 @@ from absl import flags
 from ml_collections import ConfigDict, FieldReference, config_flags
 
 from covid_jax import UserError
-from covid_jax.config import NAMES, get, put
+from covid_jax.config import NAMES, get
 
 FIELD = re.compile(r'--?(?:no)?config\.([^=]+)')
+QUOTED = re.compile(r"""'[^']*'|"[^"]*\"""")
+NAME = re.compile(rf"""\s*({QUOTED.pattern}|[^,]*)\s*(?:,|$)""")
 SET_BY_OTHERS = ('fold', 'row')  # fields that a run or a config file sets, and no flag
 MEANING = {
     'config': 'A config file: configs/cmc.py, or with a row of its paper, as configs/cmc.py:model4.',
@@ -60,15 +62,13 @@ def parse(arguments: Sequence[str]) -> Flags:
     named = [found[1] for argument in rest if (found := FIELD.match(argument))]
     check_names(config, named)
     _check_tuples_once(config, named)
+    rest = _with_names_as_text(rest)
     del values.config  # in its place the config that it names, each of whose fields is a flag
     with _one_line():
         config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=rest)
         _, *words = values(['', *rest])
     if words:
         raise UserError(f'{words[0]!r} is not a flag: fields are set as --config.FIELD=VALUE')
-    for name in named:
-        if name.endswith(NAMES):
-            put(config, name, tuple(map(_name, get(config, name))))
     return Flags(config, Path(values.workdir or default_workdir(given)), values.coordinator, values.num_processes,
                  values.process_id, values.distributed)
 
@@ -97,9 +97,33 @@ def _check_tuples_once(config, named):
             raise UserError(f'--config.{name} is given more than once: give one, with all that it holds')
 
 
-def _name(item):
-    """A number in a tuple of names is a name: a shell takes the inner quotes of ('1',) away."""
-    return str(item) if isinstance(item, int | float) and not isinstance(item, bool) else item
+def _with_names_as_text(arguments):
+    """The arguments, in which the value of each tuple of names is that tuple as python writes it."""
+    found = list(arguments)
+    for at, argument in enumerate(found):
+        named = FIELD.match(argument)
+        if not named or not named[1].endswith(NAMES):
+            continue
+        if '=' in argument:
+            flag, _, value = argument.partition('=')
+            found[at] = f'{flag}={names_in(value)!r}'
+        elif at + 1 < len(found):
+            found[at + 1] = repr(names_in(found[at + 1]))
+    return found
+
+
+def names_in(value: str) -> tuple[str, ...]:
+    """The names in the value of a flag, with brackets or without: "('001',1.10)" and "001,1.10" are '001' and '1.10', as they are written,
+    for a shell takes the inner quotes away. A name that holds a comma is quoted, one that holds a quote is in the other quotes."""
+    bare = value.strip()
+    if bare[:1] + bare[-1:] in ('()', '[]'):
+        bare = bare[1:-1].strip()
+        if not bare:
+            return ()
+    names = [name.strip() for name in NAME.findall(bare)]
+    if len(names) > 1:
+        names.pop()  # what is behind the last comma, or behind the last name
+    return tuple(name[1:-1] if QUOTED.fullmatch(name) else name for name in names)
 
 
 def _fields(config, prefix='') -> Iterator[tuple[str, Any]]:

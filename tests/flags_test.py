@@ -29,11 +29,19 @@ def test_what_was_set_by_one_command_is_not_by_the_next(parse):
 
 
 @pytest.mark.parametrize('value, names', [('(1,)', ('1',)), ("('001',)", ('001',)), ('1', ('1',)), ("('a',2.5)", ('a', '2.5')), ('p1', ('p1',)),
-                                          ('()', ())])
+                                          ('()', ()), ('(001,)', ('001',)), ('1.10,2.50', ('1.10', '2.50')), ('p1,p2', ('p1', 'p2')),
+                                          ('[1e3,"a,b"]', ('1e3', 'a,b')), ("it's,", ("it's",)), ('12345678901234567890.5', ('12345678901234567890.5',))])
 @pytest.mark.parametrize('field', ['data.held_out', 'data.sites', 'data.held_out_sites'])
 def test_names_that_are_numbers_are_text(parse, field, value, names):
-    """Of which a shell takes the quotes, and with them the zeros in front, which no flag can give back."""
+    """With every zero, though a shell takes the quotes; commas part them, with brackets or without."""
     assert config.get(parse(f'{ROW} --config.{field}={value}').config, field) == names
+    assert config.get(parse(f'{ROW} --config.{field} {value}').config, field) == names
+
+
+@pytest.mark.parametrize('value', ['', '(,)', 'a,,b'])
+def test_a_name_that_is_none_is_one_line(parse, value):
+    with pytest.raises(UserError, match='must be names'):
+        config.check_ranges(parse(f'{ROW} --config.data.held_out={value}').config)
 
 
 def test_names_that_are_numbers_are_text_in_a_stage_too(parse):
@@ -96,7 +104,7 @@ ROW = '--config=configs/cmc.py'
     (f'{ROW} --config.train=3', '--config.train=3'),
     (f"{ROW} --config.data.held_out=('a',) --config.data.held_out=('b',)", '--config.data.held_out is given more than once'),
     (f'{ROW} --config.prep.size (1,2,3) --config.prep.size=(1,2,4)', '--config.prep.size is given more than once'),
-    (f'{ROW} --config.data.held_out=(001,)', 'Error while parsing string: (001,) as tuple'),
+    (f'{ROW} --config.prep.size=(001,)', 'Error while parsing string: (001,) as tuple'),
     (f'{ROW} --num_processes=two', '--num_processes=two'),
     (f'{ROW} --wrokdir=x', "'wrokdir'. Did you mean: workdir"),
     (f'workdir=x {ROW}', "'workdir=x' is not a flag: fields are set as --config.FIELD=VALUE"),

@@ -19,7 +19,7 @@ import numpy as np
 
 from covid_jax import UserError, phantom
 from covid_jax.scans import arrays, dicom, images, lost, volumes
-from covid_jax.scans.names import natural, scan_of_mask
+from covid_jax.scans.names import masks_among, natural, scan_of_mask
 from covid_jax.scans.scan import BYTES, FILES, Scan, blame, hidden
 from covid_jax.scans.values import check_grey
 from covid_jax.text import some
@@ -209,6 +209,11 @@ def _folder(folder, series, judged):
     """Slices as images, or DICOM files at any depth, or the one volume that is here. UserError for several of these."""
     contents = {kind: files for kind, files in _contents(folder).items() if files}
     _refuse_lost(folder, contents.get('image', []))
+    masks = masks_among(contents.get('image', []), images.SUFFIXES)
+    if masks:
+        mask, scan = next(iter(masks.items()))
+        raise UserError(f'{folder}: {len(masks)} of its slices are masks by their names, as {mask.name} of {scan.name}: move the masks to a '
+                        'folder of their own, or rename them')
     counted = [f'{len(files)} {kind}{"s" * (len(files) > 1)} ({some(file.name for file in files)})'
                for kind, files in contents.items()]
     if len(contents) > 1:

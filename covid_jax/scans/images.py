@@ -34,6 +34,9 @@ PART = 5  # bits of it: a smaller copy of another page, or its mask
 DESCRIPTION = 270
 SAMPLES = 277
 DEPTH = 32997  # slices on one page
+BITS = 258
+PIECES = ((273, 279), (324, 325))  # where the strips, or tiles, of a page begin, and how many bytes each has
+TABLES = 1024  # bytes that what a page says of itself may take behind its pixels
 STACK = re.compile(r'ImageJ=.*^images=([0-9]+)', re.S | re.M)  # how ImageJ says how many slices there are
 SHAPE = re.compile(r'\{"shape": \[([0-9, ]+)\]')  # how tifffile says it
 TURN = Image.Transpose
@@ -132,7 +135,8 @@ def _header(path):
 
 
 def _pages(image):
-    """How many slices an image has. ValueError for a TIFF with more slices than pages: the others lie behind the first."""
+    """How many slices an image has. ValueError for a TIFF with more slices than pages: the others lie behind the first. What a page that was
+    cut out of a stack still says of it counts for nothing."""
     if image.format != 'TIFF':
         return 1
     pages = image.n_frames
@@ -140,11 +144,30 @@ def _pages(image):
     said = str(image.tag_v2.get(DESCRIPTION, ''))
     stack = STACK.match(said)
     shape = SHAPE.match(said)
-    slices = max(int(image.tag_v2.get(DEPTH, 1)) * pages, int(stack[1]) if stack else 1,
-                 math.prod(map(int, shape[1].split(','))) // size if shape else 1)
+    told = max(int(stack[1]) if stack else 1, math.prod(map(int, shape[1].split(','))) // size if shape else 1)
+    if told > pages == 1 and not _has_room(image, size):
+        told = 1
+    slices = max(int(image.tag_v2.get(DEPTH, 1)) * pages, told)
     if slices > pages:
         raise ValueError(f'{slices} slices on {pages} page{"s" * (pages > 1)} of a TIFF: save each slice on a page of its own')
     return pages
+
+
+def _has_room(image, size):
+    """Whether more than what a page says of itself lies behind the pixels of a TIFF's one page, which are of size values."""
+    ends = [at + count for starts, counts in PIECES
+            for at, count in zip(_whole(image, starts), _whole(image, counts), strict=True)]
+    here = image.fp.tell()
+    last = image.fp.seek(0, 2)
+    image.fp.seek(here)
+    plane = size * max(_whole(image, BITS), default=1) // 8
+    return not ends or last - max(ends) >= min(TABLES, max(plane, 1))
+
+
+def _whole(image, tag):
+    """The numbers of a tag of a TIFF, none where it has none."""
+    found = image.tag_v2.get(tag, ())
+    return [int(number) for number in (found if isinstance(found, tuple) else (found,))]
 
 
 def _orientation(image):

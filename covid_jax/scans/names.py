@@ -13,8 +13,12 @@ FRACTION = r'(?<![0-9.,])[0-9]+[.,][0-9]+(?![.,]?[0-9])'
 NUMBER = re.compile(f'({SIGN}(?:{FRACTION}|[0-9]+))')
 WHOLE = re.compile(f'({SIGN}[0-9]+)')
 DASH = re.compile(r'(?<=[^\W\d_])-(?=[0-9])')  # between a letter and a digit it may be either
-MASK = re.compile(r'(.+)[._ -](seg|segmentation|mask|masks|label|labels|lung|lungs|lungmask)', re.I)
+WORDS = '(seg|segmentation|mask|masks|label|labels|lung|lungs|lungmask)'
+MASK = re.compile(rf'(?P<of>.+)[._ -](?P<word>{WORDS})', re.I)
+MASK_FIRST = re.compile(rf'(?P<word>{WORDS})[._ -](?P<of>.+)', re.I)
 SCAN = re.compile(r'(.+)[._ -](ct|img|image|scan|volume|0000)', re.I)  # 0000: the first channel, as nnU-Net has it
+SCAN_FIRST = re.compile(r'(ct|img|image|scan|volume|slice)[._ -](.+)', re.I)
+COUNTED = 3  # numbers at least that are a count
 # What speaks of scans and is none, though it may have a slice's name.
 BESIDE = ('.txt', '.csv', '.tsv', '.json', '.xml', '.yaml', '.yml', '.md', '.rst', '.html', '.pdf', '.log', '.md5', '.sha1', '.sha256', '.xls', '.xlsx', '.docx')
 PAPERS = ('readme', 'license', 'licence', 'copying', 'notice', 'authors', 'changelog', 'dicomdir', 'md5sums', 'sha256sums')  # the same, without a suffix
@@ -32,14 +36,37 @@ def in_order(paths: Iterable[Path]) -> list[Path]:
     fractions = [number for path in paths for number in NUMBER.findall(path.stem) if re.search('[.,]', number)]
     ends = [re.split('[.,]', number)[1] for number in fractions]
     levels = len({*map(len, ends)}) > 1 and any(len(end) > 1 and end.endswith('0') for end in ends)
-    ordered = sorted(paths, key=lambda path: _key(path, WHOLE if levels else NUMBER))
+    number = WHOLE if levels else NUMBER
+    dashes = _dashes_of_counts(paths, number)
+    ordered = sorted(paths, key=lambda path: _key(path, number, dashes))
     _check_dashes(ordered)
     return ordered
 
 
-def _key(path, number):
+def _key(path, number, dashes=()):
     parts = number.split(path.stem.lower())
-    return [_number(part) if i % 2 else part for i, part in enumerate(parts)], path.name
+    form = tuple(parts[::2])
+    return [_number(part.lstrip('-') if (form, i) in dashes else part) if i % 2 else part for i, part in enumerate(parts)], path.name
+
+
+def _dashes_of_counts(paths, number):
+    """Where a dash before a number is none of its sign: {(what stands around the numbers, which part)}. All numbers there have one, are
+    whole and are a count, which a height is not: they begin with 0 or 1 and most of the others follow ('scan -1' to 'scan -10'), or
+    some are written with a zero in front ('scan -0', 'scan -007')."""
+    columns = {}
+    for path in paths:
+        parts = number.split(path.stem.lower())
+        for i in range(1, len(parts), 2):
+            columns.setdefault((tuple(parts[::2]), i), set()).add(parts[i])
+    return {place for place, texts in columns.items() if _is_count(texts)}
+
+
+def _is_count(texts):
+    if not all(re.fullmatch('-[0-9]+', text) for text in texts):
+        return False
+    numbers = {int(text[1:]) for text in texts}
+    padded = any(text.startswith('-0') for text in texts)
+    return padded or len(numbers) >= COUNTED and min(numbers) <= 1 and 2 * len(numbers) > max(numbers)
 
 
 def _number(text):
@@ -70,34 +97,35 @@ def scan_of_mask(path: Path, suffixes: Sequence[str]) -> Path | None:
 
     suffixes: of what is a scan, lower case. A folder called '..._lung' is no mask: series are called so after their kernel.
     """
-    base = _base_of_mask(path, suffixes)
-    return _scans_by_base(path.parent.iterdir(), suffixes).get(base) if base else None
+    if not _of_mask(_stem(path, suffixes)):
+        return None
+    others = [other for other in path.parent.iterdir() if other.is_dir() or other.name.lower().endswith(tuple(suffixes))]
+    return masks_among([*others, path], suffixes).get(path)
 
 
 def masks_among(paths: Iterable[Path], suffixes: Sequence[str]) -> dict[Path, Path]:
-    """{mask: the scan that it is of} of what is in one folder, as `scan_of_mask` tells it of each."""
-    paths = list(paths)
-    base_of = {path: base for path in paths if (base := _base_of_mask(path, suffixes))}
-    scans = _scans_by_base(paths, suffixes) if base_of else {}
-    return {path: scans[base] for path, base in base_of.items() if base in scans}
-
-
-def _base_of_mask(path, suffixes):
-    """What its scan is called, in small letters, by the name of a mask; '' of what is called like none."""
-    found = MASK.fullmatch(_stem(path, suffixes))
-    return '' if not found or path.is_dir() and found[2].lower().startswith('lung') else found[1].lower()
-
-
-def _scans_by_base(paths, suffixes):
-    """{what a mask of it is called after: the first such scan}."""
+    """{mask: its scan} of scans in one folder, by their names as in `scan_of_mask`, in order."""
+    ordered = sorted(set(paths))
     scans: dict[str, Path] = {}
-    for path in sorted(paths):
-        if path.is_dir() or path.name.lower().endswith(tuple(suffixes)):
-            stem = _stem(path, suffixes).lower()
-            named = SCAN.fullmatch(stem)
-            for base in [stem, *([named[1]] if named else [])]:
-                scans.setdefault(base, path)
-    return scans
+    for path in ordered:
+        stem = _stem(path, suffixes).lower()
+        named = SCAN.fullmatch(stem)
+        first = SCAN_FIRST.fullmatch(stem)
+        for name in (stem, named and named[1], first and first[2]):
+            if name:
+                scans.setdefault(name, path)
+    found = {}
+    for path in ordered:
+        of = _of_mask(_stem(path, suffixes))
+        if of and of[0] in scans and not (path.is_dir() and of[1].startswith('lung')):
+            found[path] = scans[of[0]]
+    return {path: scan for path, scan in found.items() if scan != path}
+
+
+def _of_mask(stem):
+    """(the name of the scan, the word that says mask), lower case, of what is called like a mask; None for others."""
+    found = MASK.fullmatch(stem) or MASK_FIRST.fullmatch(stem)
+    return (found['of'].lower(), found['word'].lower()) if found else None
 
 
 def _stem(path, suffixes):

@@ -3,7 +3,8 @@
 A header may have lost what it should say. These rules ask the values themselves, and are the same for every format.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -13,39 +14,66 @@ THIN = -1500  # HU: below is no air, however noisy, but what scanners fill the o
 DENSE = 2000  # HU: above is metal alone; the hardest bone stays below
 AIR_SHARE = 0.01  # of the voxels at least are air or lung: of a chest it is a tenth or more
 DENSE_SHARE = 0.05  # of the voxels at most are metal: what is outside of a scanner's circle is a fifth
+LOW_SHARE = 0.05  # of the voxels at most lie below THIN and are no fill: the edge of a filled circle, resampled, is 3 %
+FILL = 50  # HU around their median in which the fill of a circle lies; lungs are 150 above the air
+TISSUE_SHARE = 0.005  # of air and tissue at least is tissue: in lungs alone 2 % are vessels
+LEAP = 500  # HU that not all values of a slice lie above or below those of its neighbour; a lost offset is 1000 or more
+QUANTILES = (5, 25, 50, 75, 95)  # % of a slice: what all its values are told by
+SAMPLE = 2**14  # values of a slice by which its quantiles are found
 JUDGED = 1000  # voxels: what has fewer is not judged by how its values are spread
 FEW = 4  # values, or fewer, are a segmentation
 LABELS = 128  # values, or fewer, are a segmentation, too, where nearly all neighbours are alike
 ALIKE = 0.95  # of the neighbours in slices of several values; noise keeps those of a scan apart
-FRACTIONS = 64  # of 255, that values which are no whole numbers reach at least: uptake and densities stay below
+FRACTIONS = 64  # of 255, that values which are no whole numbers reach: uptake and densities stay below, but for
+HOT_SHARE = 0.005  # of what is no background: a hot spot; in lungs alone, of the full range, it is 1 %
+EMPTY = 0.995  # of the voxels of one value are an empty picture, or a mask of little
+NEAR = 8  # grey values beside a level that resampling, or JPEG, makes of it
+SPAN = 64  # grey values that a mask's levels are apart at least; a scan of low contrast may have fewer
+BETWEEN = 0.1  # of the voxels at most lie between the levels of a mask; in a scan with black air and white tissue it is a quarter
 DEEP = 2**14  # that 16 bits of grey reach and span; Hounsfield units and scanner values of 12 to 14 bits do not
 LEVELS = 32  # of 256 in which more than one voxel of RARE lies; Hounsfield units lie in 16, whatever is added to them
 RARE = 10000
 
 
 class Tally(NamedTuple):
-    """Some values that were measured, counted: how many, of them air or lung, of them dense, the least and the greatest."""
+    """Values of one slice that were measured: how many; how many of them are air or lung, tissue, dense, below what air can be (thin), and
+    that without the fill of a circle (stray); the least and the greatest; their QUANTILES, None where few or all one."""
 
     total: int
     air: int
+    tissue: int
     dense: int
+    thin: int
+    stray: int
     low: float
     high: float
+    quantiles: np.ndarray | None
 
 
 def tally(values: np.ndarray) -> Tally:
-    """Values in what may be Hounsfield units, of any shape but not none, without padding -> Tally."""
-    air = int(np.count_nonzero((values > THIN) & (values < NO_GREY)))
-    return Tally(values.size, air, int(np.count_nonzero(values > DENSE)), float(values.min()), float(values.max()))
+    """The values of a slice in what may be Hounsfield units, of any shape but not none, without padding -> Tally."""
+    thin = values[values <= THIN]
+    stray = int(np.count_nonzero(np.abs(thin - np.median(thin)) > FILL)) if thin.size else 0
+    tissue = int(np.count_nonzero(values >= NO_GREY))
+    quantiles = None
+    if values.size >= JUDGED:
+        found = np.percentile(values.ravel()[::max(1, values.size // SAMPLE)], QUANTILES)
+        quantiles = found if found[-1] > found[0] else None
+    return Tally(values.size, values.size - tissue - thin.size, tissue, int(np.count_nonzero(values > DENSE)), thin.size, stray,
+                 float(values.min()), float(values.max()), quantiles)
 
 
-def check_hounsfield(tallies: Iterable[Tally], said: bool = False) -> None:
-    """ValueError unless the values of all tallies can be Hounsfield units of a chest: within 16 bits, and of 1000 or more at
-    least 1 % air or lung (-1500 to -200) and at most 5 % above 2000. said: a person says that they are, then air may be
-    missing."""
+def check_hounsfield(tallies: Iterable[Tally], said: bool = False, names: Sequence[str] | None = None) -> None:
+    """ValueError unless the values of all slices, from the feet to the head, can be Hounsfield units of a chest: within 16 bits; of 1000
+    or more at least 1 % air or lung (-1500 to -200), at most 5 % above 2000, at most 5 % below -1500 but for a fill, and tissue where any
+    are below; and no slice 500 HU off its neighbour in all its values. said: a person says that they are, then air may be missing.
+    names: of the slices, their numbers from 0 where there are none."""
     tallies = list(tallies)
+    _check_leaps(tallies, names or list(map(str, range(len(tallies)))))
     total = sum(each.total for each in tallies)
+    thin = sum(each.thin for each in tallies)
     air = sum(each.air for each in tallies)
+    tissue = sum(each.tissue for each in tallies)
     dense = sum(each.dense for each in tallies)
     low = min(each.low for each in tallies)
     high = max(each.high for each in tallies)
@@ -59,13 +87,30 @@ def check_hounsfield(tallies: Iterable[Tally], said: bool = False) -> None:
     elif total >= JUDGED and dense > DENSE_SHARE * total:
         why = (f'{dense / total:.0%} of them are above {DENSE}, where only metal is: what fills the outside of the circle '
                'is not marked, or an offset was lost')
+    elif total >= JUDGED and (sum(each.stray for each in tallies) > LOW_SHARE * total
+                              or thin > LOW_SHARE * total and tissue < TISSUE_SHARE * (air + tissue)):
+        why = (f'{thin / total:.0%} of them are below {THIN}, where nothing is that was measured: an offset (of DICOM, the '
+               'RescaleIntercept) was applied twice, export the original')
     if why:
         raise ValueError(f'values from {low:g} to {high:g} are not Hounsfield units of a chest, {why}')
 
 
+def _check_leaps(tallies, names):
+    """ValueError for a slice all of whose values lie above, or below, those of the one before: whatever changes from slice to slice, air
+    stays air and tissue stays tissue."""
+    spread = [(name, each.quantiles) for name, each in zip(names, tallies, strict=True) if each.quantiles is not None]
+    for (one, before), (other, after) in pairwise(spread):
+        leaps = after - before
+        leap = leaps[np.abs(leaps).argmin()]
+        if abs(leap) > LEAP and (np.sign(leaps) == np.sign(leap)).all():
+            raise ValueError(f'all values of slice {other} lie {abs(leap):.0f} HU {"above" if leap > 0 else "below"} those of slice {one}: '
+                             'the offset (of DICOM, the RescaleIntercept) of one is wrong, export the original')
+
+
 def check_grey(voxels: np.ndarray) -> None:
     """ValueError for grey [depth, height, width] in [0, 255] that is a segmentation, a mask or a map of uptake: of at most 4
-    whole values, of at most 128 where 95 % of neighbours are alike, or of fractions below 64. Of 1000 voxels or more."""
+    whole values, of at most 128 where 95 % of neighbours are alike, of a few levels with little between (a mask that was resampled), of
+    one value nearly alone, or of fractions that stay below 64 but for a hot spot. Of 1000 voxels or more."""
     if voxels.size < JUDGED:
         return
     counts = np.zeros(256, np.int64)
@@ -81,14 +126,35 @@ def check_grey(voxels: np.ndarray) -> None:
             alike += int(np.count_nonzero(near[:, 1:] == near[:, :-1]))
             pairs += near[:, 1:].size
     values = np.flatnonzero(counts)
-    if whole and (len(values) <= FEW or len(values) <= LABELS and alike > ALIKE * pairs):
+    if len(values) <= FEW or whole and len(values) <= LABELS and alike > ALIKE * pairs:
         shown = ', '.join(map(str, values[:4])) + ', ...' * (len(values) > 4)
         raise ValueError(f'{len(values)} different values alone ({shown}): a segmentation, a mask or an empty picture, no scan: keep it apart from '
                          'the scans')
     high = float(voxels.max())
-    if not whole and high < FRACTIONS:
-        raise ValueError(f'fractions up to {high:g} of 255: a mask or a map of uptake or probability, no scan; if it is one, '
-                         'save it as 0 to 255 or 0 to 1')
+    background = counts.max()
+    if not whole and counts[FRACTIONS:].sum() <= HOT_SHARE * (voxels.size - background):
+        raise ValueError(f'fractions up to {high:g} of 255, and hardly any above {FRACTIONS}: a mask or a map of uptake or probability, no '
+                         'scan; if it is one, save it as 0 to 255 or 0 to 1')
+    if background > EMPTY * voxels.size:
+        raise ValueError(f'{background / voxels.size:.1%} of it are {counts.argmax()}: a mask or an empty picture, no scan: keep it apart '
+                         'from the scans')
+    levels = _levels(counts)
+    between = voxels.size - sum(levels)
+    if between <= min(BETWEEN * voxels.size, levels[1] / 2) and values[-1] - values[0] > SPAN:
+        raise ValueError(f'few levels, and only {between / voxels.size:.1%} of it between them: a mask or a segmentation that was '
+                         'resampled, no scan: keep it apart from the scans')
+
+
+def _levels(counts):
+    """Of the voxels of each grey value, how many lie at each of at most 4 levels, most first. Levels are the least and the greatest values,
+    and between them those that most voxels around them have: in a scan neighbouring values are about as many."""
+    values = np.flatnonzero(counts)
+    low = values[0] + NEAR
+    high = max(values[-1] - NEAR, low + 1)
+    around = np.convolve(counts, np.ones(2 * NEAR + 1, np.int64), 'same')
+    inside = np.arange(256)
+    spikes = counts[(inside > low) & (inside < high) & (2 * counts > around)]
+    return sorted([counts[:low + 1].sum(), counts[high:].sum(), *spikes], reverse=True)[:FEW]
 
 
 def check_deep(voxels: np.ndarray) -> None:

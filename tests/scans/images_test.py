@@ -219,6 +219,41 @@ def test_a_stack_of_imagej_with_one_page_is_refused_and_with_six_is_read(tmp_pat
     assert decode(tmp_path / 'b.tif').voxels[:, 3, 3].tolist() == [5, 25, 45, 65, 85, 105]
 
 
+SAID = 'ImageJ=1.53t\nimages=30\nslices=30\nloop=false\n'
+
+
+@pytest.mark.parametrize('options', [{}, {'compression': 'tiff_lzw'}, {'compression': 'tiff_adobe_deflate'}])
+@pytest.mark.parametrize('side', [16, 200])
+def test_a_page_that_was_cut_out_of_a_stack_is_one_slice_whatever_it_still_says(tmp_path, side, options):
+    plane = np.random.default_rng(0).integers(0, 255, (side, side)).astype(np.uint8)
+    Image.fromarray(plane).save(tmp_path / '2.tif', tiffinfo={270: SAID}, **options)
+    np.testing.assert_array_equal(decode(tmp_path / '2.tif').voxels, plane[None])
+    tifffile.imwrite(tmp_path / '1.tif', plane, photometric='minisblack', metadata=None, description=f'{{"shape": [30, {side}, {side}]}}')
+    Image.fromarray(plane).save(tmp_path / '3.tif')
+    np.testing.assert_array_equal(decode(tmp_path).voxels, [plane] * 3)
+
+
+@pytest.mark.parametrize('kind', [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize('tiled', [False, True])
+@pytest.mark.parametrize('order, big', [('<', False), ('>', False), ('<', True)])
+def test_a_true_stack_of_imagej_is_not_cut_to_its_first_slice(tmp_path, kind, tiled, order, big):
+    """Nor is one of which the end is missing, nor one whose table comes after its planes."""
+    stack = np.random.default_rng(0).integers(0, 60000, (3, 64, 64)).astype(kind)
+    options = {'tile': (32, 32)} if tiled else {}
+    tifffile.imwrite(tmp_path / 'a.tif', stack[0], photometric='minisblack', metadata=None, description=SAID, byteorder=order, bigtiff=big, **options)
+    data = (tmp_path / 'a.tif').read_bytes()
+    rest = stack[1:].astype(stack.dtype.newbyteorder(order)).tobytes()
+    for name, planes in (('whole', rest), ('cut', rest[:len(rest) // 3])):
+        (tmp_path / f'{name}.tif').write_bytes(data + planes)
+        refused(tmp_path / f'{name}.tif', 'floating-point' if kind == np.float32 else '30 slices on 1 page')
+    place, size = (8, 8) if big else (4, 4)
+    at = int.from_bytes(data[place:place + size], 'little' if order == '<' else 'big')
+    moved = data + rest + data[at:at + 400]
+    (tmp_path / 'last.tif').write_bytes(moved[:place] + (len(data) + len(rest)).to_bytes(size, 'little' if order == '<' else 'big')
+                                        + moved[place + size:])
+    refused(tmp_path / 'last.tif', 'floating-point' if kind == np.float32 else '30 slices on 1 page')
+
+
 def test_a_thumbnail_and_a_mask_among_the_pages_are_no_slices(tmp_path, noise):
     with tifffile.TiffWriter(tmp_path / 'a.tif') as file:
         file.write(noise, photometric='minisblack')

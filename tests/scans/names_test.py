@@ -6,7 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 from PIL import Image
-from scan_files import refused
+from scan_files import refused, zipped
 
 from covid_jax import UserError
 from covid_jax.scans.decode import SUFFIXES, decode
@@ -19,9 +19,13 @@ from covid_jax.scans.names import in_order, scan_of_mask
     ('a (', '-1,5) -1,25) 0,5) 10,5)'), ('', '1.25mm_-2 1.25mm_-1 1.5mm_-2'), ('ct ', '1.05 1.10 1.50 2.00'), ('a-', '2.5 10.5'),
     ('IM-', '0001-0002 0001-0010 0002-0001'), ('IM--', '1 2 10'), ('1.2.840.', '9 10 113.4'), ('', '2-9 2-10 10-1'),
     ('ct ', '1.1 1.2 1.9 1.10 1.11'), ('2020.02.22.9-', 'p2 p10'),
+    ('scan ', ' '.join(f'-{n}' for n in range(1, 11))), ('(', '-0) -1) -2) -10)'), ('', '-1_-1 -1_-2 -1_-3 -2_-1 -3_-3'),
+    ('p_', '-0009 -0010 -0100'), ('z ', '-10 -9 -8 -1 0 1'), ('z ', '-300 -290 -280'), ('z ', '-2.0 -1.5 -1.0'), ('z ', '-10 -5 -1'),
+    ('', '-1.5mm_-1 -1.5mm_-2 -1.5mm_-3'), ('z ', '\u22123 \u22122 \u22121'),
 ])
 def test_slices_are_in_the_order_of_their_numbers(before, numbers):
-    """A sign stands behind no letter, digit or dash; a fraction is no part of a longer chain, and of no number of two levels."""
+    """A sign stands behind no letter, digit or dash, and none of a count; a fraction is no part of a longer chain, and of no number of two
+    levels."""
     paths = [Path(f'{before}{number}.png') for number in numbers.split()]
     assert in_order(paths[::-1]) == paths
 
@@ -44,12 +48,13 @@ def test_a_dash_that_may_be_a_sign_or_none_is_refused(tmp_path):
     ('A-0001_seg.nii.gz', 'A-0001_ct.nii.gz'), ('a_mask.nii', 'a.nii.gz'), ('a-label.mha', 'a.mha'), ('a.seg.nrrd', 'a.nrrd'),
     ('A_LUNG.npy', 'a.npz'), ('a_ct_seg.nii', 'a_ct.nii'), ('p_masks.nii', 'p_0000.nii.gz'),
     ('A-0001_seg.nii.gz', 'A-0002_ct.nii.gz'), ('a_mask.nii', 'a.txt'), ('a_segment.nii', 'a.nii'), ('seg.nii', 'a.nii'),
-    ('a_b.nii', 'a.nii'),
+    ('a_b.nii', 'a.nii'), ('mask_7.png', '7.png'), ('lung-7.png', 'ct-7.png'), ('7_seg.png', 'slice 7.png'), ('maskx_7.png', '7.png'),
+    ('mask_7.png', '8.png'),
 ])
 def test_a_mask_is_known_by_the_scan_beside_it(tmp_path, mask, scan):
     for name in (mask, scan):
         (tmp_path / name).write_bytes(b'')
-    other = scan.startswith('A-0002') or scan.endswith('.txt') or 'segment' in mask or mask in ('seg.nii', 'a_b.nii')
+    other = scan.startswith('A-0002') or scan.endswith('.txt') or 'segment' in mask or mask in ('seg.nii', 'a_b.nii', 'maskx_7.png') or scan == '8.png'
     assert scan_of_mask(tmp_path / mask, SUFFIXES) == (None if other else tmp_path / scan)
     assert scan_of_mask(tmp_path / scan, SUFFIXES) is None
 
@@ -59,6 +64,23 @@ def test_a_folder_of_a_lung_kernel_is_no_mask(tmp_path):
         (tmp_path / name).mkdir()
     assert scan_of_mask(tmp_path / 'a_lung', SUFFIXES) is None
     assert scan_of_mask(tmp_path / 'a_mask', SUFFIXES) == tmp_path / 'a'
+
+
+@pytest.mark.parametrize('form', ['{}_mask', '{}-label', '{}_seg', '{}.lung', 'mask_{}'])
+@pytest.mark.parametrize('packed', [False, True])
+def test_masks_among_the_slices_of_a_scan_are_no_slices(tmp_path, rng, form, packed):
+    """By their names alone, for these are full of values."""
+    (tmp_path / 'scan').mkdir()
+    names = [f'{k:03d}' for k in range(1, 5)]
+    for name in (*names, *map(form.format, names)):
+        Image.fromarray(rng.integers(0, 256, (24, 24), np.uint8)).save(tmp_path / 'scan' / f'{name}.png')
+    scan = tmp_path / 'scan'
+    if packed:
+        scan = zipped(tmp_path / 'a.zip', {file.name: file for file in scan.iterdir()})
+    refused(scan, f'4 of its slices are masks by their names, as {form.format("001")}.png of 001.png: move the masks')
+    for name in names:
+        (tmp_path / 'scan' / f'{name}.png').unlink()
+    assert len(decode(tmp_path / 'scan').voxels) == 4
 
 
 def test_segmentations_beside_their_scans_are_refused_and_the_scans_are_read(tmp_path, rng):

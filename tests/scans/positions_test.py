@@ -133,3 +133,35 @@ def test_pillow_and_tifffile_say_nothing_of_the_body_but_each_pixel_stays_where_
     scan = decode(tmp_path)
     assert not scan.hounsfield and scan.spacing is None
     np.testing.assert_allclose(scan.voxels, grey.astype(float), atol=2 if suffix == 'jpg' else 0)
+
+
+@pytest.mark.parametrize('options', [{}, {'compression': 'deflate'}, {'bigtiff': True}, {'byteorder': '>'}, {'tile': (16, 16)}])
+@pytest.mark.parametrize('deep', [False, True])
+def test_pages_of_tifffile_are_slices_in_their_order(tmp_path, options, deep):
+    z, y, x = np.meshgrid(*map(np.arange, (6, 24, 40)), indexing='ij')
+    grey = 10 * z + 4 * y + 2 * x
+    stored = (grey * 257).astype(np.uint16) if deep else grey.astype(np.uint8)
+    tifffile.imwrite(tmp_path / 'a.tif', stored, photometric='minisblack', **options)
+    scan = decode(tmp_path / 'a.tif')
+    assert not scan.hounsfield and scan.spacing is None
+    np.testing.assert_allclose(scan.voxels, grey, atol=1e-4)
+
+
+@pytest.mark.parametrize('turn', ['axial', 'upside down', 'mirrored'])
+def test_simpleitk_writes_a_series_of_dicom(tmp_path, turn):
+    """Its own header, slices named against their order, twice the values, which are whole."""
+    values, first, steps = stored(TURNS[turn])
+    rightwards, downwards, _ = steps / np.linalg.norm(steps, axis=1)[:, None]
+    for k in range(SIZE[0]):
+        image = SimpleITK.GetImageFromArray(np.rint(values[:, :, k].T * 2).astype(np.int16)[None])
+        image.SetSpacing((STEP[2], STEP[1], STEP[0]))
+        place = '\\'.join(f'{mm:g}' for mm in first + k * steps[2])
+        directions = '\\'.join(f'{cosine:g}' for cosine in (*rightwards, *downwards))
+        for tag, text in (('0008|0060', 'CT'), ('0020|000e', '1.2.3'), ('0020|0013', str(k + 1)), ('0020|0032', place), ('0020|0037', directions)):
+            image.SetMetaData(tag, text)
+        writer = SimpleITK.ImageFileWriter()
+        writer.KeepOriginalImageUIDOn()
+        writer.SetFileName(str(tmp_path / f'{9 - k}.dcm'))
+        writer.Execute(image)
+    scan = decode(tmp_path)
+    check(scan._replace(voxels=scan.voxels / 2))

@@ -8,6 +8,7 @@ import tifffile
 from dicoms import ct, no_name_is_told  # noqa: F401
 from PIL import Image
 from scan_files import refused
+from scipy.ndimage import zoom
 from volumes import meta
 
 from covid_jax import UserError
@@ -112,6 +113,84 @@ def test_who_says_that_an_array_is_in_hounsfield_units_may_have_cut_the_air_off(
     refused(tmp_path / 'b.npz', 'above 2000')
 
 
+TWICE = 'applied twice'
+
+
+@pytest.mark.parametrize('name', [*FORMATS, 'npz'])
+@pytest.mark.parametrize('noise', [0, 20])
+def test_an_offset_that_was_applied_twice_is_found(tmp_path, rng, name, noise):
+    """Then tissue lies where air is, and air where nothing is; in an array that is said to be in Hounsfield units, too."""
+    hu = chest() + rng.normal(0, noise, chest().shape).round().astype(int)
+    refused(written(tmp_path, name, hu - 1024), 'below -1500', TWICE)
+
+
+def test_air_and_tissue_alone_are_found_to_be_off_and_lungs_alone_are_not(tmp_path, rng):
+    """Of the first nothing but one value is too low, as in the corners of a sound scan; in lungs alone there are vessels."""
+    np.savez(tmp_path / 'a.npz', hu=np.where(chest() > 0, -1024, -2048))
+    refused(tmp_path / 'a.npz', TWICE)
+    lungs = np.where(chest() == -850, rng.normal(-850, 60, chest().shape).round().astype(int), -2048)
+    lungs[:, 15, 8:10] = 20
+    for name, outside in (('b', -2048), ('c', -1000)):
+        np.savez(tmp_path / f'{name}.npz', hu=np.where(lungs == -2048, outside, lungs))
+        assert decode(tmp_path / f'{name}.npz').hounsfield
+
+
+def test_an_offset_applied_twice_is_found_where_bone_is_left_for_tissue(tmp_path, rng):
+    hu = chest()
+    hu[:, 8:20, 6:14] = rng.normal(-850, 60, (6, 12, 8))
+    hu[:, 20, 10:22] = 1300
+    np.save(tmp_path / 'a.npy', hu)
+    assert decode(tmp_path / 'a.npy').hounsfield
+    np.save(tmp_path / 'a.npy', hu - 1024)
+    refused(tmp_path / 'a.npy', TWICE)
+
+
+def test_a_fill_that_is_not_quite_one_value_is_read(tmp_path, rng):
+    hu = np.where(chest(9999) == 9999, rng.normal(-2000, 10, chest().shape), chest())
+    np.save(tmp_path / 'a.npy', hu)
+    np.testing.assert_allclose(decode(tmp_path / 'a.npy').voxels, hu, rtol=1e-6)
+
+
+def test_a_filled_circle_that_was_resampled_has_an_edge_and_is_read(tmp_path):
+    """The values of the edge lie between those of air and of the fill, and are none of either."""
+    y, x = np.mgrid[:128, :128] - 63.5
+    hu = np.kron(chest()[0], np.ones((4, 4)))
+    hu = (hu + (-3024 - hu) * np.clip(np.hypot(y, x) - 62, 0, 1)).round().astype(np.int16)
+    assert np.count_nonzero((hu < -1500) & (hu > -3000)) > 100
+    np.save(tmp_path / 'a.npy', hu)
+    np.testing.assert_array_equal(decode(tmp_path / 'a.npy').voxels, hu[None])
+
+
+@pytest.mark.parametrize('name', [*FORMATS, 'npz'])
+@pytest.mark.parametrize('off', [1024, -1024, 800])
+@pytest.mark.parametrize('at', ([1, 3, 5], [0, 1, 2], [3], [5]))
+def test_slices_whose_offset_is_not_that_of_the_others_are_found(tmp_path, name, off, at):
+    """Every other one, one half, one: each lies off its neighbour in all that it holds."""
+    hu = chest()
+    hu[at] += off
+    refused(written(tmp_path, name, hu), 'all values of slice', f'lie {abs(off)} HU', 'the offset')
+
+
+def test_alternating_intercepts_of_a_series_name_two_slices(tmp_path):
+    folder = dicom(tmp_path / 'a', (chest() + 1024).astype('<u2'))
+    for k in (1, 3, 5):
+        ct(folder / f'IM{k}', (chest() + 1024).astype('<u2')[k], 5. * (5 - k), k + 11, RescaleIntercept=0)
+    for k in (0, 2, 4):
+        ct(folder / f'IM{k}', (chest() + 1024).astype('<u2')[k], 5. * (5 - k), k + 11)
+    refused(folder, 'all values of slice 15 lie 1024 HU below those of slice 16', 'RescaleIntercept')
+
+
+def test_slices_that_are_filled_or_empty_are_no_leap(tmp_path, rng):
+    """Padding at the ends, a slice of air alone, and one without any air between others."""
+    hu = chest()
+    hu[0] = -3024
+    hu[1] = rng.normal(-1000, 10, (32, 32))
+    hu[4] = rng.normal(40, 10, (32, 32))
+    hu[5] = 0
+    np.save(tmp_path / 'a.npy', hu)
+    np.testing.assert_array_equal(decode(tmp_path / 'a.npy').voxels, hu)
+
+
 # 16 bits
 
 
@@ -181,6 +260,64 @@ def test_grey_scans_are_no_segmentations(tmp_path, rng):
         scan = decode(tmp_path / f'{number}.npy')
         np.testing.assert_allclose(scan.voxels, grey * (255 if number == 3 else 1), atol=1e-3)
         assert not scan.hounsfield
+
+
+def blob(side=96, level=1.):
+    """[4, side, side]: a mask of two lungs, by distance from two points, and a smaller one in them."""
+    y, x = np.mgrid[:side, :side] / side
+    lungs = np.minimum(np.hypot(y - .5, x - .3), np.hypot(y - .5, x - .7)) < .17
+    return np.repeat(lungs[None] * level, 4, 0)
+
+
+RESAMPLED = {
+    'floats': zoom(blob(), (1, .45, .45), order=1), 'larger': zoom(blob(32), (2, 3.3, 3.3), order=1),
+    'between slices': zoom(np.concatenate([0 * blob(48), blob(48)]), (5.3, 1, 1), order=1),
+    'bytes': zoom(blob(level=255), (1, .45, .45), order=1).round().astype(np.uint8), 'floats of bytes': zoom(blob(level=255), (1, .45, .45), order=1),
+    'cubic': zoom(blob(), (1, 1.4, 1.4), order=3).clip(0, 1),
+    'labels': zoom((blob() + np.roll(blob(), 30, 1)) / 2, (1, .7, .7), order=1),
+    'little': zoom(blob() * (np.arange(96) > 74), (1, 1.7, 1.7), order=1), 'grey as 200': zoom(blob(level=200), (1, .45, .45), order=1)}
+
+
+@pytest.mark.parametrize('values', RESAMPLED.values(), ids=RESAMPLED)
+def test_a_mask_that_was_resampled_is_no_scan(tmp_path, values):
+    assert len(np.unique(values)) > 4
+    np.save(tmp_path / 'a.npy', values)
+    refused(tmp_path / 'a.npy', 'no scan')
+    np.savez(tmp_path / 'b.npz', volume=values[:1])
+    refused(tmp_path / 'b.npz', 'no scan')
+
+
+@pytest.mark.parametrize('suffix', ['png', 'jpg'])
+def test_pictures_of_masks_are_no_scan(tmp_path, suffix):
+    """Whose edges were smoothed, or which JPEG has blurred."""
+    for k, plane in enumerate(blob(level=255).astype(np.uint8)):
+        Image.fromarray(plane).resize((60, 60), Image.Resampling.BILINEAR).save(tmp_path / f'{k}.{suffix}', quality=80)
+    refused(tmp_path, 'no scan')
+
+
+@pytest.mark.parametrize('hot', [40, 90, 250])
+@pytest.mark.parametrize('name', ['npy', 'nii'])
+def test_a_hot_spot_makes_no_grey_scan_of_a_map_of_uptake(tmp_path, name, hot):
+    values = uptake()
+    values[4, 10:13, 10:13] = hot
+    if name == 'npy':
+        np.save(tmp_path / 'a.npy', values)
+    else:
+        nibabel.save(nibabel.Nifti1Image(values.T, np.diag([-1, -1, 5, 1])), tmp_path / 'a.nii')
+    refused(tmp_path / f'a.{name}', f'fractions up to {hot} of 255')
+
+
+@pytest.mark.parametrize('kind', ['white tissue', 'lungs alone', 'padded', 'narrow', 'few levels'])
+@pytest.mark.parametrize('dtype', [np.uint8, np.float32])
+def test_scans_of_hard_windows_are_no_masks(tmp_path, rng, kind, dtype):
+    """Of air in black, tissue in white and lungs between; of lungs alone; in a grey frame; of low contrast; of a few levels."""
+    lungs = zoom(blob(), (1, 1, 1), order=0) > 0
+    texture = rng.normal(70, 30, lungs.shape).clip(0, 255)
+    grey = {'white tissue': np.where(lungs, texture, 255 * (np.hypot(*np.mgrid[-48:48, -48:48]) < 40)),
+            'lungs alone': np.where(lungs, texture, 0), 'padded': np.pad(texture, ((0, 0), (60, 60), (60, 60)), constant_values=128),
+            'narrow': rng.normal(100, 3, lungs.shape), 'few levels': rng.integers(0, 6, lungs.shape) * 50}[kind]
+    np.save(tmp_path / 'a.npy', grey.astype(dtype))
+    np.testing.assert_allclose(decode(tmp_path / 'a.npy').voxels, grey.astype(dtype))
 
 
 def test_slices_of_black_and_white_are_masks(tmp_path):

@@ -43,7 +43,7 @@ def read_voxels(planes: Sequence[Plane], order: np.ndarray, orient: Callable[[np
     whole = hounsfield and all(value.is_integer() for plane in planes for value in plane.rescale)
     out = None
     at = 0
-    tallies = []
+    tallies = {}
     for _, of_file in groupby(planes, key=lambda plane: id(plane.header)):
         frames = list(of_file)
         header = frames[0].header
@@ -59,12 +59,13 @@ def read_voxels(planes: Sequence[Plane], order: np.ndarray, orient: Callable[[np
                 if out.dtype == np.int16 and voxels.dtype != np.int16:
                     out = out.astype(np.float32)
                 out[slice_of[at]] = voxels
-                at += 1
                 measured = voxels if hole is None else voxels[~hole]
                 if hounsfield and measured.size:
-                    tallies.append(tally(measured))
+                    tallies[int(slice_of[at])] = tally(measured)
+                at += 1
     if tallies:
-        check_hounsfield(tallies)
+        upward = sorted(tallies)
+        check_hounsfield([tallies[k] for k in upward], names=[planes[order[k]].name for k in upward])
     return out
 
 

@@ -15,6 +15,8 @@ from covid_jax.text import some
 SLOPE = 0.2  # mm to the side per mm along: a bit more than the tilt that _axial lets through
 OFF = 0.05  # of the distance of slices that each may lie beside an even grid: then steps differ by a tenth
 ROUNDED = 0.2  # of the distance, where the positions are written no finer; a missing slice puts others off by more
+WANDER = 0.15  # of the usual step that each may differ where steps vary by chance: five times the 3 % of scanners that do
+COARSE = 0.15  # and that rounding may add; of three slices with one missing, a step is a third off the median
 
 
 class Plane(NamedTuple):
@@ -173,7 +175,11 @@ def _axial(orientation):
 
 def _even(planes, along):
     """The distance of neighbours in mm: that of the even grid which fits the positions best. ValueError that names slices at
-    one place or unevenly apart."""
+    one place or unevenly apart.
+
+    Either of two laws is enough. Rounding leaves each position near its point of the grid, however far a step is off. Steps that vary by
+    chance add up, and take positions off any grid, but each of them is near the usual one, and it changes for good nowhere.
+    """
     order = np.argsort(along, kind='stable')
     steps = np.diff(along[order])
     real = steps[steps >= 0.01]
@@ -194,14 +200,22 @@ def _even(planes, along):
     if off.max() <= max(OFF * apart, min(unit, ROUNDED * apart)):
         told = [mm for mm in (planes[0].between, planes[0].thick) if mm and abs(mm - apart) * len(steps) <= unit]
         return told[0] if told and off.max() > 1e-3 else apart  # rounded positions leave open what a header may tell
-    uneven = np.abs(steps - usual) > max(2 * OFF * usual, 1.01 * min(unit, 2 * ROUNDED * usual))
-    if not uneven.any():
+    uneven = np.abs(steps - usual) > WANDER * usual + min(unit, COARSE * usual)
+    if uneven.any():
+        digits = 1 if (np.abs(steps - usual)[uneven] >= 0.1).all() else 3
+        raise ValueError(f'{pairs(uneven, lambda i: f"are {steps[i]:.{digits}f} mm apart")}, the others '
+                         f'{usual:.{digits}f} mm: a slice is missing or does not belong here')
+    if off.max() > steps.std() * math.sqrt(len(steps)) and not _by_chance(steps):
         worst = planes[order[int(off.argmax())]].name
         raise ValueError(f'slice {worst} lies {off.max():.2g} mm beside an even grid of {apart:.3g} mm: slices are missing, or '
                          'their distance changes')
-    digits = 1 if (np.abs(steps - usual)[uneven] >= 0.1).all() else 3
-    raise ValueError(f'{pairs(uneven, lambda i: f"are {steps[i]:.{digits}f} mm apart")}, the others '
-                     f'{usual:.{digits}f} mm: a slice is missing or does not belong here')
+    return apart
+
+
+def _by_chance(steps):
+    """Whether neighbouring steps differ as steps of any two places do, in which case their mean square is twice the variance. Where the
+    distance changes once, or slowly, it is far below."""
+    return np.square(np.diff(steps)).mean() > steps.var()
 
 
 def _grid(along):

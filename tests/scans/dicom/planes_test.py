@@ -72,6 +72,24 @@ def test_positions_that_are_rounded_lie_on_an_even_grid(tmp_path, step, digits):
         refused(series(tmp_path / f'{gap}', there), f'slices {gap} and {gap + 1} are', 'missing')
 
 
+@pytest.mark.parametrize('step, digits', [(2.5, 6), (2.5, 2), (.625, 1), (1, 6)])
+@pytest.mark.parametrize('draw', ['normal', 'uniform'])
+def test_steps_that_vary_by_chance_add_up_and_are_sound(tmp_path, step, digits, draw):
+    """By 3 %, so that the positions wander off any even grid; one slice that is missing among them is found."""
+    rng = np.random.default_rng(0)
+    draws = rng.normal(0, .03, 160) if draw == 'normal' else rng.uniform(-.05, .05, 160)
+    heights = np.round(-100 + np.cumsum(step * (1 + draws)), digits).tolist()
+    paths = [ct(tmp_path / f's{n}.dcm', z=z, number=n, SliceThickness=9) for n, z in enumerate(heights, 1)]
+    got = decode_dicom(paths)
+    assert got.spacing[0] == pytest.approx(step, rel=.01) and len(got.voxels) == 160
+    refused(paths[:70] + paths[71:], 'slices 70 and 72 are', 'missing')
+
+
+@pytest.mark.parametrize('zs', [(0, 1, 4, 5, 8), (0, 3, 4, 7, 8), (0, 2, 4, 5.5, 7.5, 9.5), [k + .3 * (k % 2) for k in range(40)]])
+def test_steps_that_differ_are_no_chance(tmp_path, zs):
+    refused(series(tmp_path, zs, SliceThickness=None), 'mm apart', 'the others')
+
+
 def test_a_gap_of_whole_millimetres_is_no_rounding(tmp_path):
     for number, zs in enumerate(((0, 1, 3, 4, 5), (0, 1, 3), (0, 2, 3, 4))):
         refused(series(tmp_path / f'{number}', zs, SliceThickness=None), 'missing')
