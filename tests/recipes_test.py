@@ -3,10 +3,13 @@
 import json
 import runpy
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from covid_jax import UserError
 from covid_jax.flags import check_names
+from covid_jax.models import NETWORKS
 
 
 @pytest.fixture(scope='module')
@@ -26,8 +29,15 @@ def test_every_recipe_is_a_row_and_fields_that_there_are(script, root, tmp_path)
         row = line[3].removeprefix('--config=configs/self_trans.py:')
         fields = [flag.removeprefix('--config.').partition('=')[0] for flag in line[4:] if flag.startswith('--config.')]
         check_names(get_config(row), fields)
+        _check_size(recipe)
         assert line[-2:] == [f'--config.data.store={tmp_path / "store"}', f'--workdir={tmp_path / name}']
         assert not any('{' in flag for flag in line)
+
+
+def _check_size(recipe):
+    """UserError where the recipe's network does not take images of its size."""
+    image = jax.ShapeDtypeStruct((2, 1, recipe.plane, recipe.plane, 1), jnp.float32)
+    jax.eval_shape(NETWORKS[recipe.network](classes=2).init, jax.eval_shape(jax.random.key, 0), image)
 
 
 def test_recipes_are_ranked_by_the_mean_auc_on_val_of_both_seeds(script, tmp_path):
