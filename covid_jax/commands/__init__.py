@@ -16,4 +16,6 @@ EXAMPLES = """\
       each number of the tables of a paper, beside that of the runs in a folder
   covid-jax compare runs/a runs/b
       how much two finished runs differ on the same exams: differences with intervals, and tests
+  covid-jax predict scans/0003 scans/0004.nii.gz --run=runs/cmc --out=answers
+      what finished runs answer about scans of which nobody knows the label
 """
