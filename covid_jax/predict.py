@@ -125,13 +125,13 @@ def _say_basis(basis, names, level, say):
 def _means(opened, answer, exams, workers):
     """float [n, classes], the mean over the runs of their answers, NaN where there is none; {exam id: why}."""
     broken: dict[str, str] = {}
-    total = 0.0
+    total = np.zeros((len(exams), len(opened[0][0].classes)))
     with tempfile.TemporaryDirectory() as folder:
         made: dict[Prep, dict[str, Path]] = {}
         for (run, state), ask in zip(opened, answer, strict=True):
             if run.prep not in made:
                 made[run.prep] = _prepared(exams, run.prep, Path(folder, run.prep.hash), workers, broken)
-            total = total + _asked(run, state, ask, exams, made[run.prep])
+            total += _asked(run, state, ask, exams, made[run.prep])
     return total / len(opened), broken
 
 

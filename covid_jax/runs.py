@@ -55,14 +55,14 @@ class Answers(NamedTuple):
         return self._replace(a=self.a[:, [index]], b=self.b[:, [index]])
 
 
-def parts(run: str | Path, split: str) -> list[Part]:
-    """The trainings of a finished run, by fold and seed, with what they answered of a split.
+def parts(run: str | Path, split: str = '') -> list[Part]:
+    """The trainings of a finished run, by fold and seed, with what they answered of a split where one is named.
 
     UserError where it is none, is not finished, or where its folder holds more than one.
     """
     run = Path(run)
     if (run / 'predictions.csv').is_file():
-        return [Part(run, run, predictions=_labelled(run, split))]
+        return [Part(run, run, predictions=_labelled(run, split) if split else None)]
     if not run.is_dir():
         raise UserError(f'there is no folder {run}: give the folder of a finished run')
     below = sorted(folder for pattern in BELOW for folder in run.glob(pattern))
@@ -74,7 +74,7 @@ def parts(run: str | Path, split: str) -> list[Part]:
     if not found:
         raise UserError(f'{run} holds no predictions.csv: give the folder of a finished run')
     _check_whole(run, found)
-    return [part._replace(predictions=_labelled(part.folder, split))
+    return [part._replace(predictions=_labelled(part.folder, split) if split else None)
             for part in sorted(found, key=lambda part: (part.fold, part.seed))]
 
 

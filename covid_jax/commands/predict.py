@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,9 +24,10 @@ def run(paths: Annotated[list[str], typer.Argument(metavar='PATH...', help='Scan
     if not 0 < level < 1:
         raise UserError(f'--level={level} must be between 0 and 1, as 0.9')
     check_folder(out)
-    from covid_jax import predict, runs as finished, start  # what takes long to import
+    from covid_jax import predict, start  # what takes long to import
+    from covid_jax import runs as finished
 
-    opened = [start.load(part.folder) for name in runs for part in finished.parts(name, 'val')]
+    opened = [start.load(part.folder) for name in runs for part in finished.parts(name)]
     begun = time.monotonic()
     answers, basis = predict.predict(opened, paths, level, site, workers, _say)
     predict.write(out, answers, basis, [each for each, _ in opened], level)
@@ -38,8 +39,8 @@ def run(paths: Annotated[list[str], typer.Argument(metavar='PATH...', help='Scan
     _say('Research software, not a medical device.')
 
 
-def told(answer) -> str:
-    """An answer in words."""
+def told(answer: Any) -> str:
+    """An Answer of predict.py in words."""
     if answer.reason:
         return f'no answer, {answer.reason}'
     doubt = f'; uncertain, possible: {", ".join(answer.possible) or "none of the classes"}' if answer.uncertain else ''

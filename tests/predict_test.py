@@ -1,0 +1,145 @@
+"""Scans that no split knows, asked about by finished runs in real: against what the runs answered of their own exams."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from conftest import single_image_config
+
+from covid_jax import UserError, cli, experiment, predict, predictions, sources, start
+from covid_jax.metrics.calibration import temperature, tempered
+from covid_jax.metrics.classification import decide, frozen_threshold
+from covid_jax.predictions import Predictions
+from covid_jax.sources.exams import Exam
+
+VAL = 20
+SCANS = ['phantom:slice:40:0:covid', 'phantom:slice:40:1:normal', 'phantom:slice:41:5:covid']
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    """The folder of a run of two seeds, with test-time augmentation."""
+    folder = tmp_path_factory.mktemp('predict') / 'run'
+    c = single_image_config(epochs=1.0)
+    c.data.phantom.update(train=8, val=VAL, test=4)
+    c.seeds = 2
+    c.eval.tta = 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('builtins.print', lambda *words, **_: None)
+        experiment.run(c, folder)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def opened(finished):
+    return [start.load(finished / f'fold0/seed{seed}') for seed in range(2)]
+
+
+def asked(opened, paths, **options):
+    answers, _ = predict.predict(opened, paths, say=lambda line: None, **options)
+    return answers
+
+
+def without_views(opened):
+    """The same runs, which see each scan once and plain."""
+    runs = []
+    for run, state in opened:
+        config = run.config.copy_and_resolve_references()
+        config.eval.tta = 0
+        runs.append((run._replace(config=config), state))
+    return runs
+
+
+def test_a_test_exam_is_answered_as_the_run_answered_it(opened, tmp_path_factory):
+    """Of a run without augmentation at test time; and calibrated, decided and left open as its validation exams say."""
+    folder = tmp_path_factory.mktemp('plain')
+    c = single_image_config(epochs=1.0)
+    c.data.phantom.update(train=8, val=VAL, test=4)
+    c.eval.tta = 0
+    experiment.run(c, folder)
+    table = predictions.of_run(folder)
+    own = table.of('test')
+    path_of = {exam.id: exam.path for exam in sources.parts_of(c.data)[0]}
+    answers = asked([start.load(folder)], [path_of[exam.id] for exam in own.exams])
+    val = table.of('val')
+    value = temperature(val.label, val.probability)
+    np.testing.assert_allclose([a.probability for a in answers], tempered(own.probability, value), atol=1e-5)
+    decided = decide(own.probability, frozen_threshold(val.label, val.probability))
+    assert [a.decision for a in answers] == [table.names[i] for i in decided]
+
+
+def test_a_scan_is_answered_whatever_is_asked_beside_it(opened):
+    """Its views at test time, too; and each run of several has its part."""
+    alone = [asked(opened, [path])[0] for path in SCANS]
+    together = asked(opened, SCANS[::-1])[::-1]
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_allclose(one.probability, other.probability, atol=1e-6)
+        assert (one.decision, one.possible) == (other.decision, other.possible)
+    plain = asked(without_views(opened), SCANS)
+    assert max(np.abs(a.probability - b.probability).max() for a, b in zip(plain, alone, strict=True)) > 1e-6
+
+
+def test_several_runs_answer_with_their_mean(opened):
+    """Judged by the mean of what they answered of the validation exams, by hand."""
+    tables = [predictions.of_run(run.folder).of('val') for run, _ in opened]
+    mean = np.mean([table.probability for table in tables], 0)
+    basis = predict.frozen([predictions.of_run(run.folder) for run, _ in opened], 0.8)
+    assert basis.threshold == frozen_threshold(tables[0].label, mean)
+    assert basis.temperature == temperature(tables[0].label, mean)
+    own = np.sort(mean[tables[0].label == 1, 1])
+    assert basis.bounds[1] == own[int((len(own) + 1) * 0.2 + 1e-9) - 1] and basis.exams == np.bincount(tables[0].label).tolist()
+    both = asked(opened, SCANS)
+    each = [asked([one], SCANS) for one in opened]
+    raw = [[_raw(answer, predict.frozen([predictions.of_run(run.folder)], 0.9).temperature) for answer in answers]
+           for answers, (run, _) in zip(each, opened, strict=True)]
+    np.testing.assert_allclose([a.probability for a in both], tempered(np.mean(raw, 0), basis.temperature), atol=1e-5)
+
+
+def _raw(answer, value):
+    return tempered(answer.probability[None], 1 / value)[0]
+
+
+def test_validation_exams_of_folds_are_judged_by_the_run_that_did_not_learn_from_them():
+    def table(ids, covid):
+        exams = [Exam(name, name, '', 'covid' if i % 2 else 'noncovid', 'val', '') for i, name in enumerate(ids)]
+        p = np.array(covid, np.float32)
+        return Predictions(('noncovid', 'covid'), exams, np.arange(len(ids)) % 2, np.stack([1 - p, p], 1))
+
+    basis = predict.frozen([table('ab', [0.2, 0.9]), table('cd', [0.3, 0.5])], 0.5)
+    assert basis.exams == [2, 2] and basis.threshold == pytest.approx(0.4)
+    np.testing.assert_allclose(basis.bounds, [0.7, 0.5])
+
+
+def test_what_cannot_be_read_is_a_row_with_its_reason(opened, tmp_path):
+    (tmp_path / 'broken.png').write_bytes(b'\x89PNG and no more')
+    paths = [tmp_path / 'broken.png', SCANS[0], tmp_path / '=nowhere']
+    answers, basis = predict.predict(opened, paths, say=lambda line: None)
+    assert [bool(a.reason) for a in answers] == [True, False, True]
+    predict.write(tmp_path / 'out', answers, basis, [run for run, _ in opened], 0.9)
+    with (tmp_path / 'out' / 'answers.csv').open(newline='') as f:
+        rows = list(csv.DictReader(f))
+    assert [row['p_covid'] == '' for row in rows] == [True, False, True] and 'broken.png' in rows[0]['reason']
+    told = json.loads((tmp_path / 'out' / 'answers.json').read_text())
+    assert told['scans'][1]['probability']['covid'] == pytest.approx(float(rows[1]['p_covid']), abs=1e-4)
+    assert told['scans'][2] == {'path': f'{tmp_path}/=nowhere', 'probability': None, 'decision': None, 'uncertain': None, 'possible': [],
+                                'reason': f'{tmp_path}/=nowhere: no such file or folder'}
+
+
+def test_too_few_validation_exams_leave_all_open(opened):
+    lines = []
+    answers, _ = predict.predict(opened, SCANS[:1], level=0.99, say=lines.append)
+    assert answers[0].possible == ('noncovid', 'covid') and answers[0].uncertain
+    assert 'too few validation exams of noncovid (10), covid (10)' in lines[0]
+
+
+def test_the_command(finished, tmp_path, capsys):
+    cli.run(['predict', SCANS[0], str(tmp_path / 'nowhere.png'), f'--run={finished}', f'--out={tmp_path / "out"}'])
+    told = capsys.readouterr().out
+    assert f'{SCANS[0]}: ' in told and 'nowhere.png: no answer' in told and '2 scans' in told
+    assert (tmp_path / 'out' / 'answers.csv').exists()
+    for arguments, line in ((['x.png', f'--run={tmp_path}', '--out=o'], 'holds no predictions.csv'),
+                            (['x.png', f'--run={finished}', '--out=o', '--level=90'], '--level=90.0 must be between 0 and 1'),
+                            ([f'--run={finished}', '--out=o'], 'PATH')):
+        with pytest.raises(UserError, match=line):
+            cli.run(['predict', *arguments])
