@@ -13,9 +13,9 @@ FRACTION = r'(?<![0-9.,])[0-9]+[.,][0-9]+(?![.,]?[0-9])'
 NUMBER = re.compile(f'({SIGN}(?:{FRACTION}|[0-9]+))')
 WHOLE = re.compile(f'({SIGN}[0-9]+)')
 DASH = re.compile(r'(?<=[^\W\d_])-(?=[0-9])')  # between a letter and a digit it may be either
-WORDS = '(seg|segmentation|mask|masks|label|labels|lung|lungs|lungmask)'
-MASK = re.compile(rf'(?P<of>.+)[._ -](?P<word>{WORDS})', re.I)
-MASK_FIRST = re.compile(rf'(?P<word>{WORDS})[._ -](?P<of>.+)', re.I)
+OF_WHAT = '((lung|lungs|infection|lesion)[._ -]?)?'
+MASK = re.compile(f'(?P<of>.+?)[._ -](?P<word>seg|segmentation|{OF_WHAT}(mask|masks)|label|labels|lung|lungs)', re.I)
+MASK_FIRST = re.compile('(?P<word>seg|segmentation|mask|masks)[._ -](?P<of>.+)', re.I)  # pictures called lung_1 and label_1 are none
 SCAN = re.compile(r'(.+)[._ -](ct|img|image|scan|volume|0000)', re.I)  # 0000: the first channel, as nnU-Net has it
 SCAN_FIRST = re.compile(r'(ct|img|image|scan|volume|slice)[._ -](.+)', re.I)
 COUNTED = 3  # numbers at least that are a count
@@ -52,7 +52,7 @@ def _key(path, number, dashes=()):
 def _dashes_of_counts(paths, number):
     """Where a dash before a number is none of its sign: {(what stands around the numbers, which part)}. All numbers there have one, are
     whole and are a count, which a height is not: they begin with 0 or 1 and most of the others follow ('scan -1' to 'scan -10'), or
-    some are written with a zero in front ('scan -0', 'scan -007')."""
+    there is a '-0'."""
     columns = {}
     for path in paths:
         parts = number.split(path.stem.lower())
@@ -65,8 +65,8 @@ def _is_count(texts):
     if not all(re.fullmatch('-[0-9]+', text) for text in texts):
         return False
     numbers = {int(text[1:]) for text in texts}
-    padded = any(text.startswith('-0') for text in texts)
-    return padded or len(numbers) >= COUNTED and min(numbers) <= 1 and 2 * len(numbers) > max(numbers)
+    follow = len(numbers) >= COUNTED and min(numbers) <= 1 and 2 * len(numbers) > max(numbers)
+    return follow or '-0' in texts
 
 
 def _number(text):

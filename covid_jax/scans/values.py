@@ -88,7 +88,7 @@ def check_hounsfield(tallies: Iterable[Tally], said: bool = False, names: Sequen
         why = (f'{dense / total:.0%} of them are above {DENSE}, where only metal is: what fills the outside of the circle '
                'is not marked, or an offset was lost')
     elif total >= JUDGED and (sum(each.stray for each in tallies) > LOW_SHARE * total
-                              or thin > LOW_SHARE * total and tissue < TISSUE_SHARE * (air + tissue)):
+                              or not said and thin > LOW_SHARE * total and tissue < TISSUE_SHARE * (air + tissue)):
         why = (f'{thin / total:.0%} of them are below {THIN}, where nothing is that was measured: an offset (of DICOM, the '
                'RescaleIntercept) was applied twice, export the original')
     if why:
@@ -102,6 +102,9 @@ def _check_leaps(tallies, names):
     for (one, before), (other, after) in pairwise(spread):
         leaps = after - before
         leap = leaps[np.abs(leaps).argmin()]
+        at_an_end = one == names[0] or other == names[-1]  # where a resampled slice is in part what lies outside of the scan
+        if at_an_end and np.ptp(leaps) > LEAP / 2:
+            continue
         if abs(leap) > LEAP and (np.sign(leaps) == np.sign(leap)).all():
             raise ValueError(f'all values of slice {other} lie {abs(leap):.0f} HU {"above" if leap > 0 else "below"} those of slice {one}: '
                              'the offset (of DICOM, the RescaleIntercept) of one is wrong, export the original')
@@ -132,7 +135,7 @@ def check_grey(voxels: np.ndarray) -> None:
                          'the scans')
     high = float(voxels.max())
     background = counts.max()
-    if not whole and counts[FRACTIONS:].sum() <= HOT_SHARE * (voxels.size - background):
+    if not whole and high < 255 and counts[FRACTIONS:].sum() <= HOT_SHARE * (voxels.size - background):
         raise ValueError(f'fractions up to {high:g} of 255, and hardly any above {FRACTIONS}: a mask or a map of uptake or probability, no '
                          'scan; if it is one, save it as 0 to 255 or 0 to 1')
     if background > EMPTY * voxels.size:

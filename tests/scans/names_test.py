@@ -20,7 +20,7 @@ from covid_jax.scans.names import in_order, scan_of_mask
     ('IM-', '0001-0002 0001-0010 0002-0001'), ('IM--', '1 2 10'), ('1.2.840.', '9 10 113.4'), ('', '2-9 2-10 10-1'),
     ('ct ', '1.1 1.2 1.9 1.10 1.11'), ('2020.02.22.9-', 'p2 p10'),
     ('scan ', ' '.join(f'-{n}' for n in range(1, 11))), ('(', '-0) -1) -2) -10)'), ('', '-1_-1 -1_-2 -1_-3 -2_-1 -3_-3'),
-    ('p_', '-0009 -0010 -0100'), ('z ', '-10 -9 -8 -1 0 1'), ('z ', '-300 -290 -280'), ('z ', '-2.0 -1.5 -1.0'), ('z ', '-10 -5 -1'),
+    ('z ', '-300 -100 -005'), ('z ', '-10 -9 -8 -1 0 1'), ('z ', '-300 -290 -280'), ('z ', '-2.0 -1.5 -1.0'), ('z ', '-10 -5 -1'),
     ('', '-1.5mm_-1 -1.5mm_-2 -1.5mm_-3'), ('z ', '\u22123 \u22122 \u22121'),
 ])
 def test_slices_are_in_the_order_of_their_numbers(before, numbers):
@@ -46,17 +46,26 @@ def test_a_dash_that_may_be_a_sign_or_none_is_refused(tmp_path):
 
 @pytest.mark.parametrize('mask, scan', [
     ('A-0001_seg.nii.gz', 'A-0001_ct.nii.gz'), ('a_mask.nii', 'a.nii.gz'), ('a-label.mha', 'a.mha'), ('a.seg.nrrd', 'a.nrrd'),
-    ('A_LUNG.npy', 'a.npz'), ('a_ct_seg.nii', 'a_ct.nii'), ('p_masks.nii', 'p_0000.nii.gz'),
-    ('A-0001_seg.nii.gz', 'A-0002_ct.nii.gz'), ('a_mask.nii', 'a.txt'), ('a_segment.nii', 'a.nii'), ('seg.nii', 'a.nii'),
-    ('a_b.nii', 'a.nii'), ('mask_7.png', '7.png'), ('lung-7.png', 'ct-7.png'), ('7_seg.png', 'slice 7.png'), ('maskx_7.png', '7.png'),
-    ('mask_7.png', '8.png'),
+    ('A_LUNG.npy', 'a.npz'), ('a_ct_seg.nii', 'a_ct.nii'), ('p_masks.nii', 'p_0000.nii.gz'), ('mask_7.png', '7.png'),
+    ('7_seg.png', 'slice 7.png'), ('coronacases_001_Lung_Mask.nii', 'coronacases_001.nii'), ('a_infection-mask.nii', 'a.nii'),
+    ('a_lungmask.nii', 'a.nii'),
 ])
 def test_a_mask_is_known_by_the_scan_beside_it(tmp_path, mask, scan):
     for name in (mask, scan):
         (tmp_path / name).write_bytes(b'')
-    other = scan.startswith('A-0002') or scan.endswith('.txt') or 'segment' in mask or mask in ('seg.nii', 'a_b.nii', 'maskx_7.png') or scan == '8.png'
-    assert scan_of_mask(tmp_path / mask, SUFFIXES) == (None if other else tmp_path / scan)
+    assert scan_of_mask(tmp_path / mask, SUFFIXES) == tmp_path / scan
     assert scan_of_mask(tmp_path / scan, SUFFIXES) is None
+
+
+@pytest.mark.parametrize('name, beside', [
+    ('A-0001_seg.nii.gz', 'A-0002_ct.nii.gz'), ('a_mask.nii', 'a.txt'), ('a_segment.nii', 'a.nii'), ('seg.nii', 'a.nii'), ('a_b.nii', 'a.nii'),
+    ('maskx_7.png', '7.png'), ('mask_7.png', '8.png'), ('lung_001.png', 'ct_001.png'), ('label_studio_1.png', 'studio_1.png'),
+    ('Lung-Dx-A0001.nii.gz', 'Dx-A0001.nii.gz'),
+])
+def test_what_is_called_otherwise_is_no_mask(tmp_path, name, beside):
+    for each in (name, beside):
+        (tmp_path / each).write_bytes(b'')
+    assert scan_of_mask(tmp_path / name, SUFFIXES) is None
 
 
 def test_a_folder_of_a_lung_kernel_is_no_mask(tmp_path):

@@ -126,8 +126,8 @@ def test_an_offset_that_was_applied_twice_is_found(tmp_path, rng, name, noise):
 
 def test_air_and_tissue_alone_are_found_to_be_off_and_lungs_alone_are_not(tmp_path, rng):
     """Of the first nothing but one value is too low, as in the corners of a sound scan; in lungs alone there are vessels."""
-    np.savez(tmp_path / 'a.npz', hu=np.where(chest() > 0, -1024, -2048))
-    refused(tmp_path / 'a.npz', TWICE)
+    np.save(tmp_path / 'a.npy', np.where(chest() > 0, -1024, -2048))
+    refused(tmp_path / 'a.npy', TWICE)
     lungs = np.where(chest() == -850, rng.normal(-850, 60, chest().shape).round().astype(int), -2048)
     lungs[:, 15, 8:10] = 20
     for name, outside in (('b', -2048), ('c', -1000)):
@@ -335,3 +335,21 @@ def test_a_mask_of_lungs_is_read_as_one(tmp_path):
         decode(tmp_path / 'a_mask.nii.gz')
     (tmp_path / 'a_mask.nii.gz').rename(tmp_path / 'b.nii.gz')
     refused(tmp_path / 'b.nii.gz', '2 different values alone (0, 1)')
+
+
+def test_a_scan_that_metal_squeezes_is_no_map_of_uptake(tmp_path, rng):
+    """The least and the greatest value of the whole became 0 and 1: its air and tissue lie below a quarter."""
+    hu = chest() + rng.normal(0, 15, chest().shape)
+    hu[0, 0, 0] = 8191
+    np.save(tmp_path / 'a.npy', ((hu - hu.min()) / (hu.max() - hu.min())).astype(np.float32))
+    assert not decode(tmp_path / 'a.npy').hounsfield
+
+
+def test_a_last_slice_that_lies_in_part_outside_is_no_lost_offset(tmp_path, rng):
+    hu = np.round(chest() + rng.normal(0, 15, chest().shape))
+    hu[-1] = (hu[-1] - 3024) / 2
+    np.save(tmp_path / 'a.npy', hu.astype(np.int16))
+    assert decode(tmp_path / 'a.npy').hounsfield
+    hu[-1] = hu[-2] - 1024
+    np.save(tmp_path / 'b.npy', hu.astype(np.int16))
+    refused(tmp_path / 'b.npy', 'below those of slice')
