@@ -222,9 +222,8 @@ def test_model5_is_the_mean_of_three_stages(ensemble):
     assert 'AUC' in printed and 'of the mean of the runs is' in ' '.join(printed.split())
     assert list(results) == ['model5'] and results['model5']['test']['all']['accuracy']['n'] == 8
     assert len(list((workdir / 'store').glob('*/table.json'))) == 1  # prepared once
-    lines = [line.split()[1] for line in printed.splitlines() if line.startswith('\u2502')]
-    lines = [name for name in lines if name != '\u2502']  # a row of several lines
-    assert lines[:4] == ['model1', 'model3', 'model4', 'model5']
+    rows = [line.removeprefix('\u2502').split()[0] for line in printed.splitlines() if line.startswith('\u2502m')]
+    assert rows[:4] == ['model1', 'model3', 'model4', 'model5']
 
 
 def test_finished_runs_are_averaged_and_nothing_is_trained(ensemble, tmp_path):

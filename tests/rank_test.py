@@ -305,10 +305,10 @@ def test_a_wrong_word_of_a_stage_is_refused_before_anything_trains(tmp_path):
     c = selection()
     with c.unlocked():
         c.ranks.ranking.ground = 'places'
-    with pytest.raises(UserError, match='--config.ranking.ground=places must be index, value or uniform'):
+    with pytest.raises(UserError, match='--config.ranks.ranking.ground=places must be index, value or uniform'):
         experiment.run(c, tmp_path)
     c.ranks.ranking.update(ground='value', mass='partial')
-    with pytest.raises(UserError, match='mass=partial is known of --config.ranking.ground=index alone'):
+    with pytest.raises(UserError, match='mass=partial is known of --config.ranks.ranking.ground=index alone'):
         experiment.run(c, tmp_path)
     assert not [*tmp_path.iterdir()]
 

@@ -41,7 +41,7 @@ def test_the_attention_lies_where_the_map_lies(tmp_path, rng):
 @pytest.mark.parametrize('row, column', [(0, 0), (0, 50), (69, 0), (69, 50), (35, 20)])
 def test_a_bright_spot_of_the_map_is_found_at_its_place(tmp_path, monkeypatch, rng, row, column):
     """A network whose map is the image in cells of 4 x 4: of a decoder that follows the map the maximum lies on the spot."""
-    grey = rng.integers(0, 8, (70, 51)).astype(np.uint8)  # black alone would be no scan
+    grey = rng.integers(0, 100, (70, 51)).astype(np.uint8)  # black alone would be no scan
     grey[max(row - 4, 0):row + 5, max(column - 2, 0):column + 3] = 255
     Image.fromarray(grey).save(tmp_path / 'scan.png')
     run, state = opened(tmp_path, attention=True)

@@ -4,6 +4,8 @@ The body has one value at each place, which grows by 1 HU a mm to the left, 3 to
 neighbours, mirrored or exchanged axes or steps are alike.
 """
 
+import locale
+
 import nibabel
 import nrrd
 import numpy as np
@@ -147,8 +149,16 @@ def test_pages_of_tifffile_are_slices_in_their_order(tmp_path, options, deep):
     np.testing.assert_allclose(scan.voxels, grey, atol=1e-4)
 
 
+@pytest.fixture
+def own_locale():
+    """SimpleITK's writer of DICOM leaves the whole process in the locale C, in which text is ASCII."""
+    before = locale.setlocale(locale.LC_ALL)
+    yield
+    locale.setlocale(locale.LC_ALL, before)
+
+
 @pytest.mark.parametrize('turn', ['axial', 'upside down', 'mirrored'])
-def test_simpleitk_writes_a_series_of_dicom(tmp_path, turn):
+def test_simpleitk_writes_a_series_of_dicom(tmp_path, own_locale, turn):
     """Its own header, slices named against their order, twice the values, which are whole."""
     values, first, steps = stored(TURNS[turn])
     rightwards, downwards, _ = steps / np.linalg.norm(steps, axis=1)[:, None]
