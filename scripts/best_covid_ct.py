@@ -138,8 +138,9 @@ def compared(workdir: Path, roots: dict[str, str]) -> None:
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ('covid_ct', 'sars', 'luna'):
-        parser.add_argument(f'--{name}', required=True)
+    parser.add_argument('--covid_ct', required=True)
+    parser.add_argument('--sars', required=True)
+    parser.add_argument('--luna', required=True)
     parser.add_argument('--workdir', type=Path, required=True)
     parser.add_argument('--minutes', type=float, default=float('inf'), help='after which no further recipe is begun')
     parser.add_argument('--final', action='store_true')
