@@ -116,7 +116,7 @@ def _classes(opened):
 
 def _say_basis(basis, names, level, say):
     if basis.threshold is None:
-        say('no validation exams of both kinds: decisions are at 0.5, and probabilities are not calibrated')
+        say('no validation exams of both kinds: no threshold is frozen, the most probable class decides, and probabilities are not calibrated')
     open_ = [f'{name} ({count})' for name, count, bound in zip(names, basis.exams, basis.bounds, strict=True) if bound == -np.inf]
     if open_:
         say(f'too few validation exams of {some(open_)} to leave the class out at {level:g}: it stays possible of every scan')
