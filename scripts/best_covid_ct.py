@@ -129,11 +129,12 @@ def compared(workdir: Path, roots: dict[str, str]) -> None:
     if len(order) < len(RECIPES):
         raise UserError(f'{len(RECIPES) - len(order)} recipes have not been tried: run it without --final first')
     folder = workdir / 'final'
+    best = [name for name, _ in order[:BEST]]
+    for name in best:
+        train(command(RECIPES[name], FINAL, folder / name, roots))
     train(whole('configs/self_trans.py:rand_crnet', [], FINAL, folder / PAPER, roots))
-    for name, _ in order[:BEST]:
-        recipe = RECIPES[name]
-        train(command(recipe, FINAL, folder / name, roots))
-        train([sys.executable, '-m', 'covid_jax.cli', 'compare', str(answered(folder / name, recipe.row)), str(folder / PAPER)])
+    for name in best:
+        train([sys.executable, '-m', 'covid_jax.cli', 'compare', str(answered(folder / name, RECIPES[name].row)), str(folder / PAPER)])
 
 
 if __name__ == '__main__':
