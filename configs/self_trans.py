@@ -21,6 +21,9 @@ scale, on your own copies of LUNA16's slices and of COVID-CT (its own split), fr
     lnm_NET, imagenet_lnm_NET   Table IV: first plain classification of a folder of benign and malignant patches
                     (--config.lnm.data.root=FOLDER), from random weights, or from a file
 
+    best            the best of fourteen recipes for COVID-CT without outside weights, as docs/results.md chose it on val: ResNet14Small
+                    from random weights at 128 x 128; a drawn split, near duplicates one patient (--config.data.root=COVID-CT)
+
     NET: vgg16 r18 r50 d121 d169 effb0 effb1 crnet. The paper has the methods of r50 and d169. Weights start from the file where the
     first stage names it: --config.STAGE.model.pretrained, of a row of one stage --config.model.pretrained; '' starts afresh.
 
@@ -41,7 +44,8 @@ from covid_jax.config import Table, base, row, set_stages
 NETWORKS = {'vgg16': 'VGG16', 'r18': 'ResNet18', 'r50': 'ResNet50', 'd121': 'DenseNet121', 'd169': 'DenseNet169', 'effb0': 'EfficientNetB0',
             'effb1': 'EfficientNetB1', 'crnet': 'CRNet'}
 METHODS = ('rand', 'trans', 'method1', 'method2', 'method3', 'method4', 'self_trans', 'frozen', 'unfrozen', 'lnm', 'imagenet_lnm')
-ROWS = tuple(map('_'.join, product(METHODS, NETWORKS)))
+BEST = 'best'
+ROWS = (*map('_'.join, product(METHODS, NETWORKS)), BEST)
 DEFAULT = 'self_trans_r18,size=small'
 PRETEXTS = {'method1': ('covid_ct',), 'method2': ('covid_ct',), 'method3': ('luna',), 'self_trans': ('luna', 'covid_ct'),
             'frozen': ('covid_ct',), 'unfrozen': ('covid_ct',)}  # stages of momentum contrast, in order
@@ -93,18 +97,24 @@ TABLES = (
 
 def get_config(arg: str = '') -> ConfigDict:
     name, choice = row(arg or DEFAULT, ROWS, size=('full', 'small'), ssl_split=('train', 'all'))
-    method, _, net = name.rpartition('_')
     small = choice['size'] == 'small'
+    c = best(small) if name == BEST else of_the_paper(name, small, choice['ssl_split'] == 'all')
+    c.row = ','.join((f'self_trans:{name}', *(f'{key}={value}' for key, value in choice.items())))
+    return c.lock()
+
+
+def of_the_paper(name: str, small: bool, all_images: bool) -> ConfigDict:
+    """A row METHOD_NETWORK; all_images: what is learnt without labels is learnt from test images too."""
+    method, _, net = name.rpartition('_')
     network = 'ResNet14Small' if small else NETWORKS[net]
     weights = f'{network}.pth' if method in FROM_FILE and not small else ''  # --config.STAGE.model.pretrained says where it is
     c = finetuning(network, small)
-    c.row = ','.join((f'self_trans:{name}', *(f'{key}={value}' for key, value in choice.items())))
     c.supervised.rotation = method == 'method4'
     c.supervised.frozen = method == 'frozen'
     first: list[dict] = []
     if method in PRETEXTS:
         for stage in PRETEXTS[method]:
-            first.append({'name': stage, **pretext(stage, small, choice['ssl_split'] == 'all')})
+            first.append({'name': stage, **pretext(stage, small, all_images)})
     elif method.endswith('lnm'):
         patches: dict = {'imbalance': 0.0}
         if not small:  # phantoms keep their own classes
@@ -112,8 +122,8 @@ def get_config(arg: str = '') -> ConfigDict:
         first.append({'name': 'lnm', 'folds': 1, 'seeds': 1, 'supervised': {'frozen': False, 'rotation': False}, 'data': patches})
     if not first:
         c.model.pretrained = weights
-        return c.lock()
-    c.allow_leak = method in PRETEXTS and choice['ssl_split'] == 'all'
+        return c
+    c.allow_leak = method in PRETEXTS and all_images
     stages = {}
     before = ''
     for overrides in first:
@@ -122,7 +132,7 @@ def get_config(arg: str = '') -> ConfigDict:
         stages[stage] = overrides | start
         before = stage
     set_stages(c, {**stages, 'finetune': {'init_from': before, 'init_skip': 'classifier'}})
-    return c.lock()
+    return c
 
 
 def finetuning(network: str, small: bool) -> ConfigDict:
@@ -138,6 +148,16 @@ def finetuning(network: str, small: bool) -> ConfigDict:
     c.data.phantom.kind = 'slice'
     if not small:
         c.data.source = 'covid_ct'
+    return c
+
+
+def best(small: bool) -> ConfigDict:
+    """What scripts/best_covid_ct.py found; small: at 64 x 64, on the phantom."""
+    c = finetuning('ResNet14Small', small=True)
+    if not small:
+        c.prep.size = (1, 144, 144)
+        c.views.plane = 128
+        c.data.update(source='covid_ct', split='drawn', group='clusters')
     return c
 
 

@@ -1,5 +1,6 @@
 """scripts/best_covid_ct.py: its recipes are commands that there are, and it ranks by what val says."""
 
+import ast
 import json
 import runpy
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from covid_jax import UserError
+from covid_jax import UserError, config
 from covid_jax.flags import check_names
 from covid_jax.models import NETWORKS
 
@@ -32,6 +33,22 @@ def test_every_recipe_is_a_row_and_fields_that_there_are(script, root, tmp_path)
         _check_size(recipe)
         assert line[-2:] == [f'--config.data.store={tmp_path / "store"}', f'--workdir={tmp_path / name}']
         assert not any('{' in flag for flag in line)
+
+
+def test_the_best_recipe_is_a_row(script, root, tmp_path):
+    """Of the same fields, but for where the data are and how many seeds."""
+    get_config = runpy.run_path(str(root / 'configs' / 'self_trans.py'))['get_config']
+    line = script['command'](script['RECIPES']['small_128'], 2, tmp_path / 'best', {'covid_ct': '', 'sars': '', 'luna': ''})
+    tried = get_config(line[3].removeprefix('--config=configs/self_trans.py:'))
+    best = get_config('best')
+    with tried.unlocked():
+        for flag in line[4:-2]:
+            name, _, value = flag.removeprefix('--config.').partition('=')
+            as_before = config.get(tried, name)
+            config.put(tried, name, value if isinstance(as_before, str) else ast.literal_eval(value))
+        tried.seeds = best.seeds
+        tried.row = best.row
+    assert tried.to_json() == best.to_json()
 
 
 def _check_size(recipe):
