@@ -124,7 +124,7 @@ def made(c, mesh):
     count = models.sites(c.model.name, c.model.sites)
 
     def init(key, batch, start=None):
-        params, state = method.init(key, batch)
+        params, state = jax.jit(method.init)(key, batch)
         params = {**params, 'adapter': jnp.zeros((4, count, count + 7)), 'other': jnp.zeros((3, 4))}
         params, collections = start or (params, state['network'])
         return params, {'network': collections}

@@ -75,9 +75,10 @@ def test_without_its_statistics_it_would_not():
     method = methods.make(start.begin(c, '/nowhere').config, start.make_mesh())
     batch = {'image': np.random.default_rng(0).integers(0, 256, (4, 8, 16, 16, 1), np.uint8), 'site': np.zeros(4, np.int32),
              'label': np.array([0, 1, 0, 1]), 'draw': np.arange(4, dtype=np.uint32)}
-    params, state = method.init(jax.random.key(0), batch)
-    _, (moved, _) = method.loss(params, state, batch, jax.random.key(0), 0)
-    before, after = (method.predict(params, s, batch)['features'] for s in (state, moved))
+    params, state = jax.jit(method.init)(jax.random.key(0), batch)
+    _, (moved, _) = jax.jit(method.loss)(params, state, batch, jax.random.key(0), 0)
+    predict = jax.jit(method.predict)
+    before, after = (predict(params, s, batch)['features'] for s in (state, moved))
     assert np.abs(before - after).max() > 1e-3
 
 

@@ -138,17 +138,18 @@ def test_a_map_of_ones_leaves_the_network_unchanged(monkeypatch):
     open_gate = {**params['attention'], 'up2': {**params['attention']['up2'], 'bias': jnp.full(1, 50.0)}}
     given = {**params, 'attention': open_gate}
     without = {name: w for name, w in params.items() if name != 'attention'}
+    gated = jax.jit(method.predict)
+    ungated = jax.jit(plain.predict)(without, state, BATCH)
     for name in ('features', 'logits'):
-        np.testing.assert_allclose(method.predict(given, state, BATCH)[name], plain.predict(without, state, BATCH)[name], rtol=1e-5)
-    closed = jax.jit(method.predict)(params, state, BATCH)['features']
-    assert not np.allclose(closed, plain.predict(without, state, BATCH)['features'], rtol=1e-2)
+        np.testing.assert_allclose(gated(given, state, BATCH)[name], ungated[name], rtol=1e-5)
+    assert not np.allclose(gated(params, state, BATCH)['features'], ungated['features'], rtol=1e-2)
 
 
 @pytest.mark.parametrize('shape, four', [((5, 6, 7), (20, 24, 28)), ((1, 6, 7), (1, 24, 28)),
                                          pytest.param((6, 7), (24, 28), marks=pytest.mark.slow)])
 def test_the_attention_is_four_times_as_fine_as_the_map(rng, shape, four):
     x = rng.random((2, *shape, 9), np.float32)
-    (gate, attention), variables = AttentionDecoder().init_with_output(jax.random.key(0), x)
+    (gate, attention), variables = jax.jit(AttentionDecoder().init_with_output)(jax.random.key(0), x)
     assert gate.shape == (2, *shape, 1) and attention.shape == (2, *four, 1)
     blocks = [2, *(n for size in shape for n in (size, max(1, 4 if size > 1 else 1))), 1]
     pooled = np.asarray(attention).reshape(blocks).mean(tuple(range(2, 2 * len(shape) + 1, 2)))
