@@ -1,6 +1,7 @@
 """README.md, CONTRIBUTING.md and docs/*.md: links lead somewhere, commands name configs and flags that exist, and what a page tells
 to do works when it is done word for word."""
 
+import json
 import os
 import re
 import shlex
@@ -15,7 +16,7 @@ import pytest
 import typer
 from dicoms import ct
 
-from covid_jax import UserError, cli, flags, phantom
+from covid_jax import UserError, cli, commands, flags, phantom
 from covid_jax.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
@@ -91,6 +92,25 @@ def refusal(line):
     except (UserError, KeyError, OSError, cli.USAGE_ERROR) as e:
         return f'{line}: {e}'
     return None
+
+
+# Commands that the slow test does not follow, by what is in them, and why. A new one is followed by itself, or belongs here.
+NOT_FOLLOWED = {
+    '--distributed': 'needs a TPU pod or a SLURM job',
+    '--coordinator=HOST:PORT': 'needs several hosts; main_test runs two',
+    'scripts/mutate_fidelity.py': 'runs the tests of a copy, 2 to 8 minutes for all rows',
+    'scripts/best_covid_ct.py': 'trains fourteen recipes in processes of its own, for hours; recipes_test runs them small',
+    'scripts/bench_prepare.py': 'measures against MONAI and SimpleITK, which the project does not ask for',
+    'scripts/bench_augment.py': 'measures against MONAI, which the project does not ask for',
+    'scripts/bench_emd.py': 'takes minutes and gigabytes of memory; its law is tested in ranking/',
+}
+COMMAND = re.compile(r'(\S*python3? (-m covid_jax\.\w+|scripts/\S+)|(\S*/)?covid-jax \w+) (?!--help)\S|--\w')
+
+
+def to_follow(text):
+    """The commands of a page, each once, without those that NOT_FOLLOWED names and those that other tests follow word for word."""
+    lines = [line.split(' && ')[-1] for line in [*code_lines(text), *commands_in_prose(text)]]
+    return [line for line in dict.fromkeys(lines) if COMMAND.match(line) and not any(part in line for part in NOT_FOLLOWED)]
 
 
 def fields(section, prefix=''):
@@ -231,6 +251,27 @@ def test_the_worked_examples_are_followed_word_for_word(tmp_path):
     assert (project / 'runs' / 'smoothed' / 'results.md').exists()
     followed(f'{sys.executable} -m pytest -n 0 -q tests/house_test.py tests/imports_test.py', project)
     followed(f'{sys.executable} -m ruff check .', project)
+
+
+@pytest.mark.slow  # minutes: most is compiling, one process a page
+@pytest.mark.parametrize('page', [*(page.name for page in PAGES if to_follow(page.read_text(encoding='utf-8').partition(EXAMPLES)[0])), '--help'])
+def test_every_command_is_followed(page, tmp_path):
+    """With tiny networks, scans and trainings, in a folder with nothing in it (follow.py)."""
+    texts = {path.name: path.read_text(encoding='utf-8').partition(EXAMPLES)[0] for path in PAGES} | {'--help': indented(commands.EXAMPLES)}
+    lines = to_follow(texts[page])
+    if not (ROOT.parent / 'shared' / 'data').is_dir() and re.search('COVID-CT|VOLUMES|chest-xray', str(lines)):
+        pytest.skip('reads ../shared/data')
+    (tmp_path / 'lines.json').write_text(json.dumps(lines))
+    environment = {**os.environ, 'PYTHONPATH': f'{ROOT}:{ROOT / "tests"}', 'XLA_FLAGS': '--xla_backend_optimization_level=0', 'JAX_PLATFORMS': 'cpu'}
+    result = subprocess.run([sys.executable, ROOT / 'tests' / 'follow.py', 'lines.json'], cwd=tmp_path, env=environment, text=True,
+                            capture_output=True, timeout=3000)
+    assert result.returncode == 0, result.stderr[-20000:]
+    assert result.stderr.count('followed') == len(lines) > 0
+
+
+def indented(examples):
+    """The commands of --help, each of which stands above what it does."""
+    return '\n'.join(f'  {line}' for line in examples.splitlines() if not line.startswith('      '))
 
 
 def dicom_series(folder, index, label):
