@@ -98,6 +98,7 @@ def refusal(line):
 NOT_FOLLOWED = {
     '--distributed': 'needs a TPU pod or a SLURM job',
     '--coordinator=HOST:PORT': 'needs several hosts; main_test runs two',
+    '--topology': 'needs the TPU compiler, which the project does not ask for; plan_test',
     'scripts/mutate_fidelity.py': 'runs the tests of a copy, 2 to 8 minutes for all rows',
     'scripts/best_covid_ct.py': 'trains fourteen recipes in processes of its own, for hours; recipes_test runs them small',
     'scripts/bench_prepare.py': 'measures against MONAI and SimpleITK, which the project does not ask for',
