@@ -1,6 +1,7 @@
 """README.md, CONTRIBUTING.md and docs/*.md: links lead somewhere, commands name configs and flags that exist, and what a page tells
 to do works when it is done word for word."""
 
+import functools
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import typer
 from dicoms import ct
+from ml_collections import ConfigDict
 
 from covid_jax import UserError, cli, commands, flags, phantom
 from covid_jax.methods import METHODS
@@ -67,6 +69,7 @@ def leading_flags(text):
     return found
 
 
+@functools.cache
 def refusal(line):
     """Why a line of code names what does not exist, or None. Lines that are no command of this project are not judged."""
     line = re.split(' {3,}', line)[0].split(' && ')[-1]
@@ -164,8 +167,14 @@ def test_every_link_leads_somewhere(page):
     assert not dead
 
 
+@pytest.fixture
+def quick_flags(monkeypatch):
+    """absl writes the whole config as YAML to say what a flag's default is, which takes the most of parsing and is not looked at here."""
+    monkeypatch.setattr(ConfigDict, '__str__', object.__repr__)
+
+
 @by_page
-def test_every_command_names_configs_and_flags_that_exist(page, monkeypatch):
+def test_every_command_names_configs_and_flags_that_exist(page, quick_flags, monkeypatch):
     monkeypatch.chdir(ROOT)
     text = page.read_text(encoding='utf-8').partition(EXAMPLES)[0]  # these make the config that they name; the slow test runs them
     assert not list(filter(None, map(refusal, [*code_lines(text), *commands_in_prose(text)])))
@@ -176,13 +185,24 @@ def test_every_field_in_a_sentence_exists():
     assert not {(page.name, name) for page in PAGES for name in fields_in_prose(page.read_text(encoding='utf-8')) if name not in known}
 
 
+def test_each_number_of_the_readme_is_in_the_section_of_its_system():
+    """And they are in the same order: docs/systems.md is where all that was measured stands."""
+    readme, systems = ((ROOT / name).read_text(encoding='utf-8') for name in ('README.md', 'docs/systems.md'))
+    rows = re.findall(r'^\| .*`configs/(\w+\.py)`.*\|$', readme, re.M)
+    sections = re.split(r'^## ', systems, flags=re.M)[1:]
+    assert len(rows) == 6
+    for config, section, row in zip(rows, sections, re.findall(r'^\| .*`configs/.*$', readme, re.M), strict=False):
+        numbers = re.findall(r'\d\.\d{3}', row)
+        assert numbers and f'configs/{config}' in section and not [n for n in numbers if n not in section], config
+
+
 @pytest.mark.parametrize('line', [
     'python -m covid_jax.main --config=configs/cmc.py --config.train.epoch=3', '.venv/bin/python -m covid_jax.main --config=configs/cnc.py',
     'python -m covid_jax.main --config=configs/cmc.py:model9', 'python -m covid_jax.main --config=configs/cmc.py --work=runs',
     'covid-jax audit scans --roots=x', 'covid-jax plan --config=configs/cmc.py --topo=v5e:2x4', 'covid-jax tabel --config=configs/cmc.py',
     '--config.seed=1 --config.train.epoch=3    words', '--coordinators=HOST:PORT    words',
     'python scripts/traps.py --nothing', 'python scripts/gone.py', 'CONF && python -m covid_jax.main --config=configs/cmc.py --config.train.epochs=many'])
-def test_a_flag_a_config_or_a_command_that_is_none_is_told(line, monkeypatch):
+def test_a_flag_a_config_or_a_command_that_is_none_is_told(line, quick_flags, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert refusal(line)
 

@@ -10,8 +10,9 @@ from covid_jax.methods import METHODS
 
 @pytest.fixture
 def parse(root, monkeypatch):
-    """flags.parse in the project's folder."""
+    """flags.parse in the project's folder. The config's text, which absl makes of each default, takes longer than all else."""
     monkeypatch.chdir(root)
+    monkeypatch.setattr(ConfigDict, '__str__', object.__repr__)
     return lambda line: flags.parse(line.split())
 
 

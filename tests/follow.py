@@ -29,6 +29,7 @@ ON_SCANS = '--config=configs/supervised.py --config.data.source=manifest --confi
 BRIEFLY = {'scripts/simulate_intervals.py': '--simulations=20', 'scripts/simulate_calibration.py': '--simulations=4',
            'scripts/shuffled_groups.py': '--epochs=1 --seeds=1'}
 SCANS = 24
+FEW = 8
 SIZE = (8, 24, 24)
 
 
@@ -46,6 +47,27 @@ def write_scans():
     for table in ('scans.csv', 'volumes.csv'):
         Path(table).write_text('\n'.join(['path,label,patient,site', *rows]) + '\n')
     Path('other.csv').write_text('\n'.join(['path,label', *(f'{row.split(",")[0]},' for row in rows)]) + '\n')
+
+
+def link_data():
+    """The first files of each folder of the real data, where it is, and of COVID-CT's lists the first lines."""
+    named = set()
+    for source in sorted(DATA.rglob('*.txt')):
+        lines = source.read_text().splitlines()[:FEW]
+        named |= {*lines}
+        target = Path(source.relative_to(DATA))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text('\n'.join(lines) + '\n')
+    for folder in (path for path in DATA.rglob('*') if path.is_dir()):
+        files = [file for file in sorted(folder.iterdir()) if file.is_file() and file.suffix != '.txt']
+        if folder.parent.name == 'Images-processed':
+            files = [file for file in files if file.name in named]
+        elif folder.parent.name != 'dicom':
+            files = files[:2 * FEW]
+        here = Path(folder.relative_to(DATA))
+        here.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            (here / file.name).symlink_to(file)
 
 
 def make_scan(path):
@@ -74,7 +96,7 @@ def shrink(c):
     from ml_collections import FieldReference
 
     own = {name: value for name, value in c.items(preserve_field_references=True) if not isinstance(value, FieldReference)}
-    if 'model' not in own:
+    if 'model' not in own or c.data.source == '':  # an ensemble has no network, and a probe has its run's, and its data
         return
     c.model.update(name=next(f'_{name}Tiny' for name in NETWORKS if c.model.name.strip('_').startswith(name)), remat=False, depth_strides=())
     if c.model.pretrained and not Path(c.model.pretrained).exists():
@@ -163,8 +185,7 @@ def main(lines):
 
     for folder in ('configs', 'scripts'):
         Path(folder).symlink_to(PROJECT / folder)
-    for folder in DATA.iterdir() if DATA.is_dir() else ():
-        Path(folder.name).symlink_to(folder)
+    link_data()
     whole = experiment.run
 
     def small(config, folder):
