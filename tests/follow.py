@@ -29,7 +29,7 @@ ON_SCANS = '--config=configs/supervised.py --config.data.source=manifest --confi
 BRIEFLY = {'scripts/simulate_intervals.py': '--simulations=20', 'scripts/simulate_calibration.py': '--simulations=4',
            'scripts/shuffled_groups.py': '--epochs=1 --seeds=1'}
 SCANS = 24
-FEW = 8
+FEW = 16
 SIZE = (8, 24, 24)
 
 
@@ -50,23 +50,12 @@ def write_scans():
 
 
 def link_data():
-    """The first files of each folder of the real data, where it is, and of COVID-CT's lists the first lines."""
-    named = set()
-    for source in sorted(DATA.rglob('*.txt')):
-        lines = source.read_text().splitlines()[:FEW]
-        named |= {*lines}
-        target = Path(source.relative_to(DATA))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text('\n'.join(lines) + '\n')
+    """The real data, where it is: COVID-CT whole, for its lists are looked at, and the first files of each other folder of images."""
     for folder in (path for path in DATA.rglob('*') if path.is_dir()):
-        files = [file for file in sorted(folder.iterdir()) if file.is_file() and file.suffix != '.txt']
-        if folder.parent.name == 'Images-processed':
-            files = [file for file in files if file.name in named]
-        elif folder.parent.name != 'dicom':
-            files = files[:2 * FEW]
+        files = [file for file in sorted(folder.iterdir()) if file.is_file()]
         here = Path(folder.relative_to(DATA))
         here.mkdir(parents=True, exist_ok=True)
-        for file in files:
+        for file in files if here.parts[0] in ('COVID-CT', 'COVID-CT-MD') else files[:FEW]:
             (here / file.name).symlink_to(file)
 
 
@@ -82,7 +71,7 @@ def make_scan(path):
         np.savez(path / 'scan.npz', hu=voxels)
 
 
-def tiny(config, of_stage=None):
+def tiny(config):
     """A config in place, with its stages: the same method, task and choice of data at a size of seconds."""
     sections = [config, *(config[stage] for stage in config.stages)]
     with config.unlocked():
@@ -104,8 +93,9 @@ def shrink(c):
     if not c.data.root and c.data.source not in ('', 'phantom'):
         c.data.update(source='manifest', root='scans.csv', sites=())  # "on your copy of its data"
     images = c.prep.size[0] == 1
+    slices = c.views.depth and (SIZE[0] if c.views.depth == c.prep.size[0] else 6)
     c.prep.update(size=(1, 40, 40) if images else SIZE, spacing=(), lungs=c.prep.lungs if c.data.source == 'phantom' else '')
-    c.views.update(depth=min(c.views.depth, 6), plane=min(c.views.plane, 32))
+    c.views.update(depth=0 if images else slices, plane=min(c.views.plane, 32))
     c.train.update(epochs=1.0, batch=8, eval_every=min(c.train.eval_every, 1.0))
     c.eval.tta = min(c.eval.tta, 1)
     c.data.update(workers=1, store='store')

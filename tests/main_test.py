@@ -407,7 +407,7 @@ def two_hosts(root, tmp_path_factory):
     hosts = [subprocess.Popen([sys.executable, script, str(port), str(host), folder], env=env, cwd=root, text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE) for host in range(2)]
     try:
-        outputs = [p.communicate(timeout=300) for p in hosts]
+        outputs = [p.communicate(timeout=500) for p in hosts]
     finally:  # of a host that waits in vain
         for process in hosts:
             process.kill()
