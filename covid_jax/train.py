@@ -63,7 +63,7 @@ def train_and_evaluate(run: start.Run, survey: pipeline.Survey, before: list[lin
     order = orders.make(dataset, config.train.order, config.train.batch, config.seed)
     total = optim.total_steps(config.train, order.epoch)
     if run.method.warm_up >= total:
-        raise UserError(f'{total} steps are no training: what answers learns from step {run.method.warm_up} on: set '
+        raise UserError(f'the training ends at step {total}, and what answers learns from step {run.method.warm_up} on: set '
                         '--config.train.epochs higher, or a shorter warm-up')
     key = jax.jit(partial(jax.random.key, config.seed), out_shardings=replicated(run.mesh))()
     state, tx = warm.initial_state(run, order.epoch, jax.random.fold_in(key, INIT), say)

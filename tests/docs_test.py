@@ -1,6 +1,8 @@
 """README.md, CONTRIBUTING.md and docs/*.md: links lead somewhere, commands name configs and flags that exist, and what a page tells
 to do works when it is done word for word."""
 
+import functools
+import json
 import os
 import re
 import shlex
@@ -14,8 +16,9 @@ import numpy as np
 import pytest
 import typer
 from dicoms import ct
+from ml_collections import ConfigDict
 
-from covid_jax import UserError, cli, flags, phantom
+from covid_jax import UserError, cli, commands, flags, phantom
 from covid_jax.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
@@ -66,6 +69,7 @@ def leading_flags(text):
     return found
 
 
+@functools.cache
 def refusal(line):
     """Why a line of code names what does not exist, or None. Lines that are no command of this project are not judged."""
     line = re.split(' {3,}', line)[0].split(' && ')[-1]
@@ -91,6 +95,26 @@ def refusal(line):
     except (UserError, KeyError, OSError, cli.USAGE_ERROR) as e:
         return f'{line}: {e}'
     return None
+
+
+# Commands that the slow test does not follow, by what is in them, and why. A new one is followed by itself, or belongs here.
+NOT_FOLLOWED = {
+    '--distributed': 'needs a TPU pod or a SLURM job',
+    '--coordinator=HOST:PORT': 'needs several hosts; main_test runs two',
+    '--topology': 'needs the TPU compiler, which the project does not ask for; plan_test',
+    'scripts/mutate_fidelity.py': 'runs the tests of a copy, 2 to 8 minutes for all rows',
+    'scripts/best_covid_ct.py': 'trains fourteen recipes in processes of its own, for hours; recipes_test runs them small',
+    'scripts/bench_prepare.py': 'measures against MONAI and SimpleITK, which the project does not ask for',
+    'scripts/bench_augment.py': 'measures against MONAI, which the project does not ask for',
+    'scripts/bench_emd.py': 'takes minutes and gigabytes of memory; its law is tested in ranking/',
+}
+COMMAND = re.compile(r'(\S*python3? (-m covid_jax\.\w+|scripts/\S+)|(\S*/)?covid-jax \w+) (?!--help)\S|--\w')
+
+
+def to_follow(text):
+    """The commands of a page, each once, without those that NOT_FOLLOWED names and those that other tests follow word for word."""
+    lines = [line.split(' && ')[-1] for line in [*code_lines(text), *commands_in_prose(text)]]
+    return [line for line in dict.fromkeys(lines) if COMMAND.match(line) and not any(part in line for part in NOT_FOLLOWED)]
 
 
 def fields(section, prefix=''):
@@ -143,8 +167,14 @@ def test_every_link_leads_somewhere(page):
     assert not dead
 
 
+@pytest.fixture
+def quick_flags(monkeypatch):
+    """absl writes the whole config as YAML to say what a flag's default is, which takes the most of parsing and is not looked at here."""
+    monkeypatch.setattr(ConfigDict, '__str__', object.__repr__)
+
+
 @by_page
-def test_every_command_names_configs_and_flags_that_exist(page, monkeypatch):
+def test_every_command_names_configs_and_flags_that_exist(page, quick_flags, monkeypatch):
     monkeypatch.chdir(ROOT)
     text = page.read_text(encoding='utf-8').partition(EXAMPLES)[0]  # these make the config that they name; the slow test runs them
     assert not list(filter(None, map(refusal, [*code_lines(text), *commands_in_prose(text)])))
@@ -155,13 +185,24 @@ def test_every_field_in_a_sentence_exists():
     assert not {(page.name, name) for page in PAGES for name in fields_in_prose(page.read_text(encoding='utf-8')) if name not in known}
 
 
+def test_each_number_of_the_readme_is_in_the_section_of_its_system():
+    """And they are in the same order: docs/systems.md is where all that was measured stands."""
+    readme, systems = ((ROOT / name).read_text(encoding='utf-8') for name in ('README.md', 'docs/systems.md'))
+    rows = re.findall(r'^\| .*`configs/(\w+\.py)`.*\|$', readme, re.M)
+    sections = re.split(r'^## ', systems, flags=re.M)[1:]
+    assert len(rows) == 6
+    for config, section, row in zip(rows, sections, re.findall(r'^\| .*`configs/.*$', readme, re.M), strict=False):
+        numbers = re.findall(r'\d\.\d{3}', row)
+        assert numbers and f'configs/{config}' in section and not [n for n in numbers if n not in section], config
+
+
 @pytest.mark.parametrize('line', [
     'python -m covid_jax.main --config=configs/cmc.py --config.train.epoch=3', '.venv/bin/python -m covid_jax.main --config=configs/cnc.py',
     'python -m covid_jax.main --config=configs/cmc.py:model9', 'python -m covid_jax.main --config=configs/cmc.py --work=runs',
     'covid-jax audit scans --roots=x', 'covid-jax plan --config=configs/cmc.py --topo=v5e:2x4', 'covid-jax tabel --config=configs/cmc.py',
     '--config.seed=1 --config.train.epoch=3    words', '--coordinators=HOST:PORT    words',
     'python scripts/traps.py --nothing', 'python scripts/gone.py', 'CONF && python -m covid_jax.main --config=configs/cmc.py --config.train.epochs=many'])
-def test_a_flag_a_config_or_a_command_that_is_none_is_told(line, monkeypatch):
+def test_a_flag_a_config_or_a_command_that_is_none_is_told(line, quick_flags, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert refusal(line)
 
@@ -231,6 +272,27 @@ def test_the_worked_examples_are_followed_word_for_word(tmp_path):
     assert (project / 'runs' / 'smoothed' / 'results.md').exists()
     followed(f'{sys.executable} -m pytest -n 0 -q tests/house_test.py tests/imports_test.py', project)
     followed(f'{sys.executable} -m ruff check .', project)
+
+
+@pytest.mark.slow  # minutes: most is compiling, one process a page
+@pytest.mark.parametrize('page', [*(page.name for page in PAGES if to_follow(page.read_text(encoding='utf-8').partition(EXAMPLES)[0])), '--help'])
+def test_every_command_is_followed(page, tmp_path):
+    """With tiny networks, scans and trainings, in a folder with nothing in it (follow.py)."""
+    texts = {path.name: path.read_text(encoding='utf-8').partition(EXAMPLES)[0] for path in PAGES} | {'--help': indented(commands.EXAMPLES)}
+    lines = to_follow(texts[page])
+    if not (ROOT.parent / 'shared' / 'data').is_dir() and re.search('COVID-CT|VOLUMES|chest-xray', str(lines)):
+        pytest.skip('reads ../shared/data')
+    (tmp_path / 'lines.json').write_text(json.dumps(lines))
+    environment = {**os.environ, 'PYTHONPATH': f'{ROOT}:{ROOT / "tests"}', 'XLA_FLAGS': '--xla_backend_optimization_level=0', 'JAX_PLATFORMS': 'cpu'}
+    result = subprocess.run([sys.executable, ROOT / 'tests' / 'follow.py', 'lines.json'], cwd=tmp_path, env=environment, text=True,
+                            capture_output=True, timeout=3000)
+    assert result.returncode == 0, result.stderr[-20000:]
+    assert result.stderr.count('followed') == len(lines) > 0
+
+
+def indented(examples):
+    """The commands of --help, each of which stands above what it does."""
+    return '\n'.join(f'  {line}' for line in examples.splitlines() if not line.startswith('      '))
 
 
 def dicom_series(folder, index, label):

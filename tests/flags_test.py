@@ -2,14 +2,17 @@
 
 import pytest
 from conftest import small_config
+from ml_collections import ConfigDict
 
-from covid_jax import UserError, config, flags
+from covid_jax import UserError, config, experiment, flags
+from covid_jax.methods import METHODS
 
 
 @pytest.fixture
 def parse(root, monkeypatch):
-    """flags.parse in the project's folder."""
+    """flags.parse in the project's folder. The config's text, which absl makes of each default, takes longer than all else."""
     monkeypatch.chdir(root)
+    monkeypatch.setattr(ConfigDict, '__str__', object.__repr__)
     return lambda line: flags.parse(line.split())
 
 
@@ -143,3 +146,54 @@ def test_a_field_that_every_stage_has_is_set_in_one():
 def test_the_field_that_may_be_meant(name, meant):
     with pytest.raises(UserError, match=f'no field --config.{name}: did you mean --config.{meant}\\?'):
         flags.check_names(config.base(), [name])
+
+
+def written_fields(c):
+    """Dotted names of what a flag can set, without stages."""
+    return [name for name, value in flags._fields(c) if not isinstance(value, ConfigDict) and name not in flags.SET_BY_OTHERS]
+
+
+def test_each_field_mistyped_is_one_line_with_the_field_that_is_meant():
+    """A letter twice, in every field of base() and of every method."""
+    c = config.base()
+    c.update({method: module.DEFAULTS for method, module in METHODS.items()})
+    for name in written_fields(c):
+        mistyped = f'{name[:-1]}{name[-1]}{name[-1]}'
+        with pytest.raises(UserError) as e:
+            flags.check_names(c, [mistyped])
+        assert str(e.value) == f'no field --config.{mistyped}: did you mean --config.{name}?'
+
+
+# Fields of free text: paths, and names that users give. Every other field of words has choices.
+FREE_TEXT = {'choose.runs', 'cross.roots', 'cross.runs', 'cross.sources', 'data.exclude', 'data.include', 'data.negatives.ranking', 'data.root',
+             'data.store', 'ensemble.runs', 'init_from', 'init_skip', 'model.pretrained', 'row'}
+
+
+def test_each_choice_misspelt_is_one_line_with_the_choices(tmp_path):
+    """Before anything is prepared or compiled. A new field of words is in FREE_TEXT, or is refused here."""
+    seen = set()
+    for method, module in METHODS.items():
+        c = small_config('baseline,size=small')
+        with c.unlocked():
+            c.update({'method': method, method: module.DEFAULTS})
+            c.model.name = '_COVIDNetRedesignTiny' if method == 'cross_site' else c.model.name
+            c.train.batch = 16
+        words = {name for name in written_fields(c) if isinstance(config.get(c, name), str)} - FREE_TEXT - seen
+        seen |= words
+        for name in words:
+            said = refused(c, name, tmp_path / 'run')
+            assert 'nonsense' in said and '\n' not in said and not (tmp_path / 'run').exists(), name
+            assert f'--config.{name}=' in said or 'no data source' in said, name
+    assert len(seen) >= 22 and {'cmt.classified', 'cross_site.adapter', 'supervised.loss', 'method', 'model.name'} <= seen
+
+
+def refused(c, name, folder):
+    """What a run says whose field is a word that it does not know."""
+    wrong = c.copy_and_resolve_references()
+    with wrong.unlocked():
+        config.put(wrong, name, 'nonsense')
+        if name == 'choose.by':
+            wrong.update(kind='choose', choose={'runs': 'runs/a,runs/b'})
+    with pytest.raises(UserError) as e:
+        experiment.run(wrong, folder)
+    return str(e.value)

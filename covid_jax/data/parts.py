@@ -4,7 +4,9 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from covid_jax.scans import decode, scan
 from covid_jax.scans.lungs import quality
 from covid_jax.sources.exams import Exam
 
+SECONDS_BETWEEN_LINES = 20  # of progress where there is no terminal
 SEEN = '.scan.json'  # in place of a part's '.npy': the Seen of its scan
 LUNGS = '.lungs.json'  # in place of a part's '.npy': the quality of the mask that it was made with
 
@@ -37,20 +40,16 @@ class Seen(NamedTuple):
 
 def make(exams: list[Exam], part: dict[str, Path], prep: Prep, workers: int = 0) -> dict[str, str]:
     """Writes part[exam id] for each exam, and beside it where lungs were looked for the quality of their mask (LUNGS), with so many
-    processes (0: one a core); {exam id: reason} of those that could not be prepared. UserError where it is the machine's fault: the
-    parts that are there then stay."""
+    processes (0: one a core); {exam id: reason} of those that could not be prepared. `part` names those too that are there already,
+    which are counted and not made. UserError where it is the machine's fault: the parts that are there then stay."""
     broken: dict[str, str] = {}
     left = {e.id: e for e in exams}
-    columns = [rich.progress.TextColumn('preparing scans'), rich.progress.BarColumn(),
-               rich.progress.MofNCompleteColumn(), rich.progress.TimeRemainingColumn()]
-    with rich.progress.Progress(*columns, disable=not exams) as progress:
-        bar = progress.add_task('', total=len(exams))
-
+    with _progress(len(part), len(part) - len(exams)) as advance:
         def done(exam, reason):
             del left[exam.id]
             if reason is not None:
                 broken[exam.id] = reason
-            progress.advance(bar)
+            advance()
 
         while left:
             try:
@@ -60,7 +59,7 @@ def make(exams: list[Exam], part: dict[str, Path], prep: Prep, workers: int = 0)
                 if not begun:
                     raise UserError('the preparing processes die before they begin, of too little memory perhaps: run the '
                                     'same command with --config.data.workers=1; what is prepared is kept') from None
-                progress.print(f'a preparing process died: {len(begun)} scans are prepared one at a time')
+                print('a preparing process died: what was begun is prepared one scan at a time', flush=True)
                 for exam in begun:
                     try:
                         _in_parallel([exam], part, prep, 1, done)
@@ -68,6 +67,34 @@ def make(exams: list[Exam], part: dict[str, Path], prep: Prep, workers: int = 0)
                         done(exam, f'{exam.path}: the process that prepared it died, of the file or of too little memory; to '
                                    f'try again delete {part[exam.id].parents[1]}')
     return {e.id: broken[e.id] for e in exams if e.id in broken}
+
+
+@contextmanager
+def _progress(total, there):
+    """Yields advance(), of one scan more: a live line on a terminal, now and then a line elsewhere. there: how many of all are made."""
+    columns = [rich.progress.TextColumn('preparing scans'), rich.progress.BarColumn(),
+               rich.progress.MofNCompleteColumn(), rich.progress.TimeRemainingColumn()]
+    bar = rich.progress.Progress(*columns, disable=there == total or not sys.stdout.isatty())
+    plain = there < total and bar.disable
+    done = there
+    printed = time.monotonic()
+    if there and there < total:
+        print(f'{there} of {total} scans are prepared already', flush=True)
+    elif plain:
+        print(f'preparing scans 0/{total}', flush=True)
+    with bar:
+        task = bar.add_task('', total=total, completed=there)
+
+        def advance():
+            nonlocal done, printed
+            done += 1
+            bar.advance(task)
+            now = time.monotonic()
+            if plain and (now - printed > SECONDS_BETWEEN_LINES or done == total):
+                printed = now
+                print(f'preparing scans {done}/{total}', flush=True)
+
+        yield advance
 
 
 def is_made(part: Path, prep: Prep) -> bool:

@@ -125,7 +125,7 @@ def _draw_roc(axes, curves, names, positive, thresholds):
     axes.set(xlabel=f'1 - specificity (share of the others called {positive})', ylabel=f'sensitivity (share of {positive} called so)',
              xlim=(0, 1), ylim=(0, 1), aspect='equal')
     axes.grid(alpha=0.3)
-    axes.legend(loc='lower right', fontsize=9)
+    axes.legend(loc='lower right', fontsize=9, framealpha=0.6)  # a curve below chance shows through
 
 
 def reliability_png(path: str | Path, curves: Curves, title: str = '', note: str = '', positive: str = ANY) -> None:
