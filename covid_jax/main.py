@@ -22,6 +22,7 @@ from covid_jax.text import printable
 HELP = {'-h', '-help', '--help', '--helpshort', '--helpfull'}
 USER_ERROR = 2  # exit codes; of a signal 128 and its number, as a shell has it
 INTERRUPTED = 130
+NOBODY_READS = 141
 SECONDS_TO_EXIT = 5  # after Ctrl-C
 FATAL = '3'  # of XLA's levels of its own lines
 
@@ -55,6 +56,9 @@ def run_and_exit(command: Callable[[list[str]], None]) -> None:
     except Interrupted as e:
         number, step = e.args
         sys.exit(_say(f'saved at step {step}: the same command goes on', 128 + number))
+    except BrokenPipeError:  # as of head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still writes when it ends
+        sys.exit(NOBODY_READS)
     except KeyboardInterrupt:
         # An exit waits for threads and processes. Should one of them not end: all files are whole at any time.
         forced = threading.Timer(SECONDS_TO_EXIT, os._exit, [INTERRUPTED])
@@ -70,6 +74,7 @@ def _quietly(command, arguments):
     absl_logging.set_verbosity(absl_logging.ERROR)
     logging.getLogger('jax._src.xla_bridge').setLevel(logging.WARNING)
     command(arguments)
+    sys.stdout.flush()
 
 
 def _none_of_absl(argv):

@@ -280,6 +280,14 @@ def test_a_mistake_ends_the_process_with_its_code(root, tmp_path):
         assert result.stderr.startswith('covid_jax: ') and result.stderr.count('\n') == 1
 
 
+def test_who_reads_the_output_may_stop_reading(root):
+    read, write = os.pipe()
+    os.close(read)
+    result = subprocess.run([sys.executable, '-m', 'covid_jax.main', '--help'], cwd=root, stdout=write, stderr=subprocess.PIPE, timeout=60)
+    os.close(write)
+    assert (result.returncode, result.stderr) == (main.NOBODY_READS, b'')
+
+
 def test_another_run_in_the_same_folder_is_refused(root, uninterrupted):
     assert 'train.lr: 0.0006 there, 0.5 now' in refused(root, uninterrupted[0], '--config.train.lr=0.5')
 
