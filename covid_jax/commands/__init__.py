@@ -18,4 +18,6 @@ EXAMPLES = """\
       how much two finished runs differ on the same exams: differences with intervals, and tests
   covid-jax predict scans/0003 scans/0004.nii.gz --run=runs/cmc --out=answers
       what finished runs answer about scans of which nobody knows the label
+  covid-jax evaluate --run=runs/cmc --root=elsewhere.csv --prevalence=0.05 --out=elsewhere
+      what a finished run reaches on another labelled set, beside its own test
 """
