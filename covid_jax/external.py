@@ -77,7 +77,8 @@ def validate(opened: Sequence[Opened], config: ConfigDict, store: Path | str, pr
     tested = then.of('test')
     own = evaluate.scored(tested, level, thresholds, heat) if tested.labelled().exams else {}
     for group in (*metrics.values(), *own.values()) if prevalence else ():
-        group |= predictive_values(*(group.get(f'{name}_frozen', group[name]) for name in ('sensitivity', 'specificity')), prevalence)
+        group |= predictive_values(group.get('sensitivity_frozen', group['sensitivity']), group.get('specificity_frozen', group['specificity']),
+                                   prevalence)
     probes, notes = _probes(dataset, unread, config.data, mean.names)
     return Outcome(mean, metrics, own, probes, notes, unread, level)
 

@@ -21,6 +21,7 @@ def run(runs: Annotated[list[str], typer.Option('--run', help='A finished run, o
         classes: Annotated[str, typer.Option(help="As --config.data.classes, with commas: 'noncovid|normal,covid|ncp'. Default: the run's.")] = '',
         group: Annotated[str, typer.Option(help='As --config.data.group: source or clusters.')] = 'source',
         prevalence: Annotated[float | None, typer.Option(help='Of the positive class, as 0.05: PPV and NPV are given there.')] = None,
+        workers: Annotated[int, typer.Option(help='Processes that prepare scans; 0: one a core.')] = 0,
         phantom: Annotated[str, typer.Option(help='Of --source=phantom, fields of config.data.phantom: seed=7,sites=4,test=40.')] = '',
         ) -> None:
     """A finished run on another labelled set, beside its own test: metrics with intervals at the frozen threshold, by site, and the shortcuts.
@@ -30,17 +31,19 @@ def run(runs: Annotated[list[str], typer.Option('--run', help='A finished run, o
     """
     if prevalence is not None and not 0 < prevalence < 1:
         raise UserError(f'--prevalence={prevalence:g} must be above 0 and below 1, as 0.05')
+    if workers < 0:
+        raise UserError(f'--workers={workers} must be at least 0')
     check_folder(out)
     if Path(out, 'config.json').exists():
         raise UserError(f'--out={out} is the folder of a run: give another')
     try:
         _evaluate(runs, Path(out), root, source or ('phantom' if phantom else ''), tuple(filter(None, classes.split(','))), group, prevalence,
-                  _fields(phantom))
+                  workers, _fields(phantom))
     except UserError as e:
         raise UserError(in_own_words(e)) from None
 
 
-def _evaluate(named, out, root, source, classes, group, prevalence, phantom):
+def _evaluate(named, out, root, source, classes, group, prevalence, workers, phantom):
     from covid_jax import runs as finished
 
     folders = [part.folder for name in named for part in finished.parts(name)]
@@ -52,6 +55,8 @@ def _evaluate(named, out, root, source, classes, group, prevalence, phantom):
     opened = [start.load(folder) for folder in folders]
     first, _ = opened[0]
     source = source or told(root, classes or first.config.data.classes)
+    for run, _ in opened:
+        run.config.data.workers = workers
     configs = [evaluate.data_of(run, source, root, group, classes or first.config.data.classes) for run, _ in opened]  # each checks its classes
     configs[0].data.phantom.update(phantom)
     outcome = external.validate(opened, configs[0], out / 'store', prevalence, _say)

@@ -12,7 +12,7 @@ from covid_jax.report.tables import interval, markdown_table, number, titled
 from covid_jax.text import printable
 
 DECIDED = ('accuracy', 'macro_f1', 'sensitivity', 'specificity', 'precision')  # what needs a threshold
-OF_GROUP = ('auc', 'sensitivity', 'specificity', 'ppv', 'npv')
+OF_GROUP = ('auc', 'sensitivity', 'specificity')  # more do not fit
 WORDS = {'patients': 'by patient', 'ppv': 'PPV', 'npv': 'NPV'}
 
 Groups = Mapping[str, Mapping[str, Mapping[str, Any]]]  # {group: {metric: entry}}
@@ -63,16 +63,16 @@ def _all(here, own):
             entry = _entry(here, name)
             then = _entry(own, name) if name in own else None
             word = f'{WORDS[name]} at {100 * entry["prevalence"]:g} %' if 'prevalence' in entry else name
+            word += ', tempered' if f'{name}_tempered' in here else ''
             rows.append((word, number(entry['value']), interval(entry), number(then['value']) if then else '', interval(then) if then else ''))
     return rows
 
 
 def _parts(here, own):
     """A row for each group, and for those that the own test has, too, another."""
-    shown = [name for name in OF_GROUP if name in here['all']]
-    rows: Rows = [('', 'exams', *(WORDS.get(name, name) for name in shown))]
+    rows: Rows = [('', 'exams', *OF_GROUP)]
     for where, groups in (('', here), ('own test: ', own)):
-        rows += [(f'{where}{WORDS.get(group, group)}', str(metrics['accuracy']['n']), *(_cell(_entry(metrics, name)) for name in shown))
+        rows += [(f'{where}{WORDS.get(group, group)}', str(metrics['accuracy']['n']), *(_cell(_entry(metrics, name)) for name in OF_GROUP))
                  for group, metrics in groups.items() if group != 'all']
     return rows
 
