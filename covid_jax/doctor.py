@@ -147,8 +147,10 @@ def exams(root: str, source: str = '', classes: Sequence[str] = ()) -> Check:
     patients = len({exam.patient for exam in found})
     counted = ', '.join(f'{count[label]} {names[label]}' for label in sorted(count))
     lacking = [name for label, name in enumerate(names[:-1]) if not count[label]]
-    advice = f'no exam of {", ".join(lacking)}: nothing can be told apart' if lacking else ''
-    return Check('data', f'{len(found)} exams of {patients} patients, read as --source={config.data.source}: {counted}', advice, not lacking)
+    said = f'{len(found)} exams of {patients} patients, read as --source={config.data.source}: {counted}'
+    if set(count) <= {-1}:
+        return Check('data', said, 'no label, so nothing is learnt to tell apart: covid-jax predict answers about them')
+    return Check('data', said, f'no exam of {", ".join(lacking)}: nothing can be told apart' if lacking else '', not lacking)
 
 
 def _requirements():

@@ -128,13 +128,16 @@ def _exams(folder, classes):
     """{split: {site: {class: how many exams}}} of those of the run itself."""
     if not (folder / 'exams.csv').is_file():
         return {}
-    names = (*class_names(classes), UNKNOWN)
-    count: Counter = Counter((row.exam.split, row.exam.site, class_index(row.exam.label, classes)) for row in lineage.read(folder) if not row.run)
+    order = (*class_names(classes), UNKNOWN)
+    count: Counter = Counter()
+    for exam in (row.exam for row in lineage.read(folder) if not row.run):
+        name = order[class_index(exam.label, classes)] if classes or not exam.label else exam.label
+        count[exam.split, exam.site, name] += 1
     found: dict[str, dict[str, dict[str, int]]] = {}
     for split in ('train', 'val', 'test', ''):
-        for (of, site, label), n in sorted(count.items()):
+        for (of, site, name), n in sorted(count.items(), key=lambda item: (item[0][1], order.index(item[0][2]) if classes else 0)):
             if of == split:
-                found.setdefault(split, {}).setdefault(site, {})[names[label]] = n
+                found.setdefault(split, {}).setdefault(site, {})[name] = n
     return found
 
 
