@@ -6,7 +6,7 @@ from typing import Any
 import typer
 
 from covid_jax import UserError, commands
-from covid_jax.commands import audit, compare, plan, predict, table
+from covid_jax.commands import audit, compare, doctor, evaluate, info, plan, predict, prepare, table
 from covid_jax.flags import explained
 from covid_jax.main import run_and_exit
 
@@ -26,8 +26,12 @@ def _covid_jax():
 
 app.command('audit')(audit.run)
 app.command('compare')(compare.run)
+app.command('doctor')(doctor.run)
+app.command('evaluate')(evaluate.run)
+app.command('info')(info.run)
 app.command('plan', **OF_A_CONFIG)(plan.run)
 app.command('predict')(predict.run)
+app.command('prepare', **OF_A_CONFIG)(prepare.run)
 app.command('table')(table.run)
 
 

@@ -26,6 +26,7 @@ from covid_jax.sources.exams import POSITIVE, class_names
 from covid_jax.text import printable, some
 
 FROZEN_HERE = 'the threshold was frozen on these exams'
+TEST_VIEWS = 2  # what the views of test-time augmentation are drawn from, folded into a run's key; 0, 1 and 3 are of train.py
 OF_POSITIVE = ('sensitivity', 'specificity', 'precision', 'auc', 'average_precision', 'threshold')
 
 Answers = dict[str, np.ndarray]  # {name: [n, ...]}
@@ -133,22 +134,19 @@ def groups(predictions: Predictions) -> tuple[dict[str, Predictions], list[str]]
 
 def on(run: tuple[Finished, TrainState], source: str, root: Path | str, *, store: Path | str | None = None, group: str = 'source',
        classes: Sequence[str] = (), say: Callable[[str], None] = print) -> tuple[Predictions, dict[str, Metrics]]:
-    """Asks a finished run about all exams of another data set, and scores its answers to those with a label, as `ask` does.
-
-    Splits of the source, and the run's lists of exams, do not matter.
-
-    Args:
-        run: of start.load.
-        source, root: as config.data.source and config.data.root; several with commas.
-        store: where prepared scans are kept; the run's folder / 'store' by default.
-        group: as config.data.group, whose exams count as one patient's.
-        classes: as config.data.classes, of the run's names: which labels of these data count as which; the run's own by default.
-        say: is called with each line that a user should know.
-
-    Raises:
-        UserError: as `ask`; classes of other names than the run's; data that cannot be read, or have no labels.
-    """
+    """Asks a finished run, of start.load, about the data of `data_of`, and scores its answers to those with a label, as `ask`. store: where
+    prepared scans are kept, in the run's folder by default. UserError, too, for data that cannot be read, or have no labels."""
     finished, _ = run
+    kept = Path(store or finished.folder / 'store')
+    return ask(run, pipeline.survey_test(data_of(finished, source, root, group, classes), kept, say), kept, say)
+
+
+def data_of(finished: Finished, source: str, root: Path | str, group: str = 'source', classes: Sequence[str] = ()) -> ConfigDict:
+    """The config of a finished run with other data in place of its own. Splits of the source, and the run's lists of exams, do not matter.
+
+    source, root, group: as in config.data. classes: as there, of the run's names: which labels of these data count as which; the run's own
+    by default. UserError for classes of other names.
+    """
     config = finished.config.copy_and_resolve_references()
     own = class_names(config.data.classes)
     config.data.update(source=source, root=str(root), group=group, exclude='', include='', sites=(),
@@ -156,44 +154,50 @@ def on(run: tuple[Finished, TrainState], source: str, root: Path | str, *, store
     if class_names(config.data.classes) != own:
         raise UserError(f'{finished.folder} has the classes {", ".join(own)}, not {", ".join(class_names(classes))}: give each of '
                         'these names the labels that count as it, as name|label|label')
-    kept = Path(store or finished.folder / 'store')
-    return ask(run, pipeline.survey_test(config, kept, say), kept, say)
+    return config
 
 
 def ask(run: tuple[Finished, TrainState], survey: pipeline.Survey, store: Path | str,
         say: Callable[[str], None] = print) -> tuple[Predictions, dict[str, Metrics]]:
-    """Asks a finished run about all exams of a survey, of pipeline.survey_test, and scores its answers to those with a label.
+    """What a finished run answers about all exams of a survey, as `answered` has it, and {group: {metric: ...}}, as `scored` has it."""
+    finished, _ = run
+    found, _ = answered(run, survey, store, say)
+    return found, scored(found, finished.config.eval.level, finished.thresholds, finished.temperature)
+
+
+def answered(run: tuple[Finished, TrainState], survey: pipeline.Survey, store: Path | str,
+             say: Callable[[str], None] = print) -> tuple[Predictions, pipeline.Dataset]:
+    """Asks a finished run about all exams of a survey, of pipeline.survey_test.
 
     The exams are prepared as the run's own were, and answered with its classes, its batch and its test-time augmentation, whose
-    views are drawn from the run's seed. A site is the one of that name that the run knows, or an unknown one. Threshold and
-    temperature are the run's own: nothing is fitted to the new data.
+    views are those of its own test. A site is the one of that name that the run knows, or an unknown one.
 
-    Returns the answers, all of the split 'test', and {group: {metric: ...}}, as `all_metrics` has them for a split; of all exams
-    'ece' and 'brier', too, and where the run has a temperature these of the tempered answers, '<name>_tempered'. Where the run,
-    or one before it, learnt from patients of these exams, or chose its checkpoint on them, they are marked, as
-    `predictions.marked` does, and 'seen_before' counts them. Scans that cannot be prepared are in neither, and are said. UserError
-    for a run that does not classify or has no exams.csv.
+    Returns the answers, all of the split 'test', and the exams as they were prepared. Where the run, or one before it, learnt from
+    patients of these exams, or chose its checkpoint on them, they are marked, as `predictions.marked` does. Scans that cannot be prepared
+    are not answered, and are said. UserError for a run that does not classify or has no exams.csv.
     """
     finished, state = run
     config = finished.config
-    shapes = jax.eval_shape(finished.method.predict, state.params, state.state, abstract_batch(config, config.eval.batch))
-    if 'logits' not in shapes:
+    if 'logits' not in jax.eval_shape(finished.method.predict, state.params, state.state, abstract_batch(config, config.eval.batch)):
         raise UserError(f'{finished.folder} does not classify: give a run whose method does')
     before = lineage.inherited(lineage.read(finished.folder), str(finished.folder))
-    own_prep = survey._replace(prep=pipeline.prep_of(config))
-    dataset = pipeline.prepare(own_prep, store, config.data.workers, say)
+    dataset = pipeline.prepare(survey._replace(prep=pipeline.prep_of(config)), store, config.data.workers, say)
     known = {site: i for i, site in enumerate(finished.sites)}
-    sites = [known.get(exam.site, -1) for exam in dataset.exams]
-    dataset = dataset._replace(site=np.array(sites, np.int32), sites=finished.sites)
-    predict = predictor(finished.method, finished.mesh)
-    found = collect(finished, predict, state, dataset, ('test',), jax.random.key(config.seed))
-    found, _ = answers.marked(found, lineage.leaks(dataset.exams, dataset.hashes, before))
-    metrics = all_metrics(found, config.eval.level, finished.thresholds)['test']
-    metrics['all'] |= calibration.scores(found, config.eval.level)
-    if finished.temperature is not None:
-        after = calibration.scores(calibration.at(found, finished.temperature), config.eval.level)
+    dataset = dataset._replace(site=np.array([known.get(exam.site, -1) for exam in dataset.exams], np.int32), sites=finished.sites)
+    key = jax.random.fold_in(jax.random.key(config.seed), TEST_VIEWS)
+    found = collect(finished, predictor(finished.method, finished.mesh), state, dataset, ('test',), key)
+    return answers.marked(found, lineage.leaks(dataset.exams, dataset.hashes, before))[0], dataset
+
+
+def scored(found: Predictions, level: float, thresholds: Mapping[str, float | None], temperature: float | None) -> dict[str, Metrics]:
+    """{group: {metric: ...}} of answers of the split 'test', as `all_metrics` has them, at thresholds and a temperature that were frozen
+    before: nothing is fitted. Of all exams 'ece' and 'brier', too, and at the temperature these as '<name>_tempered'."""
+    metrics = all_metrics(found, level, thresholds)['test']
+    metrics['all'] |= calibration.scores(found, level)
+    if temperature is not None:
+        after = calibration.scores(calibration.at(found, temperature), level)
         metrics['all'] |= {f'{name}_tempered': entry for name, entry in after.items()}
-    return found, metrics
+    return metrics
 
 
 def all_metrics(predictions: Predictions, level: float | None = None,

@@ -186,6 +186,20 @@ def marked(answers: Predictions, leaks: Mapping[str, str]) -> tuple[Predictions,
     return answers._replace(columns={**answers.columns, 'seen': seen}), note
 
 
+def means(tables: Sequence[Predictions]) -> Predictions:
+    """Each exam of a split once, with the mean probability over the tables that have it, of folds its only one; 'seen' where one of them
+    says so. The tables are of the same classes, and agree on what is known of an exam."""
+    rows: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for t, table in enumerate(tables):
+        for i, exam in enumerate(table.exams):
+            rows.setdefault((exam.split, exam.id), []).append((t, i))
+    first = [of[0] for of in rows.values()]
+    seen = np.array([max(tables[t].columns['seen'][i] if 'seen' in tables[t].columns else 0 for t, i in of) for of in rows.values()], np.float32)
+    return Predictions(tables[0].names, [tables[t].exams[i] for t, i in first], np.array([tables[t].label[i] for t, i in first], np.int32),
+                       np.array([np.mean([tables[t].probability[i] for t, i in of], 0) for of in rows.values()]).reshape(-1, len(tables[0].names)),
+                       None, {'seen': seen} if seen.any() else {})
+
+
 def aligned(members: Sequence[Predictions], runs: Sequence[str | Path]) -> list[Predictions]:
     """The members with their rows in the order of the first. runs: what each is called. UserError where one has other exams, or
     other labels, patients or sites for them."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -210,9 +210,13 @@ def versions() -> dict[str, str]:
 
 
 def _thresholds(folder):
-    """The thresholds of metrics.json. Where each patient has one exam, that of exams is that of patients."""
+    """The thresholds of metrics.json."""
     path = Path(folder) / 'metrics.json'
-    metrics = json.loads(path.read_text()) if path.exists() else {}
+    return thresholds_in(json.loads(path.read_text()) if path.exists() else {})
+
+
+def thresholds_in(metrics: Mapping[str, Any]) -> dict[str, float | None]:
+    """Run.thresholds, of what evaluate.all_metrics gives of val and test. Where each patient has one exam, that of exams is that of patients."""
     groups = next(iter(metrics.values()), {})
     of_exams = groups.get('all', {})
     found = {'all': of_exams, 'patients': groups.get('patients', of_exams)}

@@ -27,7 +27,10 @@ from covid_jax.runtime.state import TrainState, answering, jit_step
 from covid_jax.runtime.writers import Writer, progress, stopwatch
 
 # What is drawn from the run's key, folded in: the same numbers again would draw the same.
-INIT, AUGMENT, TEST_VIEWS, VAL_LOSS = range(4)
+INIT = 0
+AUGMENT = 1
+TEST_VIEWS = evaluate.TEST_VIEWS
+VAL_LOSS = 3
 
 
 class Session(NamedTuple):

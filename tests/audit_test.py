@@ -14,7 +14,7 @@ from PIL import Image
 
 from covid_jax import UserError, cli
 from covid_jax.audit import _picture, audit, counted, described
-from covid_jax.commands.audit import _own
+from covid_jax.commands.audit import in_own_words
 from covid_jax.config import base
 from covid_jax.data.parts import Seen
 from covid_jax.report.audit import write
@@ -181,4 +181,4 @@ def test_masks_and_what_speaks_of_scans_spoil_nothing(tmp_path, capsys):
     ("--config.data.classes=('a',) must be two", '--classes="a" must be two'),
     ('run it with --config.data.workers=1', 'run it with --workers=1')])
 def test_hints_are_options_of_the_command(line, wanted):
-    assert _own(line) == wanted
+    assert in_own_words(line) == wanted

@@ -73,6 +73,12 @@ def test_help_has_an_example_of_each_command_and_is_there_at_once(root, module, 
     (['audit', 'covid_jax', '--source=folder', '--group=mine'], '--group=mine must be source or clusters'),
     (['audit', 'covid_jax', '--source=folder', '--split=mine'], '--split=mine must be auto, source or drawn'),
     (['audit', 'covid_jax', '--source=folder', '--workers=-1'], '--workers=-1 must be at least 0'),
+    (['info', 'nowhere'], 'there is no folder nowhere'),
+    (['info', 'docs'], 'docs holds no predictions.csv'),
+    (['prepare'], '--config=configs/cmc.py'),
+    (['prepare', '--config=configs/cmc.py', '--config.data.source=folder'], 'no folder is given'),
+    (['evaluate', '--run=nowhere', '--out=out', '--root=docs'], 'there is no folder nowhere'),
+    (['evaluate', '--run=nowhere'], "'--out'"),
     (['table'], "'--config'"),
     (['table', '--config=configs/nowhere.py'], 'no config file configs/nowhere.py'),
     (['table', '--config=configs/supervised.py'], 'has no TABLES'),
@@ -102,15 +108,17 @@ def test_a_table_of_the_paper(root, tmp_path):
     assert 'No confusion matrix of two classes gives this row of the paper. Li et al. (CMT-CNN): accuracy 93.46 %' in result.stdout
 
 
-def test_two_finished_runs_are_compared_without_jax(root, tmp_path):
+def test_two_finished_runs_are_compared_and_told_without_jax(root, tmp_path):
     a = finished_runs.run(tmp_path / 'a', 1)
     b = finished_runs.run(tmp_path / 'b', 0.5)
     code = ('import sys\nfrom covid_jax import cli\n'
             f'sys.argv[1:] = ["compare", "{a}", "{b}", "--resamples=20", "--level=0.9", "--out={tmp_path / "out"}"]\n'
             'try:\n    cli.main()\nexcept SystemExit as e:\n    assert not e.code, e.code\n'
+            f'sys.argv[1:] = ["info", "{a}"]\ntry:\n    cli.main()\nexcept SystemExit as e:\n    assert not e.code, e.code\n'
             'assert not {"jax", "tensorflow", "matplotlib"} & {*sys.modules}')
     result = process(root, '-c', code)
     assert result.returncode == 0, result.stderr
+    assert f'covid-jax compare {a} OTHER' in result.stdout
     assert '90 % interval' in result.stdout and 'draws patients 20 times' in result.stdout and 'DeLong: ' in result.stdout
     assert (tmp_path / 'out' / 'compare.csv').exists() and (tmp_path / 'out' / 'compare.md').exists()
 

@@ -83,7 +83,7 @@ def refusal(line):
             flags.parse(shlex.split(main[1]))
         elif command:
             context = typer.main.get_command(cli.app).commands[command[1]].make_context(command[1], shlex.split(command[2]))
-            if command[1] == 'plan':
+            if command[1] in ('plan', 'prepare'):
                 flags.parse(context.args)
         elif script:
             text = (ROOT / script[1]).read_text(encoding='utf-8')

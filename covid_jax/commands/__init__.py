@@ -18,4 +18,12 @@ EXAMPLES = """\
       how much two finished runs differ on the same exams: differences with intervals, and tests
   covid-jax predict scans/0003 scans/0004.nii.gz --run=runs/cmc --out=answers
       what finished runs answer about scans of which nobody knows the label
+  covid-jax evaluate --run=runs/cmc --root=elsewhere.csv --prevalence=0.05 --out=elsewhere
+      what a finished run reaches on another labelled set, beside its own test
+  covid-jax info runs/cmc
+      what a finished run is, what it learnt from and reached, and which commands take it; --json: for programs
+  covid-jax prepare --config=configs/cmc.py --workdir=runs/cmc
+      the scans of a config, prepared into its store: its training then starts at once
+  covid-jax doctor --data=scans
+      versions, devices, memory, readers: what works on this machine, and what to do about what does not
 """

@@ -137,8 +137,8 @@ def survey_test(config: ConfigDict, root: Path | str, say: Callable[[str], None]
     known = looked.look_at(exams, root)
     copies.check(exams, known.hashes, data.classes)
     _say_remarks(exams, known, left, say, listed=False)
-    return Survey(exams, known.hashes, prep, _digest(exams, known.hashes, prep), tuple(data.classes), labelled=False,
-                  unread={one.id: one.reason for one in left})
+    return Survey(exams, known.hashes, prep, _digest(exams, known.hashes, prep), tuple(data.classes), False, known.facts,
+                  {one.id: one.reason for one in left})
 
 
 def prepare(survey: Survey, root: Path | str, workers: int = 0, say: Callable[[str], None] = print) -> Dataset:
