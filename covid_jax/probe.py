@@ -108,7 +108,8 @@ def _itself(probed, predict, trunk):
             pass
     if not probed.config.eval.tta:
         return plain
-    return evaluate.collect(probed.run, predict, probed.state, probed.dataset, plain.splits, jax.random.key(probed.config.seed))
+    views = jax.random.fold_in(jax.random.key(probed.config.seed), evaluate.TEST_VIEWS)
+    return evaluate.collect(probed.run, predict, probed.state, probed.dataset, plain.splits, views)
 
 
 def _answers(probed, seen, names):
