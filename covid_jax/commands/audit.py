@@ -11,7 +11,6 @@ import typer
 from absl import logging
 
 from covid_jax import UserError
-from covid_jax.commands.compare import check_folder
 from covid_jax.text import printable
 
 SPOILT = 1  # the exit code where something would spoil a result
@@ -25,7 +24,7 @@ def run(data: Annotated[str, typer.Argument(metavar='DATA', help='The folder, or
         split: Annotated[str, typer.Option(help='As --config.data.split: auto, source or drawn.')] = 'auto',
         group: Annotated[str, typer.Option(help='As --config.data.group: source or clusters.')] = 'source',
         workers: Annotated[int, typer.Option(help='Processes that read scans; 0: one a core.')] = 0,
-        out: Annotated[str, typer.Option(help='A folder for audit.html, the same with thumbnails.')] = '',
+        out: Annotated[str, typer.Option(help='The folder for audit.html, the same with thumbnails; without it the one that you are in.')] = '',
         store: Annotated[str, typer.Option(help='A folder that keeps hashes and thumbnails for the next time.')] = '',
         ) -> None:
     """What is in a data set, what is there twice or not read, and what tells the label: exit code 1 where it would spoil a result."""
@@ -77,8 +76,10 @@ def _audit(config, store, out):
     from covid_jax import sources
 
     sources.check(config.data)
-    for folder in filter(None, (out, store)):
-        check_folder(folder)
+    page = _page(out, config.data)
+    for option, folder in (('out', page), ('store', store)):
+        if folder:
+            _check_folder(option, folder)
     from covid_jax.audit import audit  # what takes long to import
     from covid_jax.report.audit import show, write
 
@@ -86,10 +87,34 @@ def _audit(config, store, out):
     with tempfile.TemporaryDirectory() as temporary:
         found = audit(config, store or temporary, lambda line: print(_own(line), flush=True))
         show(found)
-        if out:
-            write(out, f'Audit of {config.data.source} {config.data.root}', found)
-            print(f'audit.html: {out}', flush=True)
+        if page:
+            write(page, f'Audit of {config.data.source} {config.data.root}', found)
+            print(f'the same with thumbnails: {Path(page) / "audit.html"}', flush=True)
+        else:
+            print('no audit.html is written into the data: --out=DIR says where it may go', flush=True)
     return found
+
+
+def _page(out, data):
+    """The folder of audit.html: the one that is asked for, else the current one, '' where that one is, or is in, a folder of the data."""
+    here = Path.cwd()
+    in_data = any(here.is_relative_to(Path(root).resolve()) for root in data.root.split(',') if os.path.isdir(root))
+    return out or ('' if in_data else '.')
+
+
+def _check_folder(option, folder):
+    """UserError where no file can be written to a folder of this name. A folder that is not there yet is made, and left as it was."""
+    made = [path for path in (Path(folder), *Path(folder).parents) if not path.exists()]
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as e:
+        raise UserError(f'--{option}={folder}: {e.strerror}: give a folder that can be written to') from None
+    finally:
+        for path in made:
+            if path.is_dir():
+                path.rmdir()
 
 
 def _own(message):

@@ -272,8 +272,8 @@ class TestPatients:
         assert 'anna, eva' in refused(exams_of, data('manifest', tmp_path / 'm.csv'))
 
     def test_one_patient_id_for_all_is_no_patient_id(self, hospital, tmp_path):
-        for name in ('covid/a', 'normal/b', 'normal/c'):
-            hospital(name, 'STUDY-1')
+        for number, name in enumerate(('covid/a', 'normal/b', 'normal/c')):
+            hospital(name, 'STUDY-1', SeriesNumber=number)
         assert 'all 3 DICOM scans carry one PatientID: name the patients' in refused(exams_of, data('folder', tmp_path))
 
     def test_copies_of_one_scan_are_called_so(self, hospital, tmp_path):
