@@ -11,7 +11,7 @@ from covid_jax.scans.scan import blame
 from covid_jax.sources.exams import SPLITS, Exam
 from covid_jax.sources.listing import did_you_mean
 from covid_jax.sources.patients import one_patient
-from covid_jax.text import some
+from covid_jax.text import count, some
 
 NOBODY = ('nan', 'none', 'null', 'n/a', '<na>', '#n/a')  # what pandas and spreadsheets write where nothing is known
 COLUMNS = ('path', 'label', 'id', 'patient', 'site', 'split')
@@ -34,7 +34,8 @@ def manifest(path: Path | str, say: Callable[[str], None] = print) -> list[Exam]
     rows = _rows(path)
     absent = [f'{row.get("path", "")!r} (row {line})' for line, row in rows if not _exists(path, row)]
     if absent:
-        raise UserError(f'{path}: {len(absent)} scan{"s are" if len(absent) > 1 else " is"} not there, {some(absent)}: paths are relative to {path.parent}')
+        raise UserError(f'{path}: {count(len(absent), "scan is", "scans are")} not there, {some(absent)}: paths are relative to '
+                        f'{path.parent}')
     exams = []
     line_of: dict[str, int] = {}  # id -> line of the file
     for line, row in rows:
@@ -46,7 +47,7 @@ def manifest(path: Path | str, say: Callable[[str], None] = print) -> list[Exam]
     if not exams:
         raise UserError(f'{path} holds no rows: expected the columns {", ".join(COLUMNS)}')
     if nobody := sum(row.get('patient', '').lower() in NOBODY for _, row in rows):
-        say(f'{path}: {nobody} rows call their patient {NOBODY[0]!r} or the like, which names nobody: each counts as its own')
+        say(f'{path}: {count(nobody, "row calls its", "rows call their")} patient {NOBODY[0]!r} or the like, which names nobody: each counts as its own')
     found = one_patient(exams, path, say)
     if len({exam.patient for exam in found}) == len(found) > 1 and not any(map(_patient, (row for _, row in rows))):
         say(f'{path}: no patients are named (column patient), and each of {len(found)} scans counts as its own: scans of one person may be '

@@ -9,7 +9,7 @@ from pathlib import Path
 from covid_jax import UserError
 from covid_jax.scans import decode
 from covid_jax.sources.exams import Exam
-from covid_jax.text import some
+from covid_jax.text import count, some
 
 READERS = 8  # threads that read headers: they wait for the disk
 
@@ -40,9 +40,10 @@ def one_patient(exams: list[Exam], root: Path | str, say: Callable[[str], None])
                         '(column patient)')
     people = set(patient_of.values())
     if len(patient_of) > len(people):
-        say(f'{root}: {len(patient_of)} DICOM scans of {len(people)} patients, by their PatientID')
+        say(f'{root}: {len(patient_of)} DICOM scans of {count(len(people), "patient")}, by their PatientID')
     if doubtful:
-        say(f'{root}: {doubtful} PatientIDs have scans of several patients, as the table names them: look at it again')
+        say(f'{root}: {count(doubtful, "PatientID has", "PatientIDs have")} scans of several patients, as the table names them: look at it '
+            'again')
     return [exam._replace(patient=patient_of.get(exam.id, exam.patient)) for exam in exams]
 
 

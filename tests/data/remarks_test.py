@@ -61,7 +61,7 @@ class TestNames:
         (tmp_path / 'm.csv').write_text('\n'.join(['path,label,patient', *(f'{i}.png,{("covid", "normal")[i % 2]},{p}' for i, p in enumerate(patients))]))
         found, said = survey('manifest', tmp_path / 'm.csv')
         assert [e.patient for e in found.exams] == [*patients[:9], '9.png']
-        assert f"{tmp_path / 'm.csv'}: 1 rows call their patient 'nan' or the like, which names nobody: each counts as its own" in said
+        assert f"{tmp_path / 'm.csv'}: 1 row calls its patient 'nan' or the like, which names nobody: each counts as its own" in said
         assert any("'001' and '01' and '1', '002' and '2', 'ANNA' and 'Anna'" in line for line in said)
 
 
