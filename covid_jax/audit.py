@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from covid_jax import UserError, shortcuts
 from covid_jax.data import copies, duplicates, looked, pipeline, remarks, splits, store, telling
 from covid_jax.report import evidence
-from covid_jax.report.audit import Audit
+from covid_jax.report.audit import PAIRS, Audit
 from covid_jax.report.described import counted, described
 from covid_jax.report.thumbnails import PICTURES, picture, samples
 from covid_jax.sources.exams import class_index, class_names
@@ -141,40 +141,42 @@ def _near(dataset, classed, thumbnails, seen, found):
     signatures = np.array([duplicates.signature(image) for image in thumbnails])
     place = [exam.split for exam in dataset.exams]
     classed = ['' if word == telling.NO_LABEL else word for word in classed]
-    sure = _torn(duplicates.clusters(signatures, duplicates.SURE), place)
     alike = duplicates.clusters(signatures)
-    known = {alike[i] for i, _ in sure}
-    maybe = [pair for pair in _torn(alike, place) if alike[pair[0]] not in known]
+    pairs = _torn(alike, signatures, place)
+    sure = [(i, k) for i, k in pairs if signatures[i] @ signatures[k] > duplicates.SURE]
+    maybe = [pair for pair in pairs if pair not in sure]
     drawn = ('take --split=drawn --group=clusters here, in training --config.data.split=drawn '
              '--config.data.group=clusters')
     doubt = f"two people's X-rays may look so; if these are slices of one, {drawn}"
     for torn, what, words, findings, way_out in (
             (sure, 'near duplicates in two splits', place, found.spoils, drawn),
             (maybe, 'scans that look alike, in two splits', place, found.looks, doubt),
-            (_torn(alike, classed), 'near duplicates of two classes', classed, found.looks, 'look at them')):
+            (_torn(alike, signatures, classed), 'near duplicates of two classes', classed, found.looks, 'look at them')):
         if torn:
             rows = [(dataset.exams[i].id, words[i], dataset.exams[k].id, words[k]) for i, k in torn]
             named = [f'{a} ({word}) = {b} ({other})' for a, word, b, other in rows]
             findings.append(f'{what}: {count(len(torn), "cluster")}, {some(named, LISTED)}; {way_out}')
-            found.lists[f'{what}, the first two of each cluster'] = [PAIR, *rows]
+            found.lists[f'{what}, the two of each cluster that are most alike'] = [PAIR, *rows]
             shown = chain.from_iterable(torn[:PICTURES // 2])
-            found.pictures[f'{what}, pair by pair'] = [
+            found.pictures[f'{what}, {PAIRS}'] = [
                 picture(dataset.exams[i], thumbnails[i], seen, words[i]) for i in shown]
 
 
-def _torn(clusters, words):
-    """The first two members of each cluster that are of different words. clusters: int [n], the cluster of each exam."""
+def _torn(clusters, signatures, words):
+    """The two members of each cluster that are most alike of those of different words; '' is none. clusters: int [n], the
+    cluster of each exam; signatures: float32 [n, 1024]; words: of each exam."""
     members = defaultdict(list)
     for i, cluster in enumerate(clusters):
-        members[cluster].append(i)
-    return [pair for of in members.values() if (pair := _first_two(of, words))]
+        if words[i]:
+            members[cluster].append(i)
+    return [_most_alike(of, signatures, words) for of in members.values() if len({words[i] for i in of}) > 1]
 
 
-def _first_two(cluster, words):
-    """The first two members of a cluster that are of different words, neither of them ''."""
-    known = [i for i in cluster if words[i]]
-    other = next((i for i in known if words[i] != words[known[0]]), None)
-    return None if other is None else (known[0], other)
+def _most_alike(of, signatures, words):
+    called = np.array([words[i] for i in of])
+    near = np.where(called[:, None] == called, -np.inf, signatures[of] @ signatures[of].T)
+    one, other = np.unravel_index(near.argmax(), near.shape)
+    return of[one], of[other]
 
 
 def _patients_of_classes(exams, classes, found):

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from covid_jax import UserError, cli
-from covid_jax.audit import _placed, audit
+from covid_jax.audit import _placed, _torn, audit
 from covid_jax.commands.audit import _check_folder, _own, _page
 from covid_jax.config import base
 from covid_jax.data.parts import Seen
@@ -104,6 +104,7 @@ def test_the_page_holds_all_of_it_and_runs_nothing_of_a_name(spoilt, tmp_path):
                                      'near duplicates of two classes, pair by pair']
     captions = [caption for caption, _ in spoilt.pictures['near duplicates in two splits, pair by pair']]
     assert captions == ['s0.npy (train)', 'to_val.npy (val)', 'near.png (train)', 'near2.png (test)'] and page.count('<img') == 7 + 8 + 4 + 2 + 1
+    assert page.count('<span class="pair"><figure>') == 3
     picture = re.findall('base64,([^"]*)"', page)[-1]
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(picture)))), np.eye(64))
 
@@ -112,7 +113,7 @@ def test_the_page_lists_all_that_a_finding_gives_examples_of(spoilt):
     assert spoilt.lists['patients in more than one split'] == [('patient', 'splits'), ('p0', 'train and val')]
     assert spoilt.lists['one scan of several patients'][1:] == [
         ('1', 's2.npy', 'p2'), ('1', 'as_covid.npy', 'P2'), ('2', 'near.png', 'n1'), ('2', 'near3.bmp', 'n3')]
-    assert spoilt.lists['near duplicates in two splits, the first two of each cluster'][2] == ('near.png', 'train', 'near2.png', 'test')
+    assert spoilt.lists['near duplicates in two splits, the two of each cluster that are most alike'][2] == ('near.png', 'train', 'near2.png', 'test')
 
 
 @pytest.mark.parametrize('shape, spacing, size', [((1, 30, 60), None, (64, 128)), ((1, 60, 30), None, (128, 64)), ((9, 64, 64), (5.0, 1.0, 2.0), (64, 128)),
@@ -176,7 +177,7 @@ def test_masks_and_what_speaks_of_scans_spoil_nothing(tmp_path, capsys):
     for i in range(1, 10, 2):
         np.save(tmp_path / 'data' / 'covid' / f'{i}_mask.npy', np.ones((4, 64, 64), np.uint8))
     found = audit(of('folder', tmp_path / 'data'), tmp_path / 'store', lambda line: None)
-    assert not found.spoils and any('5 are by their names masks of scans beside them, and no exams (5 covid)' in line for line in found.looks)
+    assert not found.spoils and any('5 files are by their names masks of scans beside them, and no exams (5 covid)' in line for line in found.looks)
     assert list(found.unread) == [*(f'covid/{i}_mask.npy' for i in range(1, 10, 2)), *(f'covid/{name}' for name in
                                   ('LICENSE', 'README.md', 'a.json', 'list.csv', 'sources.txt'))]
     (tmp_path / 'data' / 'covid' / 'scan.xyz').write_bytes(b'x')
@@ -222,6 +223,15 @@ def test_what_looks_alike_but_not_surely_wants_a_look_alone_and_patients_of_two_
     (tmp_path / 'm.csv').write_text('\n'.join(rows).replace('val', 'train'))
     found = audit(of('manifest', tmp_path / 'm.csv'), tmp_path / 'store', lambda line: None)
     assert 'no probe of shortcuts: no exam is in val or test' in '\n'.join(found.looks)
+
+
+def test_of_a_chain_of_near_duplicates_the_two_most_alike_are_named():
+    """0 and 1 are in train, 2 and 3 in val; 1 and 2 are most alike, and 3 is alone."""
+    angles = np.array([0.0, 0.3, 0.5, 2.0])
+    signatures = np.stack([np.cos(angles), np.sin(angles)], 1)
+    assert _torn([0, 0, 0, 1], signatures, ['train', 'train', 'val', 'val']) == [(1, 2)]
+    assert _torn([0, 0, 0, 1], signatures, ['train', '', 'val', 'val']) == [(0, 2)]
+    assert _torn([0, 0, 0, 1], signatures, ['', 'train', 'train', 'val']) == []
 
 
 def test_a_page_goes_where_one_is_and_never_into_the_data(tmp_path, monkeypatch):

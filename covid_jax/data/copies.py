@@ -18,7 +18,7 @@ class Copies(NamedTuple):
     words: tuple[str, ...]
 
     def __str__(self) -> str:
-        return ' = '.join(f'{name} ({word})' for name, word in zip(self.exams, self.words, strict=True))
+        return ' = '.join(name if word == name else f'{name} ({word})' for name, word in zip(self.exams, self.words, strict=True))
 
 
 def copies(exams: Sequence[Exam], hashes: Sequence[str], word: Callable[[Exam], str]) -> list[Copies]:

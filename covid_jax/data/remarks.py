@@ -61,7 +61,8 @@ def unread(left: Sequence[Unread], exams: Sequence[Exam], say: Say, listed: bool
 
 def called_masks(masks: Sequence[Unread]) -> str:
     """How many masks of which label lie beside scans, in words."""
-    said = count(len(masks), 'is by its name the mask of a scan beside it, and no exam', 'are by their names masks of scans beside them, and no exams')
+    said = count(len(masks), 'file is by its name the mask of a scan beside it, and no exam',
+                 'files are by their names masks of scans beside them, and no exams')
     return f'{said} ({by_label(masks)})'
 
 

@@ -17,12 +17,13 @@ from covid_jax.report.tables import titled
 from covid_jax.runtime import files
 from covid_jax.text import printable
 
+PAIRS = 'pair by pair'  # what titles of pictures end in, two of which belong together
 LISTED = 3  # files that are not read, of which the console shows the reason
 STYLE = """body { font: 15px/1.4 sans-serif; max-width: 70em; margin: 2em auto; padding: 0 1em }
 h1, h2, li { overflow-wrap: anywhere } h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em } h2::first-letter { text-transform: uppercase }
 .wide { overflow-x: auto } table { border-collapse: collapse; margin: 1em 0 } td { min-width: 3.5em }
 td, th { border: 1px solid #bbb; padding: .2em .6em; text-align: left; vertical-align: top }
-.spoils { color: #a00; font-weight: bold } figure { display: inline-block; width: 134px; margin: 3px; vertical-align: top }
+.spoils { color: #a00; font-weight: bold } .pair { display: inline-block; margin-right: 1.5em } figure { display: inline-block; width: 134px; margin: 3px; vertical-align: top }
 img { display: block } figcaption { font-size: 11px; overflow-wrap: anywhere }"""
 
 Row = tuple[str, ...]
@@ -71,7 +72,10 @@ def write(folder: Path | str, title: str, found: Audit) -> None:
              *(_grid(name, rows) for name, rows in found.tables.items() if rows),
              _lines('what the data set says of itself', found.said)]
     for name, of in found.pictures.items():
-        parts += [f'<h2>{_text(name)}</h2>', *(_figure(*picture) for picture in of)]
+        figures = [_figure(*picture) for picture in of]
+        if name.endswith(PAIRS):
+            figures = [f'<span class="pair">{one}{other}</span>' for one, other in zip(figures[::2], figures[1::2], strict=True)]
+        parts += [f'<h2>{_text(name)}</h2>', *figures]
     parts += [_grid(name, rows) for name, rows in found.lists.items()]
     parts += [_grid('what is not read', [('', 'why'), *found.unread.items()]) if found.unread else _lines('what is not read', []),
               '<p>Thumbnails are of a window from -1000 to 400 HU, of a volume its middle slice. Research software, not a medical device.</p></html>']

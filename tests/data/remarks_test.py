@@ -132,7 +132,7 @@ class TestUnread:
             assert {(e.id, e.split) for e in found.exams} == {(e.id, e.split) for e in plain.exams}
             assert sorted(found.unread) == sorted(masks)
             assert found.unread[masks[0]].endswith(f'{masks[0]}: by its name the mask of s0.png, no scan')
-            assert said[-1] == f'10 are by their names masks of scans beside them, and no exams (10 covid), as {masks[0]}; they stand in quarantine.csv'
+            assert said[-1] == f'10 files are by their names masks of scans beside them, and no exams (10 covid), as {masks[0]}; they stand in quarantine.csv'
 
     def test_what_speaks_of_scans_is_listed_and_not_worth_a_word(self, tmp_path):
         picture(tmp_path / 'data' / 'covid' / 'a.png', 0)
@@ -218,7 +218,7 @@ class TestOfDataThatAreAllTest:
         found, said = self.asked(tmp_path / 'data')
         assert said == ['1 scan has slices whose numbers are not all there (1 covid), as covid/a, which lacks 3, 4: it is read as if they were neighbours',
                         '1 file in class folders is not read (covid: 1, and 1 exam, normal: 0, and 1 exam), as covid/c.xyz: what is left out may tell '
-                        'the label', '1 is by its name the mask of a scan beside it, and no exam (1 normal), as normal/b_mask.png']
+                        'the label', '1 file is by its name the mask of a scan beside it, and no exam (1 normal), as normal/b_mask.png']
         assert list(found.unread) == ['covid/c.xyz', 'normal/b_mask.png'] and [e.id for e in found.exams] == ['covid/a', 'normal/b.png']
 
     def test_one_scan_of_two_patients_is_said_once(self, tmp_path):
