@@ -1,5 +1,6 @@
-"""What is to be known of a data set before anyone trains on it: what there is of each class, what is there twice, what is
-not read, and how far the label can be told from what has nothing to do with disease. Only linear probes are trained."""
+"""What is to be known of a data set before anyone trains on it: what there is of each class, what is there twice, what
+is not read, and how far the label can be told from what has nothing to do with disease. Only linear probes are
+trained."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -31,8 +32,8 @@ Say = Callable[[str], None]
 def audit(config: ConfigDict, root: Path | str, say: Say = print) -> Audit:
     """The Audit of the data that a config's data section names.
 
-    root: where hashes and thumbnails are kept, as prepared scans are. say: is called with what the sources say. UserError
-    for data that cannot be listed, for a label that no class declares, and where not one scan can be read.
+    root: where hashes and thumbnails are kept, as prepared scans are. say: is called with what the sources say.
+    UserError for data that cannot be listed, for a label that no class declares, and where not one scan can be read.
     """
     pipeline.check(config)
     data = config.data
@@ -69,7 +70,8 @@ def audit(config: ConfigDict, root: Path | str, say: Say = print) -> Audit:
     remarks.missing_slices(known.missing, exams, looks)
     facts = {exam.id: of for exam, of in zip(dataset.exams, dataset.facts, strict=True)}
     found.tables['exams (patients) by class and site'] = counted(exams, data.classes)
-    found.tables['scans by class: least .. median .. greatest'] = described(dataset.exams, made.seen, facts, data.classes)
+    scans = described(dataset.exams, made.seen, facts, data.classes)
+    found.tables['scans by class: least .. median .. greatest'] = scans
     found.tables[PROBES] = _probes(dataset, class_names(data.classes), looks)
     ordered = [one for kind in (LOST, MASK, BESIDE) for one in of_kind(left, kind)]
     found.unread.update({**made.broken, **{one.id: one.reason for one in ordered}})
@@ -77,14 +79,14 @@ def audit(config: ConfigDict, root: Path | str, say: Say = print) -> Audit:
 
 
 def _placed(parts, data, found, say):
-    """The exams with their splits; where a patient is in two of them, with those of the source alone. A group that a source
-    puts into two, and that training keeps so, is one patient here."""
+    """The exams with their splits; where a patient is in two of them, with those of the source alone. A group that a
+    source puts into two, and that training keeps so, is one patient here."""
     exams = list(chain.from_iterable(parts))
     torn = _several((whole(exam).patient, exam.split) for exam in exams)
     if torn:
-        found.spoils.append(f'{count(len(torn), "patient or article is", "patients or articles are")} in more than one split: '
-                            f'{some(torn, LISTED)}; give each one split, or take --split=drawn here, in training '
-                            '--config.data.split=drawn')
+        how_many = count(len(torn), 'patient or article is', 'patients or articles are')
+        found.spoils.append(f'{how_many} in more than one split: {some(torn, LISTED)}; give each one split, or take '
+                            '--split=drawn here, in training --config.data.split=drawn')
         rows = [(patient, ' and '.join(of)) for patient, of in torn.items()]
         found.lists['patients in more than one split'] = [('patient', 'splits'), *rows]
     if _several((exam.patient, exam.split) for exam in exams):
@@ -107,14 +109,15 @@ def _dataset(config, exams, known, made):
     sites = tuple(sorted({exam.site for exam in kept}))
     return pipeline.Dataset(
         exams=kept, label=np.array([class_index(exam.label, config.data.classes) for exam in kept], np.int32),
-        site=np.array([sites.index(exam.site) for exam in kept], np.int32), row=np.array([made.row[exam.id] for exam in kept]),
+        site=np.array([sites.index(exam.site) for exam in kept], np.int32),
+        row=np.array([made.row[exam.id] for exam in kept]),
         images=made.images, broken=made.broken, digest='', hashes=[known.hashes[i] for i in good], sites=sites,
         facts=[known.facts[i] for i in good])
 
 
 def _contents(dataset, thumbnails, made):
-    """What tells a scan from another, whatever file it is in: its thumbnail, as it was prepared, and its shape; of one whose
-    thumbnail is of one value the hash of its file."""
+    """What tells a scan from another, whatever file it is in: its thumbnail, as it was prepared, and its shape; of one
+    whose thumbnail is of one value the hash of its file."""
     return [file if image.min() == image.max() else f'{made.digest[exam.id]} {made.seen[exam.id].shape}'
             for exam, file, image in zip(dataset.exams, dataset.hashes, thumbnails, strict=True)]
 
@@ -136,8 +139,9 @@ def _copies(dataset, contents, classes, found):
 
 
 def _near(dataset, classed, thumbnails, seen, found):
-    """Says which scans look alike, in two splits and of two classes, and shows them, pair by pair. Those that look so alike
-    that they are no two people's spoil a result; of others, as two X-rays, nobody knows. classed: the class of each."""
+    """Says which scans look alike, in two splits and of two classes, and shows them, pair by pair. Those that look so
+    alike that they are no two people's spoil a result; of others, as two X-rays, nobody knows. classed: the class of
+    each."""
     signatures = np.array([duplicates.signature(image) for image in thumbnails])
     place = [exam.split for exam in dataset.exams]
     classed = ['' if word == telling.NO_LABEL else word for word in classed]
@@ -145,13 +149,14 @@ def _near(dataset, classed, thumbnails, seen, found):
     pairs = _torn(alike, signatures, place)
     sure = [(i, k) for i, k in pairs if signatures[i] @ signatures[k] > duplicates.SURE]
     maybe = [pair for pair in pairs if pair not in sure]
+    mixed = _torn(alike, signatures, classed)
     drawn = ('take --split=drawn --group=clusters here, in training --config.data.split=drawn '
              '--config.data.group=clusters')
     doubt = f"two people's X-rays may look so; if these are slices of one, {drawn}"
     for torn, what, words, findings, way_out in (
             (sure, 'near duplicates in two splits', place, found.spoils, drawn),
             (maybe, 'scans that look alike, in two splits', place, found.looks, doubt),
-            (_torn(alike, signatures, classed), 'near duplicates of two classes', classed, found.looks, 'look at them')):
+            (mixed, 'near duplicates of two classes', classed, found.looks, 'look at them')):
         if torn:
             rows = [(dataset.exams[i].id, words[i], dataset.exams[k].id, words[k]) for i, k in torn]
             named = [f'{a} ({word}) = {b} ({other})' for a, word, b, other in rows]
@@ -163,8 +168,8 @@ def _near(dataset, classed, thumbnails, seen, found):
 
 
 def _torn(clusters, signatures, words):
-    """The two members of each cluster that are most alike of those of different words; '' is none. clusters: int [n], the
-    cluster of each exam; signatures: float32 [n, 1024]; words: of each exam."""
+    """The two members of each cluster that are most alike of those of different words; '' is none. clusters: int [n],
+    the cluster of each exam; signatures: float32 [n, 1024]; words: of each exam."""
     members = defaultdict(list)
     for i, cluster in enumerate(clusters):
         if words[i]:
@@ -186,8 +191,8 @@ def _patients_of_classes(exams, classes, found):
     if several:
         named = [f'{patient} ({" and ".join(of)})' for patient, of in several.items()]
         found.looks.append(f'{count(len(several), "patient has", "patients have")} scans of more than one class: '
-                           f'{some(named, LISTED)}; all scans of one are in one split; look whether the labels, and the '
-                           'patients, are right')
+                           f'{some(named, LISTED)}; all scans of one are in one split; look whether the labels, '
+                           'and the patients, are right')
         rows = [(patient, ' and '.join(of)) for patient, of in several.items()]
         found.lists['patients of more than one class'] = [('patient', 'classes'), *rows]
 
@@ -210,8 +215,8 @@ def _probes(dataset, names, looks):
         cells = [of[kind]['auc'] for of in found.values()]
         rows.append((kind, *map(_auc, cells)))
         if kind != 'thumbnail' and any(map(_is_above_chance, cells)):
-            looks(f'the {kind} alone tells the label (AUC {", ".join(map(_auc, cells))}): a network that sees it need not see '
-                  'the disease')
+            looks(f'the {kind} alone tells the label (AUC {", ".join(map(_auc, cells))}): a network that sees it need '
+                  'not see the disease')
     for split, of in found.items():
         cell = next(iter(of.values()))['auc']
         if reason := cell.get('reason') or cell.get('note'):
@@ -220,8 +225,8 @@ def _probes(dataset, names, looks):
 
 
 def _is_above_chance(entry):
-    """Whether an AUC tells something: its whole interval is above chance, and is of as many patients as the simulations that
-    say how often such intervals hold the truth."""
+    """Whether an AUC tells something: its whole interval is above chance, and is of as many patients as the simulations
+    that say how often such intervals hold the truth."""
     return (entry.get('low') or 0) > evidence.CHANCE and 'note' not in entry
 
 

@@ -17,17 +17,21 @@ SPOILT = 1  # the exit code where something would spoil a result
 CLASSES = re.compile(r'--config\.data\.classes="?(\(.*?\))"?(?=[ ,:;]|$)')
 
 
-def run(data: Annotated[str, typer.Argument(metavar='DATA', help='The folder, or the CSV file; of several sources one for each, with commas between them.')],
-        source: Annotated[str, typer.Option(help='Of docs/data.md: folder, manifest, covid_ct, ...; several with commas between them. '
-                                            'Folders of classes and CSV files need none.')] = '',
-        classes: Annotated[str, typer.Option(help="As --config.data.classes, with commas: 'noncovid|normal,covid|ncp'.")] = '',
+def run(data: Annotated[str, typer.Argument(metavar='DATA', help='The folder, or the CSV file; of several sources one for '
+                                            'each, with commas between them.')],
+        source: Annotated[str, typer.Option(help='Of docs/data.md: folder, manifest, covid_ct, ...; several with commas '
+                                            'between them. Folders of classes and CSV files need none.')] = '',
+        classes: Annotated[str, typer.Option(help="As --config.data.classes, with commas: 'noncovid|normal,covid|ncp'."
+                                             )] = '',
         split: Annotated[str, typer.Option(help='As --config.data.split: auto, source or drawn.')] = 'auto',
         group: Annotated[str, typer.Option(help='As --config.data.group: source or clusters.')] = 'source',
         workers: Annotated[int, typer.Option(help='Processes that read scans; 0: one a core.')] = 0,
-        out: Annotated[str, typer.Option(help='The folder for audit.html, the same with thumbnails; without it the one that you are in.')] = '',
+        out: Annotated[str, typer.Option(help='The folder for audit.html, the same with thumbnails; without it the one '
+                                         'that you are in.')] = '',
         store: Annotated[str, typer.Option(help='A folder that keeps hashes and thumbnails for the next time.')] = '',
         ) -> None:
-    """What is in a data set, what is there twice or not read, and what tells the label: exit code 1 where it would spoil a result."""
+    """What is in a data set, what is there twice or not read, and what tells the label: exit code 1 where it would
+    spoil a result."""
     from covid_jax.config import base, check_ranges
 
     config = base()
@@ -54,9 +58,11 @@ def _told(path, classes):
         raise UserError(f'there is nothing at {path}')
     if not (name := sources.told(path, classes)):
         found = f' ({found_in(Path(path))})' if os.path.isdir(path) else ''
-        raise UserError(f'{path}{found} is no CSV file, and no folder of folders of scans that are called after classes: say what it is by --source, '
-                        f'one of {", ".join(sources.SOURCES)}, or what the classes are called by --classes')
-    print(f'{path} is read as --source={name}{"" if name == "manifest" else ": a public data set may have a source that knows its patients"}', flush=True)
+        raise UserError(f'{path}{found} is no CSV file, and no folder of folders of scans that are called after '
+                        f'classes: say what it is by --source, one of '
+                        f'{", ".join(sources.SOURCES)}, or what the classes are called by --classes')
+    hint = '' if name == 'manifest' else ': a public data set may have a source that knows its patients'
+    print(f'{path} is read as --source={name}{hint}', flush=True)
     return name
 
 
@@ -66,7 +72,8 @@ def _check_roots(data):
         raise UserError('the phantom is made, not read: there is nothing to audit')
     roots = data.root.split(',') if ',' in data.source else [data.root]
     if len(roots) != len(data.source.split(',')):
-        raise UserError(f'--source={data.source} and {data.root}: give each source its folder or file, with commas between them')
+        raise UserError(f'--source={data.source} and {data.root}: give each source its folder or file, with commas '
+                        'between them')
     for root in roots:
         if not os.path.exists(root):
             raise UserError(f'there is nothing at {root or "a path that is empty"}')
@@ -96,14 +103,16 @@ def _audit(config, store, out):
 
 
 def _page(out, data):
-    """The folder of audit.html: the one that is asked for, else the current one, '' where that one is, or is in, a folder of the data."""
+    """The folder of audit.html: the one that is asked for, else the current one, '' where that one is, or is in, a
+    folder of the data."""
     here = Path.cwd()
     in_data = any(here.is_relative_to(Path(root).resolve()) for root in data.root.split(',') if os.path.isdir(root))
     return out or ('' if in_data else '.')
 
 
 def _check_folder(option, folder):
-    """UserError where no file can be written to a folder of this name. A folder that is not there yet is made, and left as it was."""
+    """UserError where no file can be written to a folder of this name. A folder that is not there yet is made, and left
+    as it was."""
     made = [path for path in (Path(folder), *Path(folder).parents) if not path.exists()]
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)

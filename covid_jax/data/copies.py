@@ -18,12 +18,13 @@ class Copies(NamedTuple):
     words: tuple[str, ...]
 
     def __str__(self) -> str:
-        return ' = '.join(name if word == name else f'{name} ({word})' for name, word in zip(self.exams, self.words, strict=True))
+        named = zip(self.exams, self.words, strict=True)
+        return ' = '.join(name if word == name else f'{name} ({word})' for name, word in named)
 
 
 def copies(exams: Sequence[Exam], hashes: Sequence[str], word: Callable[[Exam], str]) -> list[Copies]:
-    """All exams of each content of which `word` says different things; an exam of which it says '' counts for none. hashes: of their
-    contents, beside them."""
+    """All exams of each content of which `word` says different things; an exam of which it says '' counts for none.
+    hashes: of their contents, beside them."""
     seen: dict[str, list[tuple[str, str]]] = defaultdict(list)  # content -> exams and their words
     for exam, digest in zip(exams, hashes, strict=True):
         if said := word(exam):
@@ -48,22 +49,25 @@ def of_two_patients(exams: Sequence[Exam], hashes: Sequence[str]) -> list[Copies
 
 
 def check(exams: Sequence[Exam], hashes: Sequence[str], classes: Sequence[str]) -> None:
-    """UserError if the same content is in two splits, or of two classes. exams: with their splits, without one they count for none."""
+    """UserError if the same content is in two splits, or of two classes. exams: with their splits, without one they
+    count for none."""
     used = [(exam, digest) for exam, digest in zip(exams, hashes, strict=True) if exam.split]
     here = [exam for exam, _ in used]
     digests = [digest for _, digest in used]
     equal = 'here more than once (equal as files, or as they are prepared),'
     if torn := of_two_splits(here, digests):
-        raise UserError(f'{count(len(torn), "scan is", "scans are")} {equal} in several splits: {some(torn, LISTED)}; keep one of each, or '
-                        'give all the same patient')
+        raise UserError(f'{count(len(torn), "scan is", "scans are")} {equal} in several splits: {some(torn, LISTED)}; keep '
+                        'one of each, or give all the same patient')
     if torn := of_two_classes(here, digests, classes):
-        raise UserError(f'{count(len(torn), "scan is", "scans are")} {equal} of several classes: {some(torn, LISTED)}; mend the labels, or '
-                        'remove them all')
+        raise UserError(f'{count(len(torn), "scan is", "scans are")} {equal} of several classes: {some(torn, LISTED)}; mend '
+                        'the labels, or remove them all')
 
 
 def tell(exams: Sequence[Exam], hashes: Sequence[str], say: Callable[[str], None], before: Sequence[str] = ()) -> None:
-    """Says which exams are the same scan under two patients; before: other hashes, by which such pairs were said already."""
+    """Says which exams are the same scan under two patients; before: other hashes, by which such pairs were said
+    already."""
     said = of_two_patients(exams, before) if before else []
     if several := [of for of in of_two_patients(exams, hashes) if of not in said]:
-        say(f'{count(len(several), "scan is", "scans are")} here more than once, of several patients, as these are named, and count as often: '
-            f'{some((" = ".join(of.exams) for of in several), 3)}; keep one of each, or give all the same patient')
+        say(f'{count(len(several), "scan is", "scans are")} here more than once, of several patients, as these are named, '
+            f'and count as often: {some((" = ".join(of.exams) for of in several), 3)}; keep one of each, '
+            'or give all the same patient')

@@ -1,4 +1,5 @@
-"""What goes with the label and is no disease: which files are not read, Hounsfield units beside grey values, kinds of files."""
+"""What goes with the label and is no disease: which files are not read, Hounsfield units beside grey values, kinds of
+files."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +22,9 @@ Say = Callable[[str], None]
 
 
 def unread(exams: Sequence[Exam], broken: Mapping[str, str], left: Sequence[Unread], spoils: Say, looks: Say) -> None:
-    """Says how much of each class is not read: to `spoils` where the shares of two classes differ, else to `looks`. Masks, and what speaks
-    of scans, do not count. broken: exam id -> why it cannot be prepared; left: what is no exam."""
+    """Says how much of each class is not read: to `spoils` where the shares of two classes differ, else to `looks`.
+    Masks, and what speaks of scans, do not count. broken: exam id -> why it cannot be prepared; left: what is no
+    exam."""
     lost = of_kind(left, LOST)
     not_taken = Counter(one.label or NO_LABEL for one in lost)
     total = Counter(exam.label or NO_LABEL for exam in exams) + not_taken
@@ -31,13 +33,13 @@ def unread(exams: Sequence[Exam], broken: Mapping[str, str], left: Sequence[Unre
         shares = [gone[label] / total[label] for label in total]
         said = ', '.join(f'{label} {gone[label]} of {total[label]}' for label in sorted(total))
         say = spoils if max(shares) - min(shares) > UNEVEN else looks
-        say(f'{count(gone.total(), "file or scan is", "files or scans are")} not read ({said}): what is left out may tell the '
-            'label; convert them, or move them away')
+        say(f'{count(gone.total(), "file or scan is", "files or scans are")} not read ({said}): what is left out may '
+            'tell the label; convert them, or move them away')
 
 
 def units(exams: Sequence[Exam], seen: Mapping[str, Seen], classes: Sequence[str], spoils: Say, looks: Say) -> None:
-    """Says that Hounsfield units are beside grey values: to `spoils` where they go with the class, each of which is of one kind, else to
-    `looks`. seen: exam id -> what its scan is; classes: as declared."""
+    """Says that Hounsfield units are beside grey values: to `spoils` where they go with the class, each of which is of
+    one kind, else to `looks`. seen: exam id -> what its scan is; classes: as declared."""
     kinds = defaultdict(set)
     for exam in exams:
         if exam.label:
@@ -47,8 +49,8 @@ def units(exams: Sequence[Exam], seen: Mapping[str, Seen], classes: Sequence[str
 
 
 def kinds_of_files(exams: Sequence[Exam], facts: Sequence[Facts], classes: Sequence[str], say: Say) -> None:
-    """Says which formats and colours of files one class has and another has not, or has by more than chance. facts: beside the exams;
-    classes: as declared."""
+    """Says which formats and colours of files one class has and another has not, or has by more than chance. facts:
+    beside the exams; classes: as declared."""
     names = class_names(classes)
     of_class = defaultdict(Counter)
     for exam, fact in zip(exams, facts, strict=True):
@@ -59,9 +61,10 @@ def kinds_of_files(exams: Sequence[Exam], facts: Sequence[Facts], classes: Seque
     apart = _are_apart(of_class.values())
     telling = [name for name in sorted(set(chain.from_iterable(of_class.values()))) if apart or _tells(name, of_class)]
     if telling:
-        said = [f'{name}: {", ".join(f"{label} {of[name]} of {of.total()}" for label, of in sorted(of_class.items()))}' for name in telling]
-        say(f'the kind of file goes with the class ({"; ".join(said)}): all kinds become the same grey, but what a kind did to the '
-            'picture, as compression does, stays in it')
+        rows = sorted(of_class.items())
+        said = [f'{name}: {", ".join(f"{label} {of[name]} of {of.total()}" for label, of in rows)}' for name in telling]
+        say(f'the kind of file goes with the class ({"; ".join(said)}): all kinds become the same grey, but what a kind '
+            'did to the picture, as compression does, stays in it')
 
 
 def _are_apart(counts):
@@ -71,7 +74,8 @@ def _are_apart(counts):
 
 
 def _tells(name, of_class):
-    """Whether a class has files of a kind more or less often than the others together, by more than UNEVEN and more than chance."""
+    """Whether a class has files of a kind more or less often than the others together, by more than UNEVEN and more
+    than chance."""
     whole = sum(of_class.values(), Counter())
     for here in of_class.values():
         others = whole - here

@@ -1,4 +1,5 @@
-"""What there is of each class of a data set, as tables: how many exams and patients, and what their scans and files are like."""
+"""What there is of each class of a data set, as tables: how many exams and patients, and what their scans and files are
+like."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -31,16 +32,16 @@ def counted(exams: Sequence[Exam], classes: Sequence[str]) -> list[Row]:
 
 def described(exams: Sequence[Exam], seen: Mapping[str, Seen], facts: Mapping[str, Facts],
               classes: Sequence[str]) -> list[Row]:
-    """What the scans of each class are: files, units, sizes, spacings, values; a column for each class, and the header first. seen,
-    facts: exam id -> what its scan and its file are."""
+    """What the scans of each class are: files, units, sizes, spacings, values; a column for each class, and the header
+    first. seen, facts: exam id -> what its scan and its file are."""
     groups = defaultdict(list)
     for exam in exams:
         groups[class_index(exam.label, classes)].append(exam.id)
     names = (*class_names(classes), NO_LABEL)
     columns = [_column(names[label], [seen[name] for name in of], [facts[name] for name in of])
                for label, of in sorted(groups.items())]
-    heads = ('', 'scans', 'files', 'in Hounsfield units', 'in grey values', 'slices', 'height', 'width', 'mm between slices', 'mm in plane',
-             'without spacing', 'least value', 'greatest value')
+    heads = ('', 'scans', 'files', 'in Hounsfield units', 'in grey values', 'slices', 'height', 'width',
+             'mm between slices', 'mm in plane', 'without spacing', 'least value', 'greatest value')
     return [tuple(row) for row in zip(heads, *columns, strict=True)]
 
 

@@ -17,8 +17,8 @@ def samples(exams: Sequence[Exam], words: Sequence[str], order: Sequence[str], t
             seen: Mapping[str, Seen]) -> dict[str, list[tuple[str, np.ndarray]]]:
     """{word: captions and thumbnails} of some exams of each word, evenly taken from all of them.
 
-    words: one for each exam; order: of the words; thumbnails: uint8 [1, 64, 64, 1] each, beside the exams; seen: exam id ->
-    what its scan is.
+    words: one for each exam; order: of the words; thumbnails: uint8 [1, 64, 64, 1] each, beside the exams; seen: exam
+    id -> what its scan is.
     """
     found = {}
     for word in (word for word in order if word in words):
@@ -29,8 +29,8 @@ def samples(exams: Sequence[Exam], words: Sequence[str], order: Sequence[str], t
 
 
 def picture(exam: Exam, thumbnail: np.ndarray, seen: Mapping[str, Seen], word: str = '') -> tuple[str, np.ndarray]:
-    """The caption and the thumbnail of an exam, uint8 [height, width], of the height and width that the scan has in mm, or
-    else in pixels; arguments as of `samples`. word: what is said of it in the caption."""
+    """The caption and the thumbnail of an exam, uint8 [height, width], of the height and width that the scan has in mm,
+    or else in pixels; arguments as of `samples`. word: what is said of it in the caption."""
     _, height, width = seen[exam.id].shape
     _, down, across = seen[exam.id].spacing or (1, 1, 1)
     sides = np.array([width * across, height * down])

@@ -21,10 +21,10 @@ COLLECTIONS = {*SPLITS, 'training', 'valid', 'validation', 'testing', 'images', 
 def folder(root: Path | str, say: Callable[[str], None] = print) -> list[Exam]:
     """root/<class>/<scan>, or root/<split>/<class>/<scan> where the split is train, val or test.
 
-    A scan is whatever `decode` reads; other files and hidden ones are skipped, see `unread_in`. The label is the name of the class folder,
-    the id is the path below root. Every scan is its own patient, but for DICOM scans of one PatientID.
-    UserError if there is nothing of the kind, if folders of splits and of classes are mixed, for a link to a folder that is not there, and
-    for a folder of a class that holds folders of many people's pictures, or one of masks.
+    A scan is whatever `decode` reads; other files and hidden ones are skipped, see `unread_in`. The label is the name
+    of the class folder, the id is the path below root. Every scan is its own patient, but for DICOM scans of one
+    PatientID. UserError if there is nothing of the kind, if folders of splits and of classes are mixed, for a link to a
+    folder that is not there, and for a folder of a class that holds folders of many people's pictures, or one of masks.
     """
     root = Path(root)
     places = places_of(root)
@@ -48,12 +48,14 @@ def unread_in(root: Path | str) -> list[Unread]:
 
 
 def holds_scans(place: Path) -> bool:
-    """Whether the folder of a class holds scans, and not folders of folders: a file that may be one, or a folder with files."""
+    """Whether the folder of a class holds scans, and not folders of folders: a file that may be one, or a folder with
+    files."""
     return any(decode.is_scan(entry) and (not entry.is_dir() or any(path.is_file() for path in visible(entry))) for entry in visible(place))
 
 
 def places_of(root: Path) -> list[tuple[str, Path]]:
-    """(split, folder of a class) of each; the split is '' where root holds classes. UserError for what is no such layout."""
+    """(split, folder of a class) of each; the split is '' where root holds classes. UserError for what is no such
+    layout."""
     if not root.is_dir():
         raise UserError(f'{root} is not a folder: {LAYOUT}')
     folders = [path for path in visible(root) if path.is_dir()]

@@ -19,14 +19,13 @@ DELIMITERS = ',;\t'  # what spreadsheets put between cells, by their language
 
 
 def manifest(path: Path | str, say: Callable[[str], None] = print) -> list[Exam]:
-    """A table with the columns path and label, and optionally id, patient, site and split. Commas part its cells, or what else parts the
-    columns of its header: semicolons or tabs.
+    """A table with the columns path and label, and optionally id, patient, site and split. Commas part its cells, or
+    what else parts the columns of its header: semicolons or tabs.
 
-    Paths are relative to the file and may name a part, as in 'a::series=1.2.3'. An empty id is the path, of an absolute path below
-    the file's folder the rest of it; an empty site is 'default'; an empty patient, or one called 'nan' or the like, is the id, but for
-    DICOM scans of one PatientID.
-    UserError that names the row (its line in the file) for a missing scan, a repeated id, an unknown split or a row too
-    long.
+    Paths are relative to the file and may name a part, as in 'a::series=1.2.3'. An empty id is the path, of an absolute
+    path below the file's folder the rest of it; an empty site is 'default'; an empty patient, or one called 'nan' or
+    the like, is the id, but for DICOM scans of one PatientID. UserError that names the row (its line in the file) for a
+    missing scan, a repeated id, an unknown split or a row too long.
     """
     path = Path(path)
     if path.is_dir():

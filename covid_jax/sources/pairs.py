@@ -1,4 +1,5 @@
-"""Folders of masks beside folders of what they are masks of, known by what is in them: '<class>/{CT,Lung_mask}/', '<class>/{image,label}/'."""
+"""Folders of masks beside folders of what they are masks of, known by what is in them: '<class>/{CT,Lung_mask}/',
+'<class>/{image,label}/'."""
 
 import re
 from pathlib import Path
@@ -9,14 +10,16 @@ from covid_jax.scans.images import decode_image
 from covid_jax.scans.values import check_grey
 from covid_jax.sources.listing import image_files, normalised, subfolders, visible
 
-WORDS = {'mask', 'masks', 'seg', 'segs', 'segmentation', 'segmentations', 'label', 'labels', 'annotation', 'annotations', 'gt', 'truth', 'roi', 'rois'}
+WORDS = {'mask', 'masks', 'seg', 'segs', 'segmentation', 'segmentations', 'label', 'labels', 'annotation', 'annotations',
+         'gt', 'truth', 'roi', 'rois'}
 LOOKED_INTO = 8  # folders of a class: masks lie in one or two beside the pictures, and patients are more
-ASKED = (0.25, 0.5, 0.75)  # which pictures of a folder are looked at, of all of them by name: the ends of a scan may be black
+ASKED = (0.25, 0.5, 0.75)  # which of a folder's pictures by name are looked at: the ends of a scan may be black
 
 
 def refuse_masks(place: Path) -> None:
-    """UserError for a folder in that of a class whose files are called as those of a folder beside it, or as those of the class itself, and
-    which holds masks: it is called so, or its pictures have few values and the others have not. Patients' series side by side pass."""
+    """UserError for a folder in that of a class whose files are called as those of a folder beside it, or as those of
+    the class itself, and which holds masks: it is called so, or its pictures have few values and the others have not.
+    Patients' series side by side pass."""
     folders = [folder for folder in subfolders(place) if any(path.is_file() for path in visible(folder))]
     called = [folder for folder in folders if _is_called_mask(folder.name)]
     judged = folders if len(folders) <= LOOKED_INTO else called
@@ -25,9 +28,9 @@ def refuse_masks(place: Path) -> None:
         for other in (other for other in (*folders, place) if other not in masks and not _is_named_after(mask, other)):
             if _are_called_alike(mask, other) and (mask in called or not _holds_masks(other)):
                 why = 'is called like masks' if mask in called else 'holds pictures of few values, as masks are'
-                raise UserError(f'{mask} {why}, and its files are called like those in {other}: move {mask.name} away; a folder in {place} is one '
-                                'scan, so where each image is an exam of its own move the images themselves there; X-rays of such a layout are '
-                                'read by --config.data.source=chest_xray')
+                raise UserError(f'{mask} {why}, and its files are called like those in {other}: move {mask.name} away; a '
+                                f'folder in {place} is one scan, so where each image is an exam of its own move the images '
+                                'themselves there; X-rays of such a layout are read by --config.data.source=chest_xray')
 
 
 def _is_called_mask(name):
@@ -41,7 +44,8 @@ def _is_named_after(mask, other):
 
 
 def _are_called_alike(mask, other):
-    """Whether most files of the one have a namesake in the other, by the numbers in their names, or by the whole where there are none."""
+    """Whether most files of the one have a namesake in the other, by the numbers in their names, or by the whole where
+    there are none."""
     def keys(folder):
         return {tuple(map(int, re.findall('[0-9]+', path.stem))) or path.stem.lower() for path in visible(folder)
                 if path.is_file() and not names.is_beside(path.name)}

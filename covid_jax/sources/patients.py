@@ -15,8 +15,8 @@ READERS = 8  # threads that read headers: they wait for the disk
 
 
 def one_patient(exams: list[Exam], root: Path | str, say: Callable[[str], None]) -> list[Exam]:
-    """The exams with DICOM scans of one PatientID under one patient: the one that the source names for any of them, else
-    the first of their ids in the alphabet; the PatientID stays unsaid. UserError where that cannot be told."""
+    """The exams with DICOM scans of one PatientID under one patient: the one that the source names for any of them,
+    else the first of their ids in the alphabet; the PatientID stays unsaid. UserError where that cannot be told."""
     groups = _by_patient_id(exams)
     patient_of: dict[str, str] = {}  # id of an exam whose patient the source does not name -> its patient
     doubtful = 0
@@ -48,7 +48,8 @@ def one_patient(exams: list[Exam], root: Path | str, say: Callable[[str], None])
 
 
 def _are_one_scan(exams):
-    """Whether the files of all of them are the same, byte for byte; nothing is read where there are not as many, or not as large."""
+    """Whether the files of all of them are the same, byte for byte; nothing is read where there are not as many, or not
+    as large."""
     files = [decode.files_of(exam.path) for exam in exams]
     if len({tuple(sorted(file.stat().st_size for file in of)) for of in files}) > 1:
         return False
