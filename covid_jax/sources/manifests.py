@@ -65,6 +65,8 @@ def _rows(path):
     unknown = [name for name in columns if name not in COLUMNS]
     if unknown:
         hint = ''.join(did_you_mean(name, unknown) for name in COLUMNS if name not in columns)
+        if '' in unknown:
+            hint += '; a column without a name is the index of pandas: write the table with index=False'
         raise UserError(f'{path}: unknown columns {", ".join(map(repr, unknown))}{hint}; accepted are {", ".join(COLUMNS)}')
     if len(set(columns)) < len(columns) or not {'path', 'label'} <= set(columns):
         raise UserError(f'{path}: expected the columns path and label, each once, found {", ".join(columns) or "none"}')

@@ -99,6 +99,7 @@ class TestManifest:
     @pytest.mark.parametrize('text, words', [
         ('path,label,age\na.npz,covid,70\n', ["'age'", 'path, label, id, patient, site, split']),
         ('path;lable\na.npz;covid\n', ["is 'lable' meant to be 'label'?; accepted are"]),
+        (',path,label\n0,a.npz,covid\n', ["unknown columns ''; a column without a name is the index of pandas: write the table with index=False; accepted"]),
         ('path,lable\na.npz,covid\n', ["unknown columns 'lable'; is 'lable' meant to be 'label'?; accepted are"]),
         ('path,label,Patiant,site\na.npz,covid,p,x\n', ["is 'Patiant' meant to be 'patient'?"]),
         ('path,patient\na.npz,1\n', ['path and label', 'found path, patient']),
