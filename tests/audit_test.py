@@ -12,11 +12,13 @@ import pytest
 from PIL import Image
 
 from covid_jax import UserError, cli
-from covid_jax.audit import _placed, _torn, audit
+from covid_jax.audit import _is_above_chance, _placed, _torn, audit
 from covid_jax.commands.audit import _check_folder, _own, _page
 from covid_jax.config import base
 from covid_jax.data.parts import Seen
 from covid_jax.data.telling import kinds_of_files
+from covid_jax.predictions import Predictions
+from covid_jax.report import evidence
 from covid_jax.report.audit import Audit, write
 from covid_jax.report.described import counted, described
 from covid_jax.report.thumbnails import picture as shown
@@ -271,3 +273,13 @@ def test_a_group_that_a_source_parts_between_splits_is_one_patient_here(tmp_path
     assert [exam.split for exam in placed] == ['train', 'val', 'train']
     assert ['1 patient or article is in more than one split: X; give each one split, or take --split=drawn' in line for line in found.spoils] == [True]
     assert found.lists['patients in more than one split'] == [('patient', 'splits'), ('X', 'train and val')]
+
+
+@pytest.mark.parametrize('positives, negatives, told', [(3, 3, False), (4, 20, False), (12, 12, True)])
+def test_six_images_that_a_border_parts_tell_nothing(positives, negatives, told):
+    """An AUC of 1 of 3 and 3 images has an interval from 0.54 on; one such order of 20 comes by chance."""
+    label = [1] * positives + [0] * negatives
+    exams = [Exam(f'{i}', f'{i}', '', CLASSES[of], 'val', '') for i, of in enumerate(label)]
+    score = np.array(label, float)
+    entry = evidence.auc(Predictions(CLASSES, exams, np.array(label), np.stack([1 - score, score], 1)), 0.95)
+    assert entry['value'] == 1 and entry['low'] > 0.5 and _is_above_chance(entry) == told
