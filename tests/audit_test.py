@@ -13,7 +13,7 @@ from PIL import Image
 
 from covid_jax import UserError, cli
 from covid_jax.audit import _is_above_chance, _placed, _torn, audit
-from covid_jax.commands.audit import _check_folder, _own, _page
+from covid_jax.commands.audit import _check_folder, _page, in_own_words
 from covid_jax.config import base
 from covid_jax.data.parts import Seen
 from covid_jax.data.telling import kinds_of_files
@@ -261,7 +261,7 @@ def test_a_folder_that_cannot_be_written_to_is_named_in_a_line(tmp_path, folder)
     ("--config.data.classes=('a',) must be two", '--classes="a" must be two'),
     ('run it with --config.data.workers=1', 'run it with --workers=1')])
 def test_hints_are_options_of_the_command(line, wanted):
-    assert _own(line) == wanted
+    assert in_own_words(line) == wanted
 
 
 def test_a_group_that_a_source_parts_between_splits_is_one_patient_here(tmp_path):

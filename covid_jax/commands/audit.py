@@ -4,6 +4,7 @@ import ast
 import os
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -40,16 +41,16 @@ def run(data: Annotated[str, typer.Argument(metavar='DATA', help='The folder, or
         config.data.classes = tuple(classes.split(','))
     try:
         check_ranges(config)
-        config.data.source = source or _told(data, config.data.classes)
+        config.data.source = source or told(data, config.data.classes)
         _check_roots(config.data)
         found = _audit(config, store, out)
     except UserError as e:
-        raise UserError(_own(e)) from None
+        raise UserError(in_own_words(e)) from None
     if found.spoils:
         raise typer.Exit(SPOILT)
 
 
-def _told(path, classes):
+def told(path: str, classes: Sequence[str]) -> str:
     """The source that the path is by its looks. UserError where it cannot be told."""
     from covid_jax import sources
     from covid_jax.sources.listing import found_in
@@ -92,7 +93,7 @@ def _audit(config, store, out):
 
     logging.set_verbosity(logging.ERROR)  # tensorflow_datasets tells of every file
     with tempfile.TemporaryDirectory() as temporary:
-        found = audit(config, store or temporary, lambda line: print(_own(line), flush=True))
+        found = audit(config, store or temporary, lambda line: print(in_own_words(line), flush=True))
         show(found)
         if page:
             write(page, f'Audit of {config.data.source} {config.data.root}', found)
@@ -126,7 +127,7 @@ def _check_folder(option, folder):
                 path.rmdir()
 
 
-def _own(message):
+def in_own_words(message: object) -> str:
     """The message, with this command's options in place of those of a training."""
     def with_commas(found):
         return f'--classes="{",".join(ast.literal_eval(found[1]))}"'
