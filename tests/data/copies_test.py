@@ -43,6 +43,10 @@ def test_what_does_not_contradict_itself_is_fine():
     copies.check([exam('e', label='normal'), exam('f', label='pneumonia')], ['1', '1'], CLASSES)
 
 
+def test_a_word_that_is_the_name_is_said_once():
+    assert str(copies.Copies(('a', 'b'), ('a', 'p'))) == 'a = b (p)'
+
+
 def test_two_patients_of_one_scan_are_said_once():
     exams = [exam('a', patient='p'), exam('b', patient='q'), exam('c', patient='p')]
     said = []
