@@ -211,16 +211,18 @@ def test_what_looks_alike_but_not_surely_wants_a_look_alone_and_patients_of_two_
     rng = np.random.default_rng(1)
     one, other, *more = (rng.integers(0, 120, (64, 64)) for _ in range(5))
     grey(tmp_path / 'a.png', (one * 2).astype(np.uint8))
-    grey(tmp_path / 'b.png', (one + 0.57 * other).astype(np.uint8))
-    rows = ['path,label,patient,split', 'a.png,covid,p,train', 'b.png,normal,q,val']
+    grey(tmp_path / 'b.bmp', (one + 0.57 * other).astype(np.uint8))
+    rows = ['path,label,patient,split', 'a.png,covid,p,train', 'b.bmp,normal,q,val']
     for i, pixels in enumerate(more):
-        grey(tmp_path / f'{i}.png', pixels.astype(np.uint8))
-        rows.append(f'{i}.png,{CLASSES[i % 2]},r,train')
+        name = f'{i}.{("bmp", "png")[i % 2]}'
+        grey(tmp_path / name, pixels.astype(np.uint8))
+        rows.append(f'{name},{CLASSES[i % 2]},r,train')
     (tmp_path / 'm.csv').write_text('\n'.join(rows))
     found = audit(of('manifest', tmp_path / 'm.csv'), tmp_path / 'store', lambda line: None)
     assert not found.spoils
     looks = '\n'.join(found.looks)
-    assert 'scans that look alike, in two splits: 1 cluster, a.png (train) = b.png (val); two people' in looks
+    assert 'scans that look alike, in two splits: 1 cluster, a.png (train) = b.bmp (val); two people' in looks
+    assert 'the kind of file goes with the class (BMP L: covid 0 of 2, normal 3 of 3; PNG L: covid 2 of 2, normal 0 of 3)' in looks
     assert '1 patient has scans of more than one class: r (covid and normal);' in looks
     (tmp_path / 'm.csv').write_text('\n'.join(rows).replace('val', 'train'))
     found = audit(of('manifest', tmp_path / 'm.csv'), tmp_path / 'store', lambda line: None)
@@ -266,11 +268,12 @@ def test_hints_are_options_of_the_command(line, wanted):
 
 def test_a_group_that_a_source_parts_between_splits_is_one_patient_here(tmp_path):
     """As COVID-CT's lists do with an article: training keeps them, and an audit says what that means."""
-    exams = [Exam('a', 'X (train)', '', 'covid', 'train', ''), Exam('b', 'X (val)', '', 'covid', 'val', ''), Exam('c', 'Y', '', 'normal', 'train', '')]
+    exams = [Exam('a', 'X (train)', '', 'covid', 'train', ''), Exam('b', 'X (val)', '', 'covid', 'val', ''), Exam('c', 'Y', '', 'normal', 'train', ''),
+             Exam('d', 'Z', '', 'normal', '', '')]
     found = Audit({}, [], [], [], {}, {}, {})
     data = of('manifest', '').data
     placed = _placed([exams], data, found, found.said.append)
-    assert [exam.split for exam in placed] == ['train', 'val', 'train']
+    assert [exam.split for exam in placed][:3] == ['train', 'val', 'train'] and placed[3].split  # drawn, as in training
     assert ['1 patient or article is in more than one split: X; give each one split, or take --split=drawn' in line for line in found.spoils] == [True]
     assert found.lists['patients in more than one split'] == [('patient', 'splits'), ('X', 'train and val')]
 

@@ -26,7 +26,7 @@ def refuse_masks(place: Path) -> None:
     masks = [folder for folder in judged if folder in called or _holds_masks(folder)]
     for mask in masks:
         for other in (other for other in (*folders, place) if other not in masks and not _is_named_after(mask, other)):
-            if _are_called_alike(mask, other) and (mask in called or not _holds_masks(other)):
+            if _are_called_alike(mask, other):
                 why = 'is called like masks' if mask in called else 'holds pictures of few values, as masks are'
                 raise UserError(f'{mask} {why}, and its files are called like those in {other}: move {mask.name} away; a '
                                 f'folder in {place} is one scan, so where each image is an exam of its own move the images '
