@@ -19,7 +19,7 @@ def lay(folder, names, levels=256):
 
 
 @pytest.mark.parametrize('pictures, masks, levels', [
-    ('CT', 'Lung_mask', 256), ('scan', 'label', 256), ('CT_scans', 'GT', 256), ('frames', 'ground truth', 256), ('x', 'InfectionMask', 256),
+    ('CT', 'Lung_mask', 256), ('scan', 'label', 256), ('CT_scans', 'GT', 256), ('frames', 'ground truth', 256), ('x', 'InfectionMask', 256), ('x', 'LabelMap', 256),
     ('x', 'chestmasks', 256), ('slices', 'lung', 2), ('a', 'b', 2), ('b', 'a', 4)])
 def test_a_folder_of_masks_beside_one_of_pictures_is_refused(tmp_path, pictures, masks, levels):
     lay(tmp_path / 'covid' / pictures, NUMBERS)
@@ -55,8 +55,8 @@ def test_scans_side_by_side_are_read(tmp_path, folders):
 def test_black_ends_of_a_scan_make_no_masks_of_it(tmp_path):
     for name in ('P1', 'P2'):
         lay(tmp_path / 'covid' / name, [str(k) for k in range(1, 9)])
-        for end in '128':
-            Image.new('L', (40, 40)).save(tmp_path / 'covid' / name / f'{end}.png')
+    for end in '128':
+        Image.new('L', (40, 40)).save(tmp_path / 'covid' / 'P2' / f'{end}.png')
     assert len(sources.folder(tmp_path)) == 2
 
 
