@@ -20,6 +20,11 @@ def some(names: Iterable[object], most: int = 5) -> str:
     return ', '.join([*map(str, names[:most]), *(['...'] if len(names) > most else [])])
 
 
+def count(number: int, one: str, more: str = '') -> str:
+    """'1 scan is', '2 scans are': a number with its noun, and the verb where the words have one. more: 'one' with an s where it is ''."""
+    return f'{number} {one if number == 1 else more or one + "s"}'
+
+
 def cell(value: object) -> object:
     """A value as a CSV file holds it: text that a spreadsheet would run starts with an apostrophe. Numbers stay as they are."""
     return f"'{value}" if isinstance(value, str) and _runs(value.lstrip("'")) else value

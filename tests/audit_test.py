@@ -6,18 +6,22 @@ import io
 import json
 import re
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from covid_jax import UserError, cli
-from covid_jax.audit import _picture, audit, counted, described
-from covid_jax.commands.audit import in_own_words
+from covid_jax.audit import _is_above_chance, _placed, _torn, audit
+from covid_jax.commands.audit import _check_folder, _page, in_own_words
 from covid_jax.config import base
 from covid_jax.data.parts import Seen
-from covid_jax.report.audit import write
+from covid_jax.data.telling import kinds_of_files
+from covid_jax.predictions import Predictions
+from covid_jax.report import evidence
+from covid_jax.report.audit import Audit, write
+from covid_jax.report.described import counted, described
+from covid_jax.report.thumbnails import picture as shown
 from covid_jax.sources.exams import Exam
 from covid_jax.sources.files import Facts
 
@@ -61,16 +65,19 @@ def spoilt(tmp_path_factory):
 
 
 @pytest.mark.parametrize('words', [
-    '1 patients are in more than one split: p0;', '1 pairs of equal scans are in two splits: s0.npy (train) = to_val.npy (val);',
-    '1 pairs of equal scans are of two classes: s2.npy (normal) = as_covid.npy (covid);',
-    '2 clusters of near duplicates are in two splits: s0.npy (train) = to_val.npy (val), near.png (train) = near2.png (test);',
-    '1 files or scans are not read (covid 1 of 9, normal 0 of 7):'])
+    '1 patient or article is in more than one split: p0;',
+    '1 scan is here more than once, in several splits: s0.npy (train) = to_val.npy (val);',
+    '1 scan is here more than once, of several classes: s2.npy (normal) = as_covid.npy (covid);',
+    'near duplicates in two splits: 2 clusters, s0.npy (train) = to_val.npy (val), near.png (train) = near2.png (test);',
+    '1 file or scan is not read (covid 1 of 9, normal 0 of 7):'])
 def test_what_would_spoil_a_result_is_said(spoilt, words):
     assert [words in line for line in spoilt.spoils].count(True) == 1, spoilt.spoils
 
 
 @pytest.mark.parametrize('words', [
-    '2 pairs of equal scans are of two patients: s2.npy (p2) = as_covid.npy (P2), near.png (n1) = near3.bmp (n3);', '1 clusters of near duplicates are of two classes: s2.npy (normal)',
+    '2 scans are here more than once, of several patients: s2.npy (p2) = as_covid.npy (P2), near.png (n1) = near3.bmp (n3);',
+    'near duplicates of two classes: 1 cluster, s2.npy (normal)',
+    'probes of shortcuts on val: no interval: 1 patient of class covid, 2 needed',
     "patients that differ in case, spaces or zeros in front alone are kept apart, as they are written: 'P2' and 'p2'",
     'in Hounsfield units and in grey values are mixed (normal 7 and 0, covid 1 and 7)'])
 def test_what_wants_a_look_is_said(spoilt, words):
@@ -99,21 +106,23 @@ def test_the_page_holds_all_of_it_and_runs_nothing_of_a_name(spoilt, tmp_path):
                                      'near duplicates of two classes, pair by pair']
     captions = [caption for caption, _ in spoilt.pictures['near duplicates in two splits, pair by pair']]
     assert captions == ['s0.npy (train)', 'to_val.npy (val)', 'near.png (train)', 'near2.png (test)'] and page.count('<img') == 7 + 8 + 4 + 2 + 1
+    assert page.count('<span class="pair"><figure>') == 3
     picture = re.findall('base64,([^"]*)"', page)[-1]
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(picture)))), np.eye(64))
 
 
 def test_the_page_lists_all_that_a_finding_gives_examples_of(spoilt):
     assert spoilt.lists['patients in more than one split'] == [('patient', 'splits'), ('p0', 'train and val')]
-    assert spoilt.lists['equal scans of two patients'][1:] == [('s2.npy', 'p2', 'as_covid.npy', 'P2'), ('near.png', 'n1', 'near3.bmp', 'n3')]
-    assert spoilt.lists['near duplicates in two splits, the first two of each cluster'][2] == ('near.png', 'train', 'near2.png', 'test')
+    assert spoilt.lists['one scan of several patients'][1:] == [
+        ('1', 's2.npy', 'p2'), ('1', 'as_covid.npy', 'P2'), ('2', 'near.png', 'n1'), ('2', 'near3.bmp', 'n3')]
+    assert spoilt.lists['near duplicates in two splits, the two of each cluster that are most alike'][2] == ('near.png', 'train', 'near2.png', 'test')
 
 
 @pytest.mark.parametrize('shape, spacing, size', [((1, 30, 60), None, (64, 128)), ((1, 60, 30), None, (128, 64)), ((9, 64, 64), (5.0, 1.0, 2.0), (64, 128)),
                                                   ((1, 2, 900), None, (32, 128))])
 def test_a_thumbnail_has_the_height_and_width_of_the_scan(shape, spacing, size):
     exam = Exam('a', 'a', '', '', '', '')
-    caption, pixels = _picture(SimpleNamespace(exams=[exam]), [np.full((1, 64, 64, 1), 7, np.uint8)], {'a': Seen(shape, spacing, False, 0, 1)}, 0, 'val')
+    caption, pixels = shown(exam, np.full((1, 64, 64, 1), 7, np.uint8), {'a': Seen(shape, spacing, False, 0, 1)}, 'val')
     assert pixels.shape == size and (pixels == 7).all() and caption == 'a (val)'
 
 
@@ -134,24 +143,27 @@ def test_exams_and_patients_are_counted_by_class_and_site():
                                        ('covid', 'oslo', '4 (2)', '0 (0)'), ('covid', 'rome', '2 (1)', '1 (1)')]
 
 
-def test_the_command_ends_with_1_where_a_result_would_be_spoilt_and_else_with_0(tmp_path, capsys):
+def test_the_command_ends_with_1_where_a_result_would_be_spoilt_and_else_with_0(tmp_path, capsys, monkeypatch):
     """Hounsfield units of one class, and grey values of the other, are a label that anyone can read."""
     for i in range(10):
         volume(tmp_path / 'good' / CLASSES[i % 2] / f'{i}.npy', i)
         volume(tmp_path / 'bad' / CLASSES[i % 2] / f'{i}.npy', i, i % 2 == 0)
     for place in ('good/covid', 'good/normal', 'bad/covid'):
         (tmp_path / place / 'x.unread').write_bytes(b'x')
+    monkeypatch.chdir(tmp_path)
     cli.run(['audit', f'{tmp_path}/good'])
     out = ' '.join(capsys.readouterr().out.split())
     assert f'{tmp_path}/good is read as --source=folder: a public data set may have' in out
     assert 'look at: 2 files or scans are not read (covid 1 of 6, normal 1 of 6)' in out
     assert 'nothing was found that would spoil a result' in out and '│noncovid │ default │ 3 (3) │ 1 (1) │ 1 (1)│' in out
+    assert 'the same with thumbnails: audit.html' in out and (tmp_path / 'audit.html').exists()
+    assert 'alone tells the label' not in out
     with pytest.raises(SystemExit) as e:
         cli.run(['audit', '--source=folder', f'{tmp_path}/bad', '--classes=normal,covid', f'--store={tmp_path}/store', f'--out={tmp_path}/page'])
     out = ' '.join(capsys.readouterr().out.split())
     assert e.value.code == 1 and (tmp_path / 'store' / 'hashes.json').exists() and (tmp_path / 'page' / 'audit.html').exists()
     assert 'would spoil a result: scans in Hounsfield units and in grey values are mixed (normal 0 and 5, covid 5 and 0)' in out
-    assert f'not read: {tmp_path}/bad/covid/x.unread: not a scan' in out and 'are not read (covid 1 of 6, normal 0 of 5)' in out
+    assert f'not read: {tmp_path}/bad/covid/x.unread: not a scan' in out and 'is not read (covid 1 of 6, normal 0 of 5)' in out
     table = next(path for path in (tmp_path / 'store').glob('*/table.json'))
     table.write_text(json.dumps({name: of for name, of in json.loads(table.read_text()).items() if name != 'seen'}))
     with pytest.raises(UserError, match=f'{table.parent} was made by an older version, .*delete that folder'):
@@ -167,13 +179,83 @@ def test_masks_and_what_speaks_of_scans_spoil_nothing(tmp_path, capsys):
     for i in range(1, 10, 2):
         np.save(tmp_path / 'data' / 'covid' / f'{i}_mask.npy', np.ones((4, 64, 64), np.uint8))
     found = audit(of('folder', tmp_path / 'data'), tmp_path / 'store', lambda line: None)
-    assert not found.spoils and any('5 are by their names masks of scans beside them, and no exams (5 covid)' in line for line in found.looks)
+    assert not found.spoils and any('5 files are by their names masks of scans beside them, and no exams (5 covid)' in line for line in found.looks)
     assert list(found.unread) == [*(f'covid/{i}_mask.npy' for i in range(1, 10, 2)), *(f'covid/{name}' for name in
                                   ('LICENSE', 'README.md', 'a.json', 'list.csv', 'sources.txt'))]
     (tmp_path / 'data' / 'covid' / 'scan.xyz').write_bytes(b'x')
     found = audit(of('folder', tmp_path / 'data'), tmp_path / 'store', lambda line: None)
-    assert ['1 files or scans are not read (covid 1 of 6, normal 0 of 5)' in line for line in found.spoils] == [True]
+    assert ['1 file or scan is not read (covid 1 of 6, normal 0 of 5)' in line for line in found.spoils] == [True]
     assert next(iter(found.unread)) == 'covid/scan.xyz'
+
+
+@pytest.mark.parametrize('kinds, told', [
+    ({'covid': 'RGBA RGBA', 'normal': 'L L'}, 'L: covid 0 of 2, normal 2 of 2; RGBA: covid 2 of 2, normal 0 of 2'),
+    ({'covid': 'RGBA', 'normal': 'L L'}, ''), ({'covid': 'RGBA RGBA L', 'normal': 'L L L'}, ''),
+    ({'covid': 'RGB ' * 20, 'normal': 'RGB ' * 8 + 'L ' * 12}, 'L: covid 0 of 20, normal 12 of 20; RGB: covid 20 of 20, normal 8 of 20'),
+    ({'covid': 'L ' * 99 + 'RGB', 'normal': 'L ' * 97 + 'RGB ' * 3}, ''), ({'covid': 'L L'}, ''), ({'covid': 'L L', '': 'RGB RGB'}, '')])
+def test_kinds_of_files_that_go_with_the_class_are_said(kinds, told):
+    of = [(label, mode) for label, modes in kinds.items() for mode in modes.split()]
+    exams = [Exam(f'{i}', f'{i}', '', label, '', '') for i, (label, _) in enumerate(of)]
+    said = []
+    kinds_of_files(exams, [Facts('', mode) for _, mode in of], CLASSES, said.append)
+    assert [f'({told})' in line for line in said] == [True] * bool(told), said
+
+
+def grey(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def test_what_looks_alike_but_not_surely_wants_a_look_alone_and_patients_of_two_classes_do(tmp_path):
+    """Edges of one picture mixed with those of another, so that they correlate by 0.87: two X-rays may. No exam is in val or test."""
+    rng = np.random.default_rng(1)
+    one, other, *more = (rng.integers(0, 120, (64, 64)) for _ in range(5))
+    grey(tmp_path / 'a.png', (one * 2).astype(np.uint8))
+    grey(tmp_path / 'b.bmp', (one + 0.57 * other).astype(np.uint8))
+    rows = ['path,label,patient,split', 'a.png,covid,p,train', 'b.bmp,normal,q,val']
+    for i, pixels in enumerate(more):
+        name = f'{i}.{("bmp", "png")[i % 2]}'
+        grey(tmp_path / name, pixels.astype(np.uint8))
+        rows.append(f'{name},{CLASSES[i % 2]},r,train')
+    (tmp_path / 'm.csv').write_text('\n'.join(rows))
+    found = audit(of('manifest', tmp_path / 'm.csv'), tmp_path / 'store', lambda line: None)
+    assert not found.spoils
+    looks = '\n'.join(found.looks)
+    assert 'scans that look alike, in two splits: 1 cluster, a.png (train) = b.bmp (val); two people' in looks
+    assert 'the kind of file goes with the class (BMP L: covid 0 of 2, normal 3 of 3; PNG L: covid 2 of 2, normal 0 of 3)' in looks
+    assert '1 patient has scans of more than one class: r (covid and normal);' in looks
+    (tmp_path / 'm.csv').write_text('\n'.join(rows).replace('val', 'train'))
+    found = audit(of('manifest', tmp_path / 'm.csv'), tmp_path / 'store', lambda line: None)
+    assert 'no probe of shortcuts: no exam is in val or test' in '\n'.join(found.looks)
+
+
+def test_of_a_chain_of_near_duplicates_the_two_most_alike_are_named():
+    """0 and 1 are in train, 2 and 3 in val; 1 and 2 are most alike, and 3 is alone."""
+    angles = np.array([0.0, 0.3, 0.5, 2.0])
+    signatures = np.stack([np.cos(angles), np.sin(angles)], 1)
+    assert _torn([0, 0, 0, 1], signatures, ['train', 'train', 'val', 'val']) == [(1, 2)]
+    assert _torn([0, 0, 0, 1], signatures, ['train', '', 'val', 'val']) == [(0, 2)]
+    assert _torn([0, 0, 0, 1], signatures, ['', 'train', 'train', 'val']) == []
+
+
+def test_a_page_goes_where_one_is_and_never_into_the_data(tmp_path, monkeypatch):
+    data = of('folder', tmp_path / 'data').data
+    (tmp_path / 'data' / 'covid').mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert _page('', data) == '.' and _page('out', data) == 'out'
+    for inside in ('data', 'data/covid'):
+        monkeypatch.chdir(tmp_path / inside)
+        assert _page('', data) == '' and _page('out', data) == 'out'
+        monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize('folder', ['/proc/x/y', '/proc', 'a file', 'a file/x'])
+def test_a_folder_that_cannot_be_written_to_is_named_in_a_line(tmp_path, folder):
+    (tmp_path / 'a file').touch()
+    with pytest.raises(UserError, match='^--store=.*: give a folder that can be written to$'):
+        _check_folder('store', str(tmp_path / folder))
+    _check_folder('store', str(tmp_path / 'new' / 'one'))
+    assert not (tmp_path / 'new').exists()
 
 
 @pytest.mark.parametrize('line, wanted', [
@@ -182,3 +264,25 @@ def test_masks_and_what_speaks_of_scans_spoil_nothing(tmp_path, capsys):
     ('run it with --config.data.workers=1', 'run it with --workers=1')])
 def test_hints_are_options_of_the_command(line, wanted):
     assert in_own_words(line) == wanted
+
+
+def test_a_group_that_a_source_parts_between_splits_is_one_patient_here(tmp_path):
+    """As COVID-CT's lists do with an article: training keeps them, and an audit says what that means."""
+    exams = [Exam('a', 'X (train)', '', 'covid', 'train', ''), Exam('b', 'X (val)', '', 'covid', 'val', ''), Exam('c', 'Y', '', 'normal', 'train', ''),
+             Exam('d', 'Z', '', 'normal', '', '')]
+    found = Audit({}, [], [], [], {}, {}, {})
+    data = of('manifest', '').data
+    placed = _placed([exams], data, found, found.said.append)
+    assert [exam.split for exam in placed][:3] == ['train', 'val', 'train'] and placed[3].split  # drawn, as in training
+    assert ['1 patient or article is in more than one split: X; give each one split, or take --split=drawn' in line for line in found.spoils] == [True]
+    assert found.lists['patients in more than one split'] == [('patient', 'splits'), ('X', 'train and val')]
+
+
+@pytest.mark.parametrize('positives, negatives, told', [(3, 3, False), (4, 20, False), (12, 12, True)])
+def test_six_images_that_a_border_parts_tell_nothing(positives, negatives, told):
+    """An AUC of 1 of 3 and 3 images has an interval from 0.54 on; one such order of 20 comes by chance."""
+    label = [1] * positives + [0] * negatives
+    exams = [Exam(f'{i}', f'{i}', '', CLASSES[of], 'val', '') for i, of in enumerate(label)]
+    score = np.array(label, float)
+    entry = evidence.auc(Predictions(CLASSES, exams, np.array(label), np.stack([1 - score, score], 1)), 0.95)
+    assert entry['value'] == 1 and entry['low'] > 0.5 and _is_above_chance(entry) == told

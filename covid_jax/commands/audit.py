@@ -12,24 +12,27 @@ import typer
 from absl import logging
 
 from covid_jax import UserError
-from covid_jax.commands.compare import check_folder
 from covid_jax.text import printable
 
 SPOILT = 1  # the exit code where something would spoil a result
 CLASSES = re.compile(r'--config\.data\.classes="?(\(.*?\))"?(?=[ ,:;]|$)')
 
 
-def run(data: Annotated[str, typer.Argument(metavar='DATA', help='The folder, or the CSV file; of several sources one for each, with commas between them.')],
-        source: Annotated[str, typer.Option(help='Of docs/data.md: folder, manifest, covid_ct, ...; several with commas between them. '
-                                            'Folders of classes and CSV files need none.')] = '',
-        classes: Annotated[str, typer.Option(help="As --config.data.classes, with commas: 'noncovid|normal,covid|ncp'.")] = '',
+def run(data: Annotated[str, typer.Argument(metavar='DATA', help='The folder, or the CSV file; of several sources one for '
+                                            'each, with commas between them.')],
+        source: Annotated[str, typer.Option(help='Of docs/data.md: folder, manifest, covid_ct, ...; several with commas '
+                                            'between them. Folders of classes and CSV files need none.')] = '',
+        classes: Annotated[str, typer.Option(help="As --config.data.classes, with commas: 'noncovid|normal,covid|ncp'."
+                                             )] = '',
         split: Annotated[str, typer.Option(help='As --config.data.split: auto, source or drawn.')] = 'auto',
         group: Annotated[str, typer.Option(help='As --config.data.group: source or clusters.')] = 'source',
         workers: Annotated[int, typer.Option(help='Processes that read scans; 0: one a core.')] = 0,
-        out: Annotated[str, typer.Option(help='A folder for audit.html, the same with thumbnails.')] = '',
+        out: Annotated[str, typer.Option(help='The folder for audit.html, the same with thumbnails; without it the one '
+                                         'that you are in.')] = '',
         store: Annotated[str, typer.Option(help='A folder that keeps hashes and thumbnails for the next time.')] = '',
         ) -> None:
-    """What is in a data set, what is there twice or not read, and what tells the label: exit code 1 where it would spoil a result."""
+    """What is in a data set, what is there twice or not read, and what tells the label: exit code 1 where it would
+    spoil a result."""
     from covid_jax.config import base, check_ranges
 
     config = base()
@@ -56,9 +59,11 @@ def told(path: str, classes: Sequence[str]) -> str:
         raise UserError(f'there is nothing at {path}')
     if not (name := sources.told(path, classes)):
         found = f' ({found_in(Path(path))})' if os.path.isdir(path) else ''
-        raise UserError(f'{path}{found} is no CSV file, and no folder of folders of scans that are called after classes: say what it is by --source, '
-                        f'one of {", ".join(sources.SOURCES)}, or what the classes are called by --classes')
-    print(f'{path} is read as --source={name}{"" if name == "manifest" else ": a public data set may have a source that knows its patients"}', flush=True)
+        raise UserError(f'{path}{found} is no CSV file, and no folder of folders of scans that are called after '
+                        f'classes: say what it is by --source, one of '
+                        f'{", ".join(sources.SOURCES)}, or what the classes are called by --classes')
+    hint = '' if name == 'manifest' else ': a public data set may have a source that knows its patients'
+    print(f'{path} is read as --source={name}{hint}', flush=True)
     return name
 
 
@@ -68,7 +73,8 @@ def _check_roots(data):
         raise UserError('the phantom is made, not read: there is nothing to audit')
     roots = data.root.split(',') if ',' in data.source else [data.root]
     if len(roots) != len(data.source.split(',')):
-        raise UserError(f'--source={data.source} and {data.root}: give each source its folder or file, with commas between them')
+        raise UserError(f'--source={data.source} and {data.root}: give each source its folder or file, with commas '
+                        'between them')
     for root in roots:
         if not os.path.exists(root):
             raise UserError(f'there is nothing at {root or "a path that is empty"}')
@@ -78,8 +84,10 @@ def _audit(config, store, out):
     from covid_jax import sources
 
     sources.check(config.data)
-    for folder in filter(None, (out, store)):
-        check_folder(folder)
+    page = _page(out, config.data)
+    for option, folder in (('out', page), ('store', store)):
+        if folder:
+            _check_folder(option, folder)
     from covid_jax.audit import audit  # what takes long to import
     from covid_jax.report.audit import show, write
 
@@ -87,10 +95,36 @@ def _audit(config, store, out):
     with tempfile.TemporaryDirectory() as temporary:
         found = audit(config, store or temporary, lambda line: print(in_own_words(line), flush=True))
         show(found)
-        if out:
-            write(out, f'Audit of {config.data.source} {config.data.root}', found)
-            print(f'audit.html: {out}', flush=True)
+        if page:
+            write(page, f'Audit of {config.data.source} {config.data.root}', found)
+            print(f'the same with thumbnails: {Path(page) / "audit.html"}', flush=True)
+        else:
+            print('no audit.html is written into the data: --out=DIR says where it may go', flush=True)
     return found
+
+
+def _page(out, data):
+    """The folder of audit.html: the one that is asked for, else the current one, '' where that one is, or is in, a
+    folder of the data."""
+    here = Path.cwd()
+    in_data = any(here.is_relative_to(Path(root).resolve()) for root in data.root.split(',') if os.path.isdir(root))
+    return out or ('' if in_data else '.')
+
+
+def _check_folder(option, folder):
+    """UserError where no file can be written to a folder of this name. A folder that is not there yet is made, and left
+    as it was."""
+    made = [path for path in (Path(folder), *Path(folder).parents) if not path.exists()]
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as e:
+        raise UserError(f'--{option}={folder}: {e.strerror}: give a folder that can be written to') from None
+    finally:
+        for path in made:
+            if path.is_dir():
+                path.rmdir()
 
 
 def in_own_words(message: object) -> str:

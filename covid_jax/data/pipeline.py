@@ -101,9 +101,9 @@ def survey(config: ConfigDict, root: Path | str, labelled: bool = True, say: Cal
     """
     check(config)
     data = config.data
-    found, left = listed(data, say)
-    parts = splits.own_splits(splits.thin(found, data, say), data, config.folds, say)
-    exams = splits.assign_sources(grouped(parts, data, root, say), data, config.folds, config.get('fold', 0), say)
+    parts, left = gathered(data, root, config.folds, say)
+    exams = splits.assign_sources(parts, data, config.folds, config.get('fold', 0), say)
+    splits.check_folds(exams, data.classes, config.folds, labelled, say)
     exams = _of_sites(exams, data.sites)  # after the splits, which are then the same whatever sites are taken
     included = _included(exams, data.include, say) if data.include else None
     exams = splits.choose(exams, data, labelled, included)
@@ -127,9 +127,9 @@ def survey_test(config: ConfigDict, root: Path | str, say: Callable[[str], None]
     """The same of data that are all test, whatever splits their source names. UserError, too, where none has a label."""
     check(config)
     data = config.data
-    found, left = listed(data, say)
-    parts = [[whole(exam) for exam in part] for part in found]
-    exams = _of_sites([exam._replace(split='test') for exam in chain.from_iterable(grouped(parts, data, root, say))], data.sites)
+    found, left = _listed(data, say)
+    parts = _grouped([[whole(exam) for exam in part] for part in found], data, root, say)
+    exams = _of_sites([exam._replace(split='test') for exam in chain.from_iterable(parts)], data.sites)
     if not any(exam.label for exam in exams):
         raise UserError(f'data source {data.source!r} at {data.root}: none of {len(exams)} exams has a label, so that no answer '
                         'can be scored: give labelled data')
@@ -193,8 +193,16 @@ def _learns(survey):
     return any(exam.split == 'train' for exam in survey.exams)
 
 
-def listed(data: ConfigDict, say: Callable[[str], None]) -> tuple[list[list[Exam]], list[Unread]]:
-    """A list of exams for each source, and what is none. UserError for a label that no class declares."""
+def gathered(data: ConfigDict, root: Path | str, folds: int, say: Callable[[str], None]) -> tuple[list[list[Exam]], list[Unread]]:
+    """A list of exams for each source, of the patients and with the splits of the source that the config asks for, and what is no exam: what
+    a training and an audit begin with. root: as of `survey`. UserError for a label that no class declares."""
+    found, left = _listed(data, say)
+    parts = splits.own_splits(splits.thin(found, data, say), data, folds, say)
+    return _grouped(parts, data, root, say), left
+
+
+def _listed(data, say):
+    """(a list of exams for each source, what is none). UserError for a label that no class declares."""
     parts, left = sources.listed(data, say)
     for exam in chain.from_iterable(parts):
         try:
@@ -209,7 +217,7 @@ def _of_sites(exams, asked):
     return [exam for exam in exams if not asked or exam.site in asked]
 
 
-def grouped(parts: list[list[Exam]], data: ConfigDict, root: Path | str, say: Callable[[str], None]) -> list[list[Exam]]:
+def _grouped(parts, data, root, say):
     """The same exams, of the patients that data.group asks for."""
     if data.group != 'clusters':
         return parts

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from covid_jax.data.parts import Seen
 from covid_jax.sources.exams import SPLITS, Exam, class_index, class_names
 from covid_jax.sources.unread import LOST, MASK, Unread, of_kind
-from covid_jax.text import some
+from covid_jax.text import count, some
 
 Say = Callable[[str], None]
 
@@ -19,10 +19,10 @@ ZEROS = re.compile('(?<![0-9])0+(?=[0-9])')  # in front of a number: a spreadshe
 def shared_patients(exams: Sequence[Exam], say: Say) -> None:
     """Whether patients of one name are at several sites, which hospitals that number their own would give."""
     at = {(exam.patient, exam.site) for exam in exams}
-    shared = [patient for patient, count in Counter(patient for patient, _ in at).items() if count > 1]
+    shared = [patient for patient, sites in Counter(patient for patient, _ in at).items() if sites > 1]
     if shared:
-        say(f'{len(shared)} patients are at several sites ({some(sorted(shared), LISTED)}) and are one patient each: where every site numbers '
-            'its own, put the site before the number')
+        say(f'{count(len(shared), "patient is", "patients are")} at several sites ({some(sorted(shared), LISTED)}), one patient each: where every '
+            'site numbers its own, put the site before the number')
 
 
 def alike_names(exams: Sequence[Exam], say: Say) -> None:
@@ -42,7 +42,7 @@ def missing_slices(missing: Mapping[str, Sequence[int]], exams: Sequence[Exam], 
     """Which scans lack numbers among their slices. missing: exam id -> numbers, of those that lack some."""
     if missing:
         first = next(iter(missing))
-        say(f'{len(missing)} scans have slices whose numbers are not all there ({by_label([e for e in exams if e.id in missing])}), as {first}, '
+        say(f'{count(len(missing), "scan has", "scans have")} slices whose numbers are not all there ({by_label([e for e in exams if e.id in missing])}), as {first}, '
             f'which lacks {some(missing[first])}: it is read as if they were neighbours')
 
 
@@ -52,11 +52,18 @@ def unread(left: Sequence[Unread], exams: Sequence[Exam], say: Say, listed: bool
     where = '; they stand in quarantine.csv' if listed else ''
     if gone := of_kind(left, LOST):
         read = Counter(exam.label for exam in exams)
-        count = Counter(one.label for one in gone)
-        said = ', '.join(f'{label}: {count[label]}, and {read[label]} exams' for label in sorted({*read, *count} - {''}))
-        say(f'{len(gone)} files in class folders are not read ({said}), as {gone[0].id}: what is left out may tell the label{where}')
+        lost = Counter(one.label for one in gone)
+        said = ', '.join(f'{label}: {lost[label]}, and {count(read[label], "exam")}' for label in sorted({*read, *lost} - {''}))
+        say(f'{count(len(gone), "file")} in class folders {"is" if len(gone) == 1 else "are"} not read ({said}), as {gone[0].id}: what is left out may tell the label{where}')
     if masks := of_kind(left, MASK):
-        say(f'{len(masks)} are by their names masks of scans beside them, and no exams ({by_label(masks)}), as {masks[0].id}{where}')
+        say(f'{called_masks(masks)}, as {masks[0].id}{where}')
+
+
+def called_masks(masks: Sequence[Unread]) -> str:
+    """How many masks of which label lie beside scans, in words."""
+    said = count(len(masks), 'file is by its name the mask of a scan beside it, and no exam',
+                 'files are by their names masks of scans beside them, and no exams')
+    return f'{said} ({by_label(masks)})'
 
 
 def two_kinds(exams: Sequence[Exam], seen: Mapping[str, Seen], classes: Sequence[str], say: Say) -> None:
@@ -80,8 +87,8 @@ def counts(exams: Sequence[Exam], broken: Mapping[str, str], classes: Sequence[s
         return names[class_index(exam.label, classes)] if exam.label else 'without a label'
 
     def counted(exams):
-        count = Counter(map(class_of, exams))
-        return ', '.join(f'{count[name]} {name}' for name in (*names, 'without a label') if count[name])
+        of_class = Counter(map(class_of, exams))
+        return ', '.join(f'{of_class[name]} {name}' for name in (*names, 'without a label') if of_class[name])
 
     good = [e for e in exams if e.id not in broken]
     several = len({e.site for e in good}) > 1
@@ -106,5 +113,5 @@ def counts(exams: Sequence[Exam], broken: Mapping[str, str], classes: Sequence[s
 
 def by_label(exams: Sequence[Exam] | Sequence[Unread]) -> str:
     """'3 covid, 1 normal': how many are of which label."""
-    count = Counter(exam.label or 'without a label' for exam in exams)
-    return ', '.join(f'{count[label]} {label}' for label in sorted(count))
+    labels = Counter(exam.label or 'without a label' for exam in exams)
+    return ', '.join(f'{labels[label]} {label}' for label in sorted(labels))

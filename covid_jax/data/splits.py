@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from covid_jax import UserError
 from covid_jax.sources.exams import POSITIVE, Exam, class_index, class_names
 from covid_jax.sources.names import whole
-from covid_jax.text import some
+from covid_jax.text import count, some
 
 LISTED = 10  # patients or pairs of scans that a message names
 SEEDS = 2**32  # numbers that a generator is made of are from 0 up to this
@@ -120,6 +120,19 @@ def _tested_at(exams, data, say):
         say(f'test is what is held out: {len(idle)} other exams, of {some(others)}, are not used, for their source calls them '
             f'test, or their patients are at {some(data.held_out_sites)}, too')
     return [exam._replace(split='') if exam.id in idle else exam for exam in exams]
+
+
+def check_folds(exams: Sequence[Exam], classes: Sequence[str], folds: int, labelled: bool = True, say: Callable[[str], None] = print) -> None:
+    """Says which classes have fewer patients than there are folds. UserError for a class of one patient where labels are learnt from:
+    the fold that tests on this one learns from none. classes: as declared."""
+    for index, name in enumerate(class_names(classes) if folds > 1 else ()):
+        patients = {exam.patient for exam in exams if exam.label and class_index(exam.label, classes) == index}
+        if labelled and len(patients) == 1:
+            raise UserError(f'class {name} has one patient for {folds} folds: the fold that tests on this one learns from none: take more data, or '
+                            '--config.folds=1')
+        if 0 < len(patients) < folds:
+            say(f'class {name} has {count(len(patients), "patient")} for {folds} folds: '
+                f'{count(folds - len(patients), "fold tests", "folds test")} on none of it, and what needs both classes is undefined there')
 
 
 def is_used(exam: Exam, data: ConfigDict) -> bool:

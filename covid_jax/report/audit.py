@@ -17,12 +17,15 @@ from covid_jax.report.tables import titled
 from covid_jax.runtime import files
 from covid_jax.text import printable
 
+PAIRS = 'pair by pair'  # what titles of pictures end in, two of which belong together
 LISTED = 3  # files that are not read, of which the console shows the reason
 STYLE = """body { font: 15px/1.4 sans-serif; max-width: 70em; margin: 2em auto; padding: 0 1em }
-h1, h2, li { overflow-wrap: anywhere } h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em } h2::first-letter { text-transform: uppercase }
+h1, h2, li { overflow-wrap: anywhere } h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em }
+h2::first-letter { text-transform: uppercase }
 .wide { overflow-x: auto } table { border-collapse: collapse; margin: 1em 0 } td { min-width: 3.5em }
 td, th { border: 1px solid #bbb; padding: .2em .6em; text-align: left; vertical-align: top }
-.spoils { color: #a00; font-weight: bold } figure { display: inline-block; width: 134px; margin: 3px; vertical-align: top }
+.spoils { color: #a00; font-weight: bold } .pair { display: inline-block; margin-right: 1.5em }
+figure { display: inline-block; width: 134px; margin: 3px; vertical-align: top }
 img { display: block } figcaption { font-size: 11px; overflow-wrap: anywhere }"""
 
 Row = tuple[str, ...]
@@ -30,9 +33,9 @@ Rows = Sequence[Row]  # the header first
 
 
 class Audit(NamedTuple):
-    """tables: {title: rows}; spoils: findings that would spoil a result, a line each; looks: those that want a look; said: what the sources
-    said; lists: {title: rows} of all that findings give examples of; unread: {id: why it is not read}; pictures: {title: [(caption, uint8
-    [height, width])]}, of a volume its middle slice."""
+    """tables: {title: rows}; spoils: findings that would spoil a result, a line each; looks: those that want a look;
+    said: what the sources said; lists: {title: rows} of all that findings give examples of; unread: {id: why it is not
+    read}; pictures: {title: [(caption, uint8 [height, width])]}, of a volume its middle slice."""
 
     tables: dict[str, Rows]
     spoils: list[str]
@@ -55,26 +58,35 @@ def show(found: Audit) -> None:
             titled(console, title, table)
     reasons = list(found.unread.values())
     more = [f'{len(reasons) - LISTED} more'] if len(reasons) > LISTED else []
-    for title, lines in (('not read', [*reasons[:LISTED], *more]), ('look at', found.looks), ('would spoil a result', found.spoils)):
+    unread = [*reasons[:LISTED], *more]
+    for title, lines in (('not read', unread), ('look at', found.looks), ('would spoil a result', found.spoils)):
         for line in lines:
             console.print(printable(f'{title}: {line}'), soft_wrap=True, markup=False, highlight=False)
     if not found.spoils:
-        console.print('nothing was found that would spoil a result: what these checks do not look for may be there all the same', soft_wrap=True)
+        console.print('nothing was found that would spoil a result: what these checks do not look for may be there all '
+                      'the same', soft_wrap=True)
 
 
 def write(folder: Path | str, title: str, found: Audit) -> None:
-    """Writes folder/audit.html: the same, all that is not read, what the sources said, and the pictures. It names files as they are
-    called."""
-    parts = ['<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
+    """Writes folder/audit.html: the same, all that is not read, what the sources said, and the pictures. It names files
+    as they are called."""
+    parts = ['<!doctype html><html lang="en"><meta charset="utf-8">',
+             '<meta name="viewport" content="width=device-width, initial-scale=1">',
              f'<title>{_text(title)}</title><style>{STYLE}</style><h1>{_text(title)}</h1>',
              _lines('what would spoil a result', found.spoils, 'spoils'), _lines('what wants a look', found.looks),
              *(_grid(name, rows) for name, rows in found.tables.items() if rows),
              _lines('what the data set says of itself', found.said)]
     for name, of in found.pictures.items():
-        parts += [f'<h2>{_text(name)}</h2>', *(_figure(*picture) for picture in of)]
+        figures = [_figure(*picture) for picture in of]
+        if name.endswith(PAIRS):
+            pairs = zip(figures[::2], figures[1::2], strict=True)
+            figures = [f'<span class="pair">{one}{other}</span>' for one, other in pairs]
+        parts += [f'<h2>{_text(name)}</h2>', *figures]
     parts += [_grid(name, rows) for name, rows in found.lists.items()]
-    parts += [_grid('what is not read', [('', 'why'), *found.unread.items()]) if found.unread else _lines('what is not read', []),
-              '<p>Thumbnails are of a window from -1000 to 400 HU, of a volume its middle slice. Research software, not a medical device.</p></html>']
+    unread = 'what is not read'
+    parts += [_grid(unread, [('', 'why'), *found.unread.items()]) if found.unread else _lines(unread, []),
+              '<p>Thumbnails are of a window from -1000 to 400 HU, of a volume its middle slice. Research software, not a '
+              'medical device.</p></html>']
     Path(folder).mkdir(parents=True, exist_ok=True)
     files.write(Path(folder) / 'audit.html', '\n'.join(parts) + '\n')
 

@@ -48,6 +48,11 @@ def facts(address: str, files: Sequence[Path]) -> Facts:
     return Facts(_kind(first), bytes=size)
 
 
+def kind(fact: Facts) -> str:
+    """'PNG RGBA': the format of a file and the mode of its colours, in words."""
+    return f'{fact.format} {fact.mode}'.strip() or 'not known'
+
+
 def missing_slices(files: Sequence[Path]) -> list[int]:
     """The numbers that are missing among the slices of an exam of these files, where these are images in a folder. Never raises."""
     try:

@@ -7,8 +7,9 @@ from covid_jax import UserError
 from covid_jax.scans import decode
 from covid_jax.sources.exams import SPLITS, Exam
 from covid_jax.sources.listing import found_in, image_files, normalised, subfolders, visible
+from covid_jax.sources.pairs import refuse_masks
 from covid_jax.sources.patients import one_patient
-from covid_jax.sources.unread import Unread, files_read, in_folder
+from covid_jax.sources.unread import Unread, files_read, in_folder, without_masks
 from covid_jax.text import some
 
 LAYOUT = f'expected <class>/<scan> or {{train,val,test}}/<class>/<scan>, where a scan is {decode.EXPECTED}'
@@ -20,15 +21,16 @@ COLLECTIONS = {*SPLITS, 'training', 'valid', 'validation', 'testing', 'images', 
 def folder(root: Path | str, say: Callable[[str], None] = print) -> list[Exam]:
     """root/<class>/<scan>, or root/<split>/<class>/<scan> where the split is train, val or test.
 
-    A scan is whatever `decode` reads; other files and hidden ones are skipped, see `unread_in`. The label is the name of the class folder,
-    the id is the path below root. Every scan is its own patient, but for DICOM scans of one PatientID.
-    UserError if there is nothing of the kind, if folders of splits and of classes are mixed, for a link to a folder that is not there, and
-    for a folder of a class that holds folders of many people's pictures.
+    A scan is whatever `decode` reads; other files and hidden ones are skipped, see `unread_in`. The label is the name
+    of the class folder, the id is the path below root. Every scan is its own patient, but for DICOM scans of one
+    PatientID. UserError if there is nothing of the kind, if folders of splits and of classes are mixed, for a link to a
+    folder that is not there, and for a folder of a class that holds folders of many people's pictures, or one of masks.
     """
     root = Path(root)
     places = places_of(root)
     for _, place in places:
         _refuse_collections(root, place)
+        refuse_masks(place)
     exams = [_exam(root, split, scan) for split, place in places for scan in visible(place) if decode.is_scan(scan)]
     if not exams:
         raise UserError(f'no scans in {root} ({found_in(root)}): {LAYOUT}')
@@ -46,12 +48,14 @@ def unread_in(root: Path | str) -> list[Unread]:
 
 
 def holds_scans(place: Path) -> bool:
-    """Whether the folder of a class holds scans, and not folders of folders: a file that may be one, or a folder with files."""
+    """Whether the folder of a class holds scans, and not folders of folders: a file that may be one, or a folder with
+    files."""
     return any(decode.is_scan(entry) and (not entry.is_dir() or any(path.is_file() for path in visible(entry))) for entry in visible(place))
 
 
 def places_of(root: Path) -> list[tuple[str, Path]]:
-    """(split, folder of a class) of each; the split is '' where root holds classes. UserError for what is no such layout."""
+    """(split, folder of a class) of each; the split is '' where root holds classes. UserError for what is no such
+    layout."""
     if not root.is_dir():
         raise UserError(f'{root} is not a folder: {LAYOUT}')
     folders = [path for path in visible(root) if path.is_dir()]
@@ -78,7 +82,7 @@ def _refuse_collections(root, place):
 
 def _say_one_scan(root, exams, say):
     """Whether every class is one folder of images: these may be exams of their own."""
-    paths = [Path(exam.path) for exam in exams]
+    paths = [Path(exam.path) for exam in without_masks(exams)[0]]
     alone = all(path.is_dir() for path in paths) and len({path.parent for path in paths}) == len(paths)
     counts = {path: len(image_files(path)) for path in paths} if alone else {}
     if counts and all(count > 1 for count in counts.values()):

@@ -11,7 +11,7 @@ from covid_jax import UserError
 from covid_jax.scans.images import SUFFIXES
 from covid_jax.scans.scan import blame, hidden
 from covid_jax.sources.exams import Exam
-from covid_jax.text import some
+from covid_jax.text import count, some
 
 TEXT = 2**24  # bytes that a list or table may have
 ALIKE = 0.7  # difflib's ratio from which on one name may be a misspelling of the other
@@ -111,7 +111,7 @@ def require_unique_ids(root: Path, exams: list[Exam]) -> list[Exam]:
     """The exams. UserError if two have the same id."""
     twice = [name for name, count in Counter(exam.id for exam in exams).items() if count > 1]
     if twice:
-        raise UserError(f'{root}: {len(twice)} scans are here twice{examples(twice)}: keep one of each')
+        raise UserError(f'{root}: {count(len(twice), "scan is", "scans are")} here twice{examples(twice)}: keep one of each')
     return exams
 
 

@@ -9,21 +9,23 @@ from covid_jax import UserError
 from covid_jax.scans import decode
 from covid_jax.scans.scan import blame
 from covid_jax.sources.exams import SPLITS, Exam
+from covid_jax.sources.listing import did_you_mean
 from covid_jax.sources.patients import one_patient
-from covid_jax.text import some
+from covid_jax.text import count, some
 
 NOBODY = ('nan', 'none', 'null', 'n/a', '<na>', '#n/a')  # what pandas and spreadsheets write where nothing is known
 COLUMNS = ('path', 'label', 'id', 'patient', 'site', 'split')
+DELIMITERS = ',;\t'  # what spreadsheets put between cells, by their language
 
 
 def manifest(path: Path | str, say: Callable[[str], None] = print) -> list[Exam]:
-    """A comma-separated file with the columns path and label, and optionally id, patient, site and split.
+    """A table with the columns path and label, and optionally id, patient, site and split. Commas part its cells, or
+    what else parts the columns of its header: semicolons or tabs.
 
-    Paths are relative to the file and may name a part, as in 'a::series=1.2.3'. An empty id is the path, of an absolute path below
-    the file's folder the rest of it; an empty site is 'default'; an empty patient, or one called 'nan' or the like, is the id, but for
-    DICOM scans of one PatientID.
-    UserError that names the row (its line in the file) for a missing scan, a repeated id, an unknown split or a row too
-    long.
+    Paths are relative to the file and may name a part, as in 'a::series=1.2.3'. An empty id is the path, of an absolute
+    path below the file's folder the rest of it; an empty site is 'default'; an empty patient, or one called 'nan' or
+    the like, is the id, but for DICOM scans of one PatientID. UserError that names the row (its line in the file) for a
+    missing scan, a repeated id, an unknown split or a row too long.
     """
     path = Path(path)
     if path.is_dir():
@@ -31,7 +33,8 @@ def manifest(path: Path | str, say: Callable[[str], None] = print) -> list[Exam]
     rows = _rows(path)
     absent = [f'{row.get("path", "")!r} (row {line})' for line, row in rows if not _exists(path, row)]
     if absent:
-        raise UserError(f'{path}: {len(absent)} scan{"s are" if len(absent) > 1 else " is"} not there, {some(absent)}: paths are relative to {path.parent}')
+        raise UserError(f'{path}: {count(len(absent), "scan is", "scans are")} not there, {some(absent)}: paths are relative to '
+                        f'{path.parent}')
     exams = []
     line_of: dict[str, int] = {}  # id -> line of the file
     for line, row in rows:
@@ -43,7 +46,7 @@ def manifest(path: Path | str, say: Callable[[str], None] = print) -> list[Exam]
     if not exams:
         raise UserError(f'{path} holds no rows: expected the columns {", ".join(COLUMNS)}')
     if nobody := sum(row.get('patient', '').lower() in NOBODY for _, row in rows):
-        say(f'{path}: {nobody} rows call their patient {NOBODY[0]!r} or the like, which names nobody: each counts as its own')
+        say(f'{path}: {count(nobody, "row calls its", "rows call their")} patient {NOBODY[0]!r} or the like, which names nobody: each counts as its own')
     found = one_patient(exams, path, say)
     if len({exam.patient for exam in found}) == len(found) > 1 and not any(map(_patient, (row for _, row in rows))):
         say(f'{path}: no patients are named (column patient), and each of {len(found)} scans counts as its own: scans of one person may be '
@@ -54,18 +57,31 @@ def manifest(path: Path | str, say: Callable[[str], None] = print) -> list[Exam]
 def _rows(path):
     """(line number, {column: stripped cell}) of every row that is not blank."""
     with blame(path), path.open(newline='', encoding='utf-8-sig') as stream:
-        reader = csv.reader(stream, strict=True)
+        delimiter = _delimiter(stream.readline())
+        stream.seek(0)
+        reader = csv.reader(stream, delimiter=delimiter, strict=True)
         rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(map(str.strip, cells))]
     columns = rows[0][1] if rows else []
     unknown = [name for name in columns if name not in COLUMNS]
     if unknown:
-        raise UserError(f'{path}: unknown columns {", ".join(map(repr, unknown))}; accepted are {", ".join(COLUMNS)}')
+        hint = ''.join(did_you_mean(name, unknown) for name in COLUMNS if name not in columns)
+        if '' in unknown:
+            hint += '; a column without a name is the index of pandas: write the table with index=False'
+        raise UserError(f'{path}: unknown columns {", ".join(map(repr, unknown))}{hint}; accepted are {", ".join(COLUMNS)}')
     if len(set(columns)) < len(columns) or not {'path', 'label'} <= set(columns):
         raise UserError(f'{path}: expected the columns path and label, each once, found {", ".join(columns) or "none"}')
     for line, cells in rows[1:]:
         if len(cells) > len(columns):
             raise UserError(f'{path} row {line}: {len(cells)} cells for {len(columns)} columns')
     return [(line, dict(zip(columns, cells, strict=False))) for line, cells in rows[1:]]
+
+
+def _delimiter(header):
+    """What parts most of the columns that are known, in a header; a comma where several part as many."""
+    def known(delimiter):
+        return len({name.strip().strip('"') for name in header.split(delimiter)}.intersection(COLUMNS))
+
+    return max(DELIMITERS, key=known)
 
 
 def _exists(path, row):

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from covid_jax.sources.exams import Exam
+from covid_jax.text import count
 
 # The group is what stands in brackets. The first form that a name has counts.
 FORMS = tuple(map(re.compile, (
@@ -43,7 +44,7 @@ def groups_told(names: Collection[str]) -> str:
     """How many groups the images of these file names are, in words."""
     groups = [article(name) for name in names]
     named = [group for group in groups if group]
-    told = f'by their names {len(named)} are {len(set(named))} groups (an article, a figure, a case or a patient each)'
+    told = f'by their names {len(named)} are {count(len(set(named)), "group")} (an article, a figure, a case or a patient each)'
     alone = len(groups) - len(named)
     return f'{told}, {alone} whose names say no more are groups of their own' if alone else told
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from covid_jax import UserError
 from covid_jax.sources import listing, names
 from covid_jax.sources.exams import Exam
+from covid_jax.text import count
 
 COVID_CT = {'COVID': {'train': 191, 'val': 60, 'test': 98}, 'NonCOVID': {'train': 234, 'val': 58, 'test': 105}}
 COVID_CT_TABLES = {'COVID': ('COVID-CT-MetaInfo', 'File name', 'Patient ID'),
@@ -52,10 +53,10 @@ def covid_ct(root: Path | str, say: Callable[[str], None]) -> list[Exam]:
                 groups.add(group)
     unlisted = sum(map(len, files.values())) - len(exams)
     if unlisted:
-        say(f'COVID-CT: {unlisted} images are in no list and left out')
+        say(f'COVID-CT: {count(unlisted, "image is", "images are")} in no list and left out')
     exams, torn = names.part(exams, groups)
     if torn:
-        say(f'COVID-CT: the lists have images of {len(torn)} groups in more than one split{listing.examples(torn)}: kept so with '
+        say(f'COVID-CT: the lists have images of {count(len(torn), "group")} in more than one split{listing.examples(torn)}: kept so with '
             'the lists, whole where patients are drawn')
     return exams
 

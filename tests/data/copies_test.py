@@ -20,14 +20,20 @@ def exam(name, split='train', label='covid', patient=''):
 
 def test_same_content_in_two_splits_is_named():
     exams = [exam('a', 'train'), exam('b', 'test'), exam('lonely', 'train')]
-    with pytest.raises(UserError, match=r'1 pairs .* in two splits: a \(train\) = b \(test\);') as caught:
+    with pytest.raises(UserError, match=r'1 scan is here more than once .* in several splits: a \(train\) = b \(test\);') as caught:
         copies.check(exams, ['1', '1', '2'], CLASSES)
     assert 'lonely' not in str(caught.value)
 
 
+def test_all_of_several_copies_are_named():
+    exams = [exam('a', 'train'), exam('b', 'train'), exam('c', 'test'), exam('d', 'val'), exam('e'), exam('f', 'test')]
+    with pytest.raises(UserError, match=r'2 scans are .*: a \(train\) = b \(train\) = c \(test\) = d \(val\), e \(train\) = f \(test\);'):
+        copies.check(exams, ['1'] * 4 + ['2'] * 2, CLASSES)
+
+
 def test_same_content_of_two_classes_is_named_also_within_a_split():
     exams = [exam('a'), exam('b', label='normal'), exam('c', label='Pneumonia'), exam('lonely', label='normal')]
-    with pytest.raises(UserError, match=r'1 pairs .* of two classes: a \(covid\) = b \(normal\);'):
+    with pytest.raises(UserError, match=r'1 scan is .* of several classes: a \(covid\) = b \(normal\) = c \(normal\);'):
         copies.check(exams, ['1', '1', '1', '2'], CLASSES)
 
 
@@ -37,13 +43,17 @@ def test_what_does_not_contradict_itself_is_fine():
     copies.check([exam('e', label='normal'), exam('f', label='pneumonia')], ['1', '1'], CLASSES)
 
 
+def test_a_word_that_is_the_name_is_said_once():
+    assert str(copies.Copies(('a', 'b'), ('a', 'p'))) == 'a = b (p)'
+
+
 def test_two_patients_of_one_scan_are_said_once():
     exams = [exam('a', patient='p'), exam('b', patient='q'), exam('c', patient='p')]
     said = []
     copies.tell(exams, ['1', '1', '1'], said.append)
     copies.tell(exams, ['2', '2', '2'], said.append, ['1', '1', '1'])
-    assert said == ['1 pairs of equal scans are of two patients, as they are named, and count twice: a = b; remove one of each, or give both '
-                    'the same patient']
+    assert said == ['1 scan is here more than once, of several patients, as these are named, and count as often: a = b = c; keep one of each, '
+                    'or give all the same patient']
     copies.tell(exams, ['1', '2', '1'], said.append)
     assert len(said) == 1
 
@@ -65,7 +75,7 @@ def table(root, *rows):
 def test_a_copy_under_another_label_is_found_before_anything_is_prepared(tmp_path, survey):
     c = table(tmp_path, 'copy_of_s0.npy,normal,p9,train')
     shutil.copy(tmp_path / 's0.npy', tmp_path / 'copy_of_s0.npy')
-    with pytest.raises(UserError, match=r'of two classes: s0.npy \(covid\) = copy_of_s0.npy \(noncovid\)'):
+    with pytest.raises(UserError, match=r'of several classes: s0.npy \(covid\) = copy_of_s0.npy \(noncovid\)'):
         survey(c, tmp_path / 'store')
 
 
@@ -74,10 +84,10 @@ def test_a_copy_under_another_patient_is_said(tmp_path):
     shutil.copy(tmp_path / 's0.npy', tmp_path / 'copy_of_s0.npy')
     said = []
     pipeline.prepare(pipeline.survey(c, tmp_path / 'store', say=said.append), tmp_path / 'store', 1, said.append)
-    assert [line[:67] for line in said if 'two patients' in line] == ['1 pairs of equal scans are of two patients, as they are named, and ']
+    assert [line[:58] for line in said if 'several patients' in line] == ['1 scan is here more than once, of several patients, as the']
 
 
-@pytest.mark.parametrize('label, patient, word', [('normal', 'p9', 'two classes'), ('covid', 'p9', 'two patients'), ('covid', 'p', '')])
+@pytest.mark.parametrize('label, patient, word', [('normal', 'p9', 'several classes'), ('covid', 'p9', 'several patients'), ('covid', 'p', '')])
 def test_the_same_picture_in_another_format_is_found_when_it_is_prepared(tmp_path, label, patient, word):
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (8, 8), np.uint8))
     for name in ('a.png', 'b.bmp'):
@@ -89,5 +99,5 @@ def test_the_same_picture_in_another_format_is_found_when_it_is_prepared(tmp_pat
         pipeline.prepare(survey, tmp_path / 'store', 1, said.append)
     except UserError as e:
         said.append(str(e))
-    assert [line for line in said if 'a.png' in line and 'b.bmp' in line and word in line] == [line for line in said if 'equal' in line]
-    assert bool(word) == any('equal' in line for line in said)
+    assert [line for line in said if 'a.png' in line and 'b.bmp' in line and word in line] == [line for line in said if 'more than once' in line]
+    assert bool(word) == any('more than once' in line for line in said)

@@ -109,7 +109,7 @@ def test_near_duplicates_are_one_patient_of_one_split_and_whole_patients_are_joi
     assert [patients[name] for name in ('c.png', 'cc.png', 'd.png')] == ['p3', 'p3', 'p5']
     assert all(patients[f'{n}.png'] == f'n{n}' for n in range(10, 16))
     assert said == ['manifest: by near duplicates 13 exams of 12 patients are 9 groups, the largest of 4 exams; 1 cannot be read',
-                    'manifest: 1 clusters of near duplicates are in two classes, look at them (c.png = cc.png)']
+                    'manifest: 1 cluster of near duplicates in two classes, look at them (c.png = cc.png)']
     c.folds = 3
     tested = []
     for c.fold in range(3):
@@ -126,7 +126,7 @@ def test_near_duplicates_are_one_patient_of_one_split_and_whole_patients_are_joi
 
 def test_near_duplicates_in_two_splits_of_a_source_are_refused(tmp_path):
     c = manifest(tmp_path, [(0, 'a.png', 'covid', '', 'train'), (0, 'aa.png', 'covid', '', 'val'), (1, 'b.png', 'normal', '', 'train')])
-    with pytest.raises(UserError, match=r'manifest: 1 clusters .* two splits .*\(a.png = aa.png\): take --config.data.split=drawn, or'):
+    with pytest.raises(UserError, match=r'manifest: 1 cluster .* two splits .*\(a.png = aa.png\): take --config.data.split=drawn, or'):
         pipeline.survey(c, tmp_path / 'store')
 
 

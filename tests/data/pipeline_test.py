@@ -232,5 +232,5 @@ def test_images_that_are_the_same_without_their_middle_are_two(tmp_path):
     c.prep.update(size=(1, 10, 10), blank=True)
     assert len(load(c, tmp_path / 'store').exams) == 2
     c.prep.update(size=(1, 1, 1), blank=False)
-    with pytest.raises(UserError, match='equal scans'):
+    with pytest.raises(UserError, match='more than once'):
         load(c, tmp_path / 'store')

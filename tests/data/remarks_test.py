@@ -61,7 +61,7 @@ class TestNames:
         (tmp_path / 'm.csv').write_text('\n'.join(['path,label,patient', *(f'{i}.png,{("covid", "normal")[i % 2]},{p}' for i, p in enumerate(patients))]))
         found, said = survey('manifest', tmp_path / 'm.csv')
         assert [e.patient for e in found.exams] == [*patients[:9], '9.png']
-        assert f"{tmp_path / 'm.csv'}: 1 rows call their patient 'nan' or the like, which names nobody: each counts as its own" in said
+        assert f"{tmp_path / 'm.csv'}: 1 row calls its patient 'nan' or the like, which names nobody: each counts as its own" in said
         assert any("'001' and '01' and '1', '002' and '2', 'ANNA' and 'Anna'" in line for line in said)
 
 
@@ -132,7 +132,7 @@ class TestUnread:
             assert {(e.id, e.split) for e in found.exams} == {(e.id, e.split) for e in plain.exams}
             assert sorted(found.unread) == sorted(masks)
             assert found.unread[masks[0]].endswith(f'{masks[0]}: by its name the mask of s0.png, no scan')
-            assert said[-1] == f'10 are by their names masks of scans beside them, and no exams (10 covid), as {masks[0]}; they stand in quarantine.csv'
+            assert said[-1] == f'10 files are by their names masks of scans beside them, and no exams (10 covid), as {masks[0]}; they stand in quarantine.csv'
 
     def test_what_speaks_of_scans_is_listed_and_not_worth_a_word(self, tmp_path):
         picture(tmp_path / 'data' / 'covid' / 'a.png', 0)
@@ -156,7 +156,7 @@ class TestUnread:
         c = config_of('sars_cov_2_ct,folder', f'{tmp_path}/sars,{tmp_path}/oslo')
         found = pipeline.survey(c, tmp_path / 'store', say=said.append)
         assert list(found.unread) == ['SARS-CoV-2-CT/COVID/scan.xyz', 'oslo/covid/b.xyz']
-        assert any('COVID: 1, and 4 exams, covid: 1, and 1 exams, non-COVID: 0, and 4 exams' in line for line in said)
+        assert any('COVID: 1, and 4 exams, covid: 1, and 1 exam, non-COVID: 0, and 4 exams' in line for line in said)
 
 
 @pytest.mark.parametrize('labels, found', [(('covid', 'covid'), ['x.txt']), (('covid', 'normal'), []), (('', ''), [])])
@@ -216,9 +216,9 @@ class TestOfDataThatAreAllTest:
         picture(tmp_path / 'data' / 'normal' / 'b_mask.png', 10)
         (tmp_path / 'data' / 'covid' / 'c.xyz').write_bytes(b'x')
         found, said = self.asked(tmp_path / 'data')
-        assert said == ['1 scans have slices whose numbers are not all there (1 covid), as covid/a, which lacks 3, 4: it is read as if they were neighbours',
-                        '1 files in class folders are not read (covid: 1, and 1 exams, normal: 0, and 1 exams), as covid/c.xyz: what is left out may tell '
-                        'the label', '1 are by their names masks of scans beside them, and no exams (1 normal), as normal/b_mask.png']
+        assert said == ['1 scan has slices whose numbers are not all there (1 covid), as covid/a, which lacks 3, 4: it is read as if they were neighbours',
+                        '1 file in class folders is not read (covid: 1, and 1 exam, normal: 0, and 1 exam), as covid/c.xyz: what is left out may tell '
+                        'the label', '1 file is by its name the mask of a scan beside it, and no exam (1 normal), as normal/b_mask.png']
         assert list(found.unread) == ['covid/c.xyz', 'normal/b_mask.png'] and [e.id for e in found.exams] == ['covid/a', 'normal/b.png']
 
     def test_one_scan_of_two_patients_is_said_once(self, tmp_path):
@@ -227,7 +227,7 @@ class TestOfDataThatAreAllTest:
         picture(tmp_path / 'data' / 'normal' / 'n.png', 1)
         found, said = self.asked(tmp_path / 'data')
         pipeline.prepare(found, tmp_path / 'store', 1, said.append)
-        assert [line[:60] for line in said if 'equal' in line] == ['1 pairs of equal scans are of two patients, as they are name']
+        assert [line[:48] for line in said if 'several patients' in line] == ['1 scan is here more than once, of several patien']
 
 
 def test_what_is_no_exam_is_none_that_could_not_be_prepared(tmp_path):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from covid_jax import UserError
-from covid_jax.data.splits import assign, assign_sources, check, choose, own_splits, thin
+from covid_jax.data.splits import assign, assign_sources, check, check_folds, choose, own_splits, thin
 from covid_jax.sources.exams import Exam
 
 CLASSES = ('normal', 'covid|COVID-19', 'pneumonia')
@@ -118,6 +118,19 @@ class TestFolds:
         for label in ('normal', 'covid', 'pneumonia'):
             counts = [sum(p.startswith(label) for p in part) for part in parts]
             assert max(counts) - min(counts) <= 1
+
+    def test_a_class_of_fewer_patients_than_folds_is_said_and_of_one_refused(self):
+        said = []
+        check_folds(cohort(9, 3, 0), ('normal', 'covid'), 5, say=said.append)
+        assert said == ['class covid has 3 patients for 5 folds: 2 folds test on none of it, and what needs both classes is undefined there']
+        one = cohort(9, 1, 0, scans=4)
+        with pytest.raises(UserError, match='class covid has one patient for 5 folds'):
+            check_folds(one, ('normal', 'covid'), 5, say=said.append)
+        check_folds(one, ('normal', 'covid'), 5, labelled=False, say=said.append)
+        assert 'has 1 patient for 5 folds: 4 folds test on none' in said[1]
+        check_folds(one, ('normal', 'covid'), 1, say=said.append)
+        check_folds(cohort(9, 5, 0), ('normal', 'covid', 'other'), 5, say=said.append)
+        assert len(said) == 2
 
     def test_a_fold_trains_and_validates_on_the_rest(self):
         placed = assign(cohort(), CLASSES, folds=5, fold=3)

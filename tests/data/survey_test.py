@@ -212,3 +212,19 @@ def test_patients_with_numbers_as_ids_are_held_out_by_a_flag(tmp_path, root, for
     else:
         with pytest.raises(UserError, match='patients that the data does not have: 1; it has 001, 002'):
             pipeline.survey(c, tmp_path / 'store')
+
+
+def test_a_class_of_one_patient_is_no_cross_validation(tmp_path):
+    rows = ['path,label,patient']
+    for i in range(6):
+        np.savez(tmp_path / f'{i}.npz', hu=np.random.default_rng(i).integers(-1000, 400, (2, 8, 8)).astype(np.int16))
+        rows.append(f'{i}.npz,{"covid" if i < 2 else "normal"},p{max(i, 1)}')
+    (tmp_path / 'm.csv').write_text('\n'.join(rows))
+    c = base()
+    c.data.update(source='manifest', root=str(tmp_path / 'm.csv'))
+    c.folds = 3
+    with pytest.raises(UserError, match='class covid has one patient for 3 folds'):
+        pipeline.survey(c, tmp_path / 'store', say=list)
+    said = []
+    pipeline.survey(c, tmp_path / 'store', False, said.append)
+    assert any('class covid has 1 patient for 3 folds: 2 folds test on none of it' in line for line in said)

@@ -19,13 +19,18 @@ from covid_jax.scans.names import in_order, scan_of_mask
     ('a (', '-1,5) -1,25) 0,5) 10,5)'), ('', '1.25mm_-2 1.25mm_-1 1.5mm_-2'), ('ct ', '1.05 1.10 1.50 2.00'), ('a-', '2.5 10.5'),
     ('IM-', '0001-0002 0001-0010 0002-0001'), ('IM--', '1 2 10'), ('1.2.840.', '9 10 113.4'), ('', '2-9 2-10 10-1'),
     ('ct ', '1.1 1.2 1.9 1.10 1.11'), ('2020.02.22.9-', 'p2 p10'),
-    ('scan ', ' '.join(f'-{n}' for n in range(1, 11))), ('(', '-0) -1) -2) -10)'), ('', '-1_-1 -1_-2 -1_-3 -2_-1 -3_-3'),
+    ('scan ', ' '.join(f'-{n}' for n in range(1, 11))), ('(', '-0) -1) -2) -10)'), ('', '-1_1 -1_2 -2_1 -3_1 -3_10'),
     ('z ', '-300 -100 -005'), ('z ', '-10 -9 -8 -1 0 1'), ('z ', '-300 -290 -280'), ('z ', '-2.0 -1.5 -1.0'), ('z ', '-10 -5 -1'),
-    ('', '-1.5mm_-1 -1.5mm_-2 -1.5mm_-3'), ('z ', '\u22123 \u22122 \u22121'),
+    ('', '-1.5mm_-3 -1.5mm_-2 -1.5mm_-1'), ('z ', '\u22123 \u22122 \u22121'),
+    ('scan(1)-', '12 13 39 40'), ('ct[a]-', '1 2 10'), ('z_', '-40 -39 -38 -2 -1'), ('z=', '-3 -2 -1'), ('z = ', '-14 -13 -12'), ('z_', '-003 -002 -001'),
+    ('1.', ' '.join(map(str, range(1, 60, 2)))), ('', '1.7 1.8 1.9 1.11 1.12'), ('', '1.8 1.9 1.11 2.9 2.11 2.13'), ('s', '5_1.9 6_1.11'),
+    ('s', ' '.join(str(0.75 * k) for k in range(20))), ('s', ' '.join(str(100.1 + 1.25 * k) for k in range(20))), ('s', '0.05 0.1 0.15 0.7'),
+    ('s', '0.05 0.3 0.31'), ('ct ', '1.1 1.3 1.10'),
+    ('s ', '5.5e-17 0.5 1.5 2.25'), ('s ', '-0.5 -1.8e-15 0.5'), ('s_', '-1.5 +0.5 2.0 +10.5'), ('z ', '-98 -96 -94 -92 -90'), ('z ', '-2 -1'),
 ])
 def test_slices_are_in_the_order_of_their_numbers(before, numbers):
-    """A sign stands behind no letter, digit or dash, and none of a count; a fraction is no part of a longer chain, and of no number of two
-    levels."""
+    """A sign stands behind no letter, digit, dash or closing bracket, and none of a count; a fraction is no part of a longer chain, and no
+    two counters."""
     paths = [Path(f'{before}{number}.png') for number in numbers.split()]
     assert in_order(paths[::-1]) == paths
 
@@ -35,6 +40,15 @@ def test_a_folder_of_slices_that_are_called_by_their_height(tmp_path):
     for grey, height in enumerate(heights):
         Image.new('L', (4, 4), grey * 20).save(tmp_path / f'slice_{height}.png')
     assert decode(tmp_path).voxels[:, 0, 0].tolist() == [0, 20, 40, 60, 80, 100]
+
+
+@pytest.mark.parametrize('names, words', [
+    ('slice -12,slice -13,slice -14', "-12, -13, -14: the dash may be a sign"), ('-12,-13,-14', 'the dash may be a sign'),
+    ('z(mm)-5,z(mm)0', 'z(mm)-5.png and z(mm)0.png: the dash may be a sign'), ('1.5,1.7,1.25', '1.25, 1.5, 1.7: these may be fractions, or two numbers')])
+def test_names_that_leave_the_order_open_are_refused(names, words):
+    with pytest.raises(UserError) as caught:
+        in_order(Path(f'{name}.png') for name in names.split(','))
+    assert words in str(caught.value)
 
 
 def test_a_dash_that_may_be_a_sign_or_none_is_refused(tmp_path):

@@ -36,7 +36,7 @@ class TestCovidCt:
         assert Counter((exam.label, exam.split) for exam in exams) == {
             ('COVID', 'train'): 191, ('COVID', 'val'): 60, ('COVID', 'test'): 98,
             ('NonCOVID', 'train'): 234, ('NonCOVID', 'val'): 58, ('NonCOVID', 'test'): 105}
-        assert 'COVID-CT: 1 images are in no list and left out' in notes and not any('absent' in note for note in notes)
+        assert 'COVID-CT: 1 image is in no list and left out' in notes and not any('absent' in note for note in notes)
         assert Path(exams[0].path).is_file() and exams[0].id == exams[0].patient
         assert {class_index(exam.label, BINARY) for exam in exams if exam.label == 'COVID'} == {1}
 
@@ -145,7 +145,7 @@ class TestChestXray:
             ('Covid-19/1F6343EE-AFEC.png', 'Covid-19/1F6343EE-AFEC.png', 'COVID-19'),
             ('No_findings/00001305_001.png', '00001305', 'normal'),
             ('Pneumonia/00001305_004.png', '00001305', 'pneumonia')]
-        assert 'of 3 images by their names 2 are 1 groups' in notes[0] and '1 of 2 patients are in two classes' in notes[1]
+        assert 'of 3 images by their names 2 are 1 group (' in notes[0] and '1 of 2 patients are in two classes' in notes[1]
 
     def test_kermany(self, tmp_path):
         touch(tmp_path, 'train/NORMAL/IM-0115-0001.jpeg', 'train/PNEUMONIA/person1_bacteria_1.jpeg',

@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -88,9 +89,19 @@ class TestManifest:
         assert exams == [('1', 'p1', 'A', 'covid', 'train', str(tmp_path / 'b c.npz')),
                          ('2', 'p1', 'default', 'normal', '', str(tmp_path / 'a.npz'))]
 
+    @pytest.mark.parametrize('mark', [';', '\t'])
+    def test_semicolons_and_tabs_part_cells_where_they_part_the_header(self, write, mark, tmp_path):
+        (tmp_path / 'a,b.npz').touch()
+        found = sources.manifest(write(f'"path"{mark} label{mark}patient\r\na,b.npz{mark}covid{mark}p, q\r\n', 'utf-8-sig'))
+        assert found == [('a,b.npz', 'p, q', 'default', 'covid', '', str(tmp_path / 'a,b.npz'))]
+        assert sources.manifest(write(f'path,label\na.npz,a{mark}b\n'))[0].label == f'a{mark}b'
+
     @pytest.mark.parametrize('text, words', [
         ('path,label,age\na.npz,covid,70\n', ["'age'", 'path, label, id, patient, site, split']),
-        ('path;label\na.npz;covid\n', ["'path;label'", 'accepted are']),
+        ('path;lable\na.npz;covid\n', ["is 'lable' meant to be 'label'?; accepted are"]),
+        (',path,label\n0,a.npz,covid\n', ["unknown columns ''; a column without a name is the index of pandas: write the table with index=False; accepted"]),
+        ('path,lable\na.npz,covid\n', ["unknown columns 'lable'; is 'lable' meant to be 'label'?; accepted are"]),
+        ('path,label,Patiant,site\na.npz,covid,p,x\n', ["is 'Patiant' meant to be 'patient'?"]),
         ('path,patient\na.npz,1\n', ['path and label', 'found path, patient']),
         ('path,label,label\na.npz,covid,covid\n', ['each once']),
         ('path,label\na.npz,covid\n\nb.npz,covid\nc.npz,covid\n', ["2 scans are not there, 'b.npz' (row 4), 'c.npz' (row 5)"]),
@@ -262,9 +273,16 @@ class TestPatients:
         assert 'anna, eva' in refused(exams_of, data('manifest', tmp_path / 'm.csv'))
 
     def test_one_patient_id_for_all_is_no_patient_id(self, hospital, tmp_path):
-        for name in ('covid/a', 'normal/b', 'normal/c'):
-            hospital(name, 'STUDY-1')
-        assert 'one PatientID' in refused(exams_of, data('folder', tmp_path))
+        for number, name in enumerate(('covid/a', 'normal/b', 'normal/c')):
+            hospital(name, 'STUDY-1', SeriesNumber=number)
+        assert 'all 3 DICOM scans carry one PatientID: name the patients' in refused(exams_of, data('folder', tmp_path))
+
+    def test_copies_of_one_scan_are_called_so(self, hospital, tmp_path):
+        folder = hospital('covid/a', 'STUDY-1')
+        for name in ('covid/b', 'normal/c'):
+            shutil.copytree(folder, tmp_path / name)
+        line = refused(exams_of, data('folder', tmp_path))
+        assert 'covid/a = covid/b = normal/c: all 3 DICOM scans are one and the same' in line and 'keep one' in line and 'STUDY-1' not in line
 
 
 def test_workers_that_decode_do_not_import_jax():
