@@ -18,4 +18,6 @@ EXAMPLES = """\
       how much two finished runs differ on the same exams: differences with intervals, and tests
   covid-jax predict scans/0003 scans/0004.nii.gz --run=runs/cmc --out=answers
       what finished runs answer about scans of which nobody knows the label
+  covid-jax explain scans/0003 --run=runs/cmc --out=explained
+      where a finished run looked: pictures, and a map that opens over the scan
 """
