@@ -37,7 +37,11 @@ def run(paths: Annotated[list[str], typer.Argument(metavar='PATH...', help='Scan
         raise UserError(f'--class={class_}: the classes of {run} are {", ".join(opened.classes)}')
     target = opened.classes.index(class_) if class_ else None
     name = pictures.name(opened.folder)
-    for path, folder in zip(paths, folders(paths, out), strict=True):
+    places = folders(paths, out)
+    for path, folder in zip(paths, places, strict=True):
+        if folder.resolve() in (Path(path).resolve(), *Path(path).resolve().parents):
+            raise UserError(f'--out={out} would put pictures between the slices of {path}: give another folder')
+    for path, folder in zip(paths, places, strict=True):
         try:
             prepared = gradcam.one_scan(opened, path, site)
         except UserError as error:

@@ -64,9 +64,10 @@ def sources_of(address: Path | str) -> list[Dataset]:
     file that says who, where and of which study it is."""
     path, part = split_address(address)
     with blame(path):
-        if not path.is_dir() and not dicom.is_dicom(path):
-            raise ValueError('no SEG and no SR of what is no DICOM: give the folder of a series, a zip unpacked')
-        found = dicom.slices_of(dicom.find(path) if path.is_dir() else [path], part.get('series', ''))
+        there = dicom.find(path) if path.is_dir() else [path] * dicom.is_dicom(path)
+        if not there:
+            raise UserError(f'{path}: no SEG and no SR of what is no DICOM: give the folder of a series, a zip unpacked')
+        found = dicom.slices_of(there, part.get('series', ''))
     if 'slice' in part:
         found = [found[int(part['slice'])]]
     slices: list[Dataset] = []

@@ -157,8 +157,7 @@ def overlay_figure(explanation: Explanation) -> 'Figure':
     figure = Figure(figsize=(3 * columns, 3 * rows + 0.6), layout='constrained')
     for axes, z in zip(figure.subplots(rows, columns, squeeze=False).flat, shown, strict=False):
         draw(axes, explanation, z)
-        if len(explanation.heat) > 1:
-            axes.set_title(f'slice {z}', fontsize=8)
+        mark(axes, explanation.scan, z)
     asked = explanation.target
     figure.suptitle(f'{printable(explanation.names[asked])}: probability {explanation.probability[asked]:.3f}', fontsize=10)
     return figure
@@ -184,6 +183,15 @@ def draw_plain(axes: 'Axes', scan: Scan, z: int) -> None:
     aspect = scan.spacing[1] / scan.spacing[2] if scan.spacing else 1
     axes.imshow(scan.voxels[z], cmap='gray', vmin=low, vmax=high, aspect=aspect)
     axes.axis('off')
+
+
+def mark(axes: 'Axes', scan: Scan, z: int) -> None:
+    """Says which slice of a volume is drawn, and where the patient's right and left are if the scan knows."""
+    if len(scan.voxels) > 1:
+        axes.set_title(f'slice {z}', fontsize=8)
+    if scan.affine is not None:
+        for at, side, text in ((0.02, 'left', 'R'), (0.98, 'right', 'L')):
+            axes.text(at, 0.5, text, color='white', fontsize=8, ha=side, va='center', transform=axes.transAxes)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

@@ -1,7 +1,6 @@
 """What `covid-jax explain` leaves of one scan: pictures of its slices with the map over them, and the map in the scan's own geometry."""
 
 import gzip
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +8,7 @@ import nibabel
 import numpy as np
 
 from covid_jax.report import plots
-from covid_jax.report.gradcam import OPAQUE, SLICES, Explanation, draw, draw_plain, hottest
+from covid_jax.report.gradcam import OPAQUE, SLICES, Explanation, draw, draw_plain, hottest, mark, overlay_figure
 from covid_jax.runtime import files
 from covid_jax.scans import geometry
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CLOSE = 3  # slices that get a picture of their own
-TITLE = 90  # signs of a line over a picture
 LONG = 2**15  # voxels along an axis that a NIfTI-1 cannot count
 
 
@@ -29,10 +27,11 @@ def write(folder: Path | str, explanation: Explanation, run: str, scan: str) -> 
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob('slice_*.png'):  # of another class or layer
-        old.unlink()
+    if (folder / 'heat.nii.gz').exists():
+        for old in folder.glob('slice_*.png'):  # of another class or layer
+            old.unlink()
     title = title_of(explanation, run, scan)
-    plots.save(folder / 'overlay.png', sheet(explanation), title)
+    plots.save(folder / 'overlay.png', overlay_figure(explanation), title)
     shown = slices_that_matter(explanation.heat)
     for z in shown:
         plots.save(folder / f'slice_{z:03d}.png', close_up(explanation, z), title)
@@ -44,7 +43,7 @@ def title_of(explanation: Explanation, run: str, scan: str) -> str:
     """The lines over a picture: run and scan, then the class that was asked about and how probable it is."""
     name = explanation.names[explanation.target]
     said = f'{name}: probability {explanation.probability[explanation.target]:.3f}, one plain view, not calibrated'
-    return f'{textwrap.shorten(run, TITLE)}: {scan[-TITLE:]}\n{said}'
+    return f'{run}: {scan}\n{said}'
 
 
 def slices_that_matter(heat: np.ndarray, most: int = CLOSE) -> list[int]:
@@ -58,20 +57,6 @@ def slices_that_matter(heat: np.ndarray, most: int = CLOSE) -> list[int]:
     return sorted(shown[:most])
 
 
-def sheet(explanation: Explanation) -> 'Figure':
-    """Up to eight slices with the map over them: of a volume the hottest of each of so many stretches."""
-    from matplotlib.figure import Figure
-
-    shown = hottest(explanation.heat, SLICES)
-    columns = min(len(shown), 4)
-    rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(max(3 * columns, 5), 3 * rows + 0.8), layout='constrained')
-    for axes, z in zip(figure.subplots(rows, columns, squeeze=False).flat, shown, strict=False):
-        draw(axes, explanation, z)
-        _mark(axes, explanation, z)
-    return figure
-
-
 def close_up(explanation: Explanation, z: int) -> 'Figure':
     """One slice, plain and with the map over it."""
     from matplotlib.figure import Figure
@@ -81,7 +66,7 @@ def close_up(explanation: Explanation, z: int) -> 'Figure':
     draw_plain(plain, explanation.scan, z)
     draw(over, explanation, z)
     for axes in (plain, over):
-        _mark(axes, explanation, z)
+        mark(axes, explanation.scan, z)
     colours = figure.colorbar(over.images[-1], ax=over, shrink=0.7, label='Grad-CAM, 1 is the maximum of the scan')
     colours.solids.set_alpha(OPAQUE)
     return figure
@@ -104,12 +89,3 @@ def heat_nifti(explanation: Explanation) -> bytes:
         image.set_sform(scan.affine, 'scanner')
         image.set_qform(scan.affine, 'scanner')
     return gzip.compress(image.to_bytes(), 1, mtime=0)
-
-
-def _mark(axes, explanation, z):
-    """Which slice this is, and where the patient's right and left are where that is known."""
-    if len(explanation.heat) > 1:
-        axes.set_title(f'slice {z}', fontsize=8)
-    if explanation.scan.affine is not None:
-        for at, side, text in ((0.02, 'left', 'R'), (0.98, 'right', 'L')):
-            axes.text(at, 0.5, text, color='white', fontsize=8, ha=side, va='center', transform=axes.transAxes)

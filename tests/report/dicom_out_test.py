@@ -4,6 +4,7 @@ import numpy as np
 import pydicom
 import pytest
 from dicoms import SECRETS, no_name_is_told, series, xray  # noqa: F401
+from PIL import Image
 from pydicom.uid import generate_uid
 from volumes import image, person
 
@@ -109,6 +110,10 @@ def test_what_has_no_series_to_refer_to_is_one_line(tmp_path):
     nifti = tmp_path / 'a.nii'
     image(person()).to_filename(nifti)
     refused(nifti, 'no DICOM', hot=np.s_[:1, :1, :1])
+    (tmp_path / 'slices').mkdir()
+    for i in range(2):
+        Image.new('L', (8, 6), i).save(tmp_path / 'slices' / f'{i}.png')
+    refused(tmp_path / 'slices', 'no DICOM', hot=np.s_[:1, :1, :1])
     refused(scan(tmp_path / 'blank', FrameOfReferenceUID=None), 'FrameOfReferenceUID is blank')
     refused(xray(tmp_path / 'x.dcm', np.arange(48, dtype='<u2').reshape(6, 8), **UIDS), 'is blank', hot=np.s_[:, :2, :2])
     whole = scan(tmp_path / 'whole')

@@ -174,6 +174,16 @@ def test_a_run_of_several_trainings_is_one_line(opened, monkeypatch, tmp_path):
         asked(opened, monkeypatch, 'a', f'--out={tmp_path}')
 
 
+def test_nothing_is_written_between_the_slices_of_a_scan(opened, tmp_path, monkeypatch):
+    for name in ('slice_1.png', 'slice_2.png'):
+        (tmp_path / 'anna').mkdir(exist_ok=True)
+        Image.new('L', (16, 16), 9).save(tmp_path / 'anna' / name)
+    with pytest.raises(UserError, match='would put pictures between the slices of'):
+        asked(opened, monkeypatch, tmp_path / 'anna', f'--out={tmp_path}')
+    overlay.write(tmp_path / 'anna', explained(opened, tmp_path / 'anna'), 'run', 'anna')
+    assert (tmp_path / 'anna' / 'slice_1.png').exists()
+
+
 def test_folders_are_named_by_scans_and_never_lead_out():
     paths = ['a/b.nii', 'c/B.nii', '..', 'x/..', 'phantom:0:1:covid', 'd::series=1/2', 'b.nii_2']
     names = [str(path) for path in explain.folders(paths, 'out')]
