@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -73,7 +73,7 @@ def folders(paths: list[str], out: str) -> list[Path]:
     return found
 
 
-def told(explanation, shown: list[int]) -> str:
+def told(explanation: Any, shown: list[int]) -> str:
     """An Explanation of report/gradcam.py in words."""
     name = explanation.names[explanation.target]
     probability = f'{name}, {explanation.probability[explanation.target]:.3f}'
