@@ -154,7 +154,7 @@ def _snapshot(root):
 
 def _is_no_scan(scan):
     """What is wrong with a Scan, '' if nothing is."""
-    voxels, hounsfield, spacing, _ = scan
+    voxels, hounsfield, spacing, *_ = scan
     low, high = voxels.min(), voxels.max()
     if voxels.ndim != 3 or voxels.dtype not in ((np.int16, np.float32) if hounsfield else (np.uint8, np.float32)):
         return f'{voxels.dtype} {voxels.shape} {hounsfield}'

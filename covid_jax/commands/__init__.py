@@ -26,4 +26,6 @@ EXAMPLES = """\
       the scans of a config, prepared into its store: its training then starts at once
   covid-jax doctor --data=scans
       versions, devices, memory, readers: what works on this machine, and what to do about what does not
+  covid-jax explain scans/0003 --run=runs/cmc --out=explained
+      where a finished run looked: pictures, and a map that opens over the scan
 """

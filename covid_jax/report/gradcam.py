@@ -33,6 +33,9 @@ OPAQUE = 0.6  # how much the hottest voxel hides of the scan
 SLICES = 8  # of a volume
 
 
+Prepared = tuple[Scan, Place, dict[str, jax.Array]]  # as one_scan gives it
+
+
 class Running(Protocol):
     """What an explanation needs of a start.Run."""
 
@@ -108,7 +111,12 @@ def explain(run: Running, state: TrainState, address: str | Path, target: int | 
     that the run does not know is answered for as in its tables. UserError for a scan that cannot be read or prepared, and as
     in `gradcam`.
     """
-    scan, where, batch = one_scan(run, address, site)
+    return explain_prepared(run, state, one_scan(run, address, site), target, layer)
+
+
+def explain_prepared(run: Running, state: TrainState, prepared: Prepared, target: int | None = None, layer: str = MAP) -> Explanation:
+    """`explain` of what `one_scan` gives. UserError as in `gradcam` alone."""
+    scan, where, batch = prepared
     coarse, logits = jax.device_get(look(run.method, state.params, state.state, batch, target, layer))
     heat = to_scan(coarse[0], where)
     heat /= heat.max() or 1
@@ -117,7 +125,7 @@ def explain(run: Running, state: TrainState, address: str | Path, target: int | 
     return Explanation(scan, heat, (float(z), float(y), float(x)), np.asarray(jax.nn.softmax(logits[0])), asked, run.classes)
 
 
-def one_scan(run: Running, address: str | Path, site: str = '') -> tuple[Scan, Place, dict[str, jax.Array]]:
+def one_scan(run: Running, address: str | Path, site: str = '') -> Prepared:
     """The scan at an address, where its prepared form lies in it, and the batch of that alone. UserError for a scan that cannot
     be read or prepared."""
     scan = decode(address)
@@ -149,8 +157,7 @@ def overlay_figure(explanation: Explanation) -> 'Figure':
     figure = Figure(figsize=(3 * columns, 3 * rows + 0.6), layout='constrained')
     for axes, z in zip(figure.subplots(rows, columns, squeeze=False).flat, shown, strict=False):
         draw(axes, explanation, z)
-        if len(explanation.heat) > 1:
-            axes.set_title(f'slice {z}', fontsize=8)
+        mark(axes, explanation.scan, z)
     asked = explanation.target
     figure.suptitle(f'{printable(explanation.names[asked])}: probability {explanation.probability[asked]:.3f}', fontsize=10)
     return figure
@@ -165,13 +172,26 @@ def hottest(heat: np.ndarray, most: int) -> list[int]:
 
 def draw(axes: 'Axes', explanation: Explanation, z: int) -> None:
     """Slice z in grey, in the window of lungs where it has Hounsfield units, and the map over it in colour."""
-    scan = explanation.scan
-    low, high = LUNG_WINDOW if scan.hounsfield else (0, 255)
     heat = explanation.heat[z]
+    draw_plain(axes, explanation.scan, z)
+    axes.imshow(heat, cmap='inferno', vmin=0, vmax=1, alpha=OPAQUE * heat, aspect=axes.get_aspect())
+
+
+def draw_plain(axes: 'Axes', scan: Scan, z: int) -> None:
+    """Slice z in grey, in the window of lungs where it has Hounsfield units."""
+    low, high = LUNG_WINDOW if scan.hounsfield else (0, 255)
     aspect = scan.spacing[1] / scan.spacing[2] if scan.spacing else 1
     axes.imshow(scan.voxels[z], cmap='gray', vmin=low, vmax=high, aspect=aspect)
-    axes.imshow(heat, cmap='inferno', vmin=0, vmax=1, alpha=OPAQUE * heat, aspect=aspect)
     axes.axis('off')
+
+
+def mark(axes: 'Axes', scan: Scan, z: int) -> None:
+    """Says which slice of a volume is drawn, and where the patient's right and left are if the scan knows."""
+    if len(scan.voxels) > 1:
+        axes.set_title(f'slice {z}', fontsize=8)
+    if scan.affine is not None:
+        for at, side, text in ((0.02, 'left', 'R'), (0.98, 'right', 'L')):
+            axes.text(at, 0.5, text, color='white', fontsize=8, ha=side, va='center', transform=axes.transAxes)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from covid_jax import UserError, phantom
-from covid_jax.scans import arrays, dicom, images, lost, volumes
+from covid_jax.scans import arrays, dicom, geometry, images, lost, volumes
 from covid_jax.scans.names import masks_among, natural, scan_of_mask
 from covid_jax.scans.scan import BYTES, FILES, Scan, blame, hidden
 from covid_jax.scans.values import check_grey
@@ -50,7 +50,8 @@ def decode(address: Path | str, scratch: Path | str | None = None) -> Scan:
             at = part['slice']
             if not (at.isdecimal() and int(at) < len(scan.voxels)):
                 raise ValueError(f'no slice {at!r}, there are 0 to {len(scan.voxels) - 1}')
-            scan = scan._replace(voxels=scan.voxels[int(at):int(at) + 1])
+            where = geometry.of_slice(scan.affine, scan.voxels.shape, int(at))
+            scan = scan._replace(voxels=scan.voxels[int(at):int(at) + 1], affine=where)
         return scan._replace(mask=mask_of(address))
 
 

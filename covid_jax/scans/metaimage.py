@@ -36,6 +36,12 @@ def geometry(path: Path) -> tuple[float, float, int]:
     return origin[2], float(axes[2, 2]), depth
 
 
+def first_voxel(fields: dict[str, str]) -> list[float]:
+    """mm of the middle of the first voxel to the left, back and head; 0 where the file does not say, as ITK reads it."""
+    key = next((key for key in ORIGINS if key in fields), '')
+    return numbers(fields, key, 3) if key else [0.0, 0.0, 0.0]
+
+
 def directions(fields: dict[str, str]) -> tuple[np.ndarray, bool]:
     """-> ([3, 3] of which column i is the step of index i in mm to the left, back and head, whether mm are known)."""
     matrix = next((key for key in MATRICES if key in fields), '')

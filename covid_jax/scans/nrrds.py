@@ -64,6 +64,14 @@ def directions(fields: dict[str, Any]) -> np.ndarray:
     return (vectors * SPACES[space]).T
 
 
+def first_voxel(fields: dict[str, Any]) -> np.ndarray:
+    """mm of the middle of the first voxel to the left, back and head; 0 where the file does not say, as ITK reads it."""
+    origin = np.array(fields.get('space origin', np.zeros(3)), float)
+    if origin.shape != (3,):
+        raise ValueError('space origin must be three numbers')
+    return origin * SPACES[str(fields['space']).lower()]
+
+
 def layout(fields: dict[str, Any]) -> tuple[list[int], np.dtype, bool]:
     """-> (sizes of the three axes, the fastest first, how a value is stored, whether all are compressed). ValueError for what
     is not read: other dimensions, kinds of value and encodings, and skipped lines or bytes."""

@@ -28,12 +28,15 @@ class Scan(NamedTuple):
     hounsfield: True: int16 or float32 Hounsfield units. False: grey, uint8 or float32 in [0, 255]
     spacing:    (z, y, x) mm between voxel centres, None where the source does not say
     mask:       the file with the mask of its lungs, where the source has one
+    affine:     [4, 4], index (i, j, k) of the file as it is stored -> mm to the right, the front and the head, as in NIfTI; None where
+                the source does not say. Of DICOM i is the column, j the row, and k the slice from the feet. See geometry.py
     """
 
     voxels: np.ndarray
     hounsfield: bool
     spacing: tuple[float, float, float] | None
     mask: Path | None = None
+    affine: np.ndarray | None = None
 
 
 @contextmanager

@@ -14,9 +14,9 @@ import nibabel
 import numpy as np
 from nibabel.orientations import apply_orientation
 
-from covid_jax.scans import nrrds
+from covid_jax.scans import geometry, nrrds
 from covid_jax.scans.arrays import as_scan
-from covid_jax.scans.metaimage import ORDERS, YES, beside, directions, flag, numbers, read_fields
+from covid_jax.scans.metaimage import ORDERS, YES, beside, directions, first_voxel, flag, numbers, read_fields
 from covid_jax.scans.scan import BYTES, Scan, check_size, check_spacing
 from covid_jax.scans.values import NO_GREY
 
@@ -83,7 +83,7 @@ def _nifti(path):
         unit = int(header['xyzt_units']) & 7
         if unit not in MILLIMETRES:
             raise ValueError(f'the unit of length has the code {unit}, which NIfTI does not know')
-        axes = np.diag([-1, -1, 1]) @ header.get_best_affine()[:3, :3] * MILLIMETRES[unit]
+        where = np.diag([-1, -1, 1]) @ header.get_best_affine()[:3] * MILLIMETRES[unit]
         slope, inter = header.get_slope_inter()
         offset = header.get_data_offset()
         if not int(header['sizeof_hdr']) < offset <= EXTENSIONS:
@@ -92,7 +92,7 @@ def _nifti(path):
         dtype = _checked(shape, header.get_data_dtype(), size)
         file.seek(offset)
         values, _ = _voxels(iter(lambda: file.read(CHUNK), b''), dtype, shape)
-    return _scan(_scaled(values, slope, inter), axes)
+    return _scan(_scaled(values, slope, inter), where[:, :3], where[:, 3])
 
 
 def _agree(header):
@@ -140,8 +140,8 @@ def _metaimage(path):
         source = beside(path, fields['ElementDataFile'])
         start = 0
     values = _stored(source, start, np.dtype(('>' if True in orders else '<') + TYPES[element]), shape, zipped)
-    scan = _scan(_scaled(values), axes)
-    return scan if spaced else scan._replace(spacing=None)
+    scan = _scan(_scaled(values), axes, first_voxel(fields))
+    return scan if spaced else scan._replace(spacing=None, affine=None)
 
 
 def _nrrd(path):
@@ -150,7 +150,8 @@ def _nrrd(path):
     shape, dtype, zipped = nrrds.layout(fields)
     axes = nrrds.directions(fields)
     source = nrrds.voxels_of(fields, path)
-    return _scan(_scaled(_stored(source, start if source == path else 0, dtype, shape, zipped)), axes)
+    values = _stored(source, start if source == path else 0, dtype, shape, zipped)
+    return _scan(_scaled(values), axes, nrrds.first_voxel(fields))
 
 
 def _stored(source, start, dtype, shape, zipped):
@@ -219,8 +220,8 @@ def _scaled(values, slope=None, inter=None):
     return out.astype(np.int16) if whole and -2**15 <= out.min() < NO_GREY and out.max() < 2**15 else out
 
 
-def _scan(values, axes):
-    """[k, j, i] and [3, 3], of which column i is the step of index i in mm to the left, back and head -> Scan."""
+def _scan(values, axes, origin):
+    """[k, j, i]; [3, 3], of which column i is the step of index i in mm to the left, back and head; the first voxel there -> Scan."""
     spacing = np.linalg.norm(axes, axis=0)
     check_spacing(spacing)
     cosines = axes / spacing
@@ -234,4 +235,4 @@ def _scan(values, axes):
     values = apply_orientation(values.T, np.stack([near, np.sign(cosines[near, range(3)])], 1)).T
     x, y, z = (float(mm) for mm in spacing[near.argsort()])
     scan = as_scan(values, False, (z, y, x))
-    return scan._replace(voxels=np.ascontiguousarray(scan.voxels))
+    return scan._replace(voxels=np.ascontiguousarray(scan.voxels), affine=geometry.affine_of(axes, origin))

@@ -16,7 +16,7 @@ from pydicom import uid
 from pydicom.tag import Tag
 
 from covid_jax import UserError
-from covid_jax.scans import scan
+from covid_jax.scans import geometry, scan
 from covid_jax.scans.dicom.header import (
     OBJECTS,
     PERSON,
@@ -171,7 +171,32 @@ def decode_dicom(paths: Sequence[Path | str], series: str = '') -> Scan:
     hounsfield = all(plane.rescale is not None and plane.hounsfield for plane in planes)
     if not hounsfield:
         check_grey(planes)
-    return Scan(read_voxels(planes, order, orient, hounsfield), hounsfield, spacing)
+    upward = [planes[int(i)] for i in order]
+    return Scan(read_voxels(planes, order, orient, hounsfield), hounsfield, spacing, affine=_affine(upward, spacing))
+
+
+def slices_of(paths: Sequence[Path | str], series: str = '') -> list[Path]:
+    """The file of each slice that decode_dicom reads of these, from the feet to the head. ValueError or UserError as there, and for files of
+    many frames."""
+    headers = _choose([read_header(Path(path)) for path in paths], series)
+    many = [header.path.name for header in headers if header.frames > 1]
+    if many:
+        raise ValueError(f'{many[0]} holds many frames: only series of one slice a file are followed')
+    order, _, _ = arrange(planes_of(headers))
+    return [headers[int(i)].path for i in order]
+
+
+def _affine(planes, spacing):
+    """That of a Scan, from its planes from the feet to the head; None where one does not say where it is."""
+    if spacing is None or planes[0].position is None:
+        return None
+    row, column = np.mean([plane.orientation for plane in planes], 0).reshape(2, 3)
+    down, across = planes[0].pixel
+    normal = np.cross(row, column)
+    step = normal * np.sign(normal[2]) * spacing[0]
+    if len(planes) > 1:  # of slices under a tilted gantry it is not along the normal
+        step = (planes[-1].position - planes[0].position) / (len(planes) - 1)
+    return geometry.affine_of(np.stack([row * across, column * down, step], 1), planes[0].position)
 
 
 def _choose(headers, series):
