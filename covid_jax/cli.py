@@ -6,7 +6,7 @@ from typing import Any
 import typer
 
 from covid_jax import UserError, commands
-from covid_jax.commands import audit, compare, plan, predict, table
+from covid_jax.commands import audit, compare, export, plan, predict, table
 from covid_jax.flags import explained
 from covid_jax.main import run_and_exit
 
@@ -26,6 +26,7 @@ def _covid_jax():
 
 app.command('audit')(audit.run)
 app.command('compare')(compare.run)
+app.command('export')(export.run)
 app.command('plan', **OF_A_CONFIG)(plan.run)
 app.command('predict')(predict.run)
 app.command('table')(table.run)

@@ -18,4 +18,6 @@ EXAMPLES = """\
       how much two finished runs differ on the same exams: differences with intervals, and tests
   covid-jax predict scans/0003 scans/0004.nii.gz --run=runs/cmc --out=answers
       what finished runs answer about scans of which nobody knows the label
+  covid-jax export runs/cmc --out=exported
+      a finished run as StableHLO, which jax alone runs on any platform, with an example; --onnx for other programs
 """
