@@ -24,8 +24,6 @@ from covid_jax.sources.exams import POSITIVE
 from covid_jax.start import Run, versions
 
 PLATFORMS = 'cpu', 'cuda', 'tpu'
-# Stands for the mesh of a platform that is not known yet: its networks have the form of convolution that every platform takes.
-ANYWHERE: Any = SimpleNamespace(devices=np.array([SimpleNamespace(platform='any')]))
 EXAMPLE_SCANS = 2
 UNKNOWN_SITE = -1
 ONNX_CLOSE = 1e-5  # how far the answers of onnxruntime may be from those of jax
@@ -73,16 +71,17 @@ def inputs(run: Run) -> dict[str, tuple[tuple[int, ...], str]]:
     return {name: (batch[name].shape[1:], str(batch[name].dtype)) for name in names}
 
 
-def answering(run: Run, state: TrainState) -> Callable[..., jax.Array]:
+def answering(run: Run, state: TrainState, platform: str = 'any') -> Callable[..., jax.Array]:
     """What the run answers as a function of arrays [batch, ...] in the order of `inputs`: probability, float32 [batch, classes].
 
-    It holds its weights, computes in float32 with native convolutions, and sees each scan once and plain. UserError for a run that
-    does not classify.
+    It holds its weights, computes in float32, and sees each scan once and plain. platform: as conv.form_for takes it; by default
+    convolutions are native, which every platform of jax takes. UserError for a run that does not classify.
     """
+    elsewhere: Any = SimpleNamespace(devices=np.array([SimpleNamespace(platform=platform)]))  # all that a method asks of a mesh
     config = run.config.copy_and_resolve_references()
     with config.unlocked():
         config.model.dtype = 'float32'
-    method = methods.make(config, ANYWHERE)
+    method = methods.make(config, elsewhere)
     weights = jax.device_get((state.params, state.state))
     if 'logits' not in jax.eval_shape(method.predict, *weights, abstract_batch(config, 1)):
         raise UserError(f'{run.folder} does not classify: give a run whose method does')
@@ -112,7 +111,7 @@ def onnx(run: Run, state: TrainState) -> bytes:
     for name in ('jax2onnx', 'onnxruntime'):
         if importlib.util.find_spec(name) is None:
             raise UserError(f'--onnx needs {name}, which is not installed: pip install -c constraints.txt "covid-jax[onnx]"')
-    answer = answering(run, state)
+    answer = answering(run, state, 'onnx')
     for name in ('jax2onnx', 'onnx_ir'):  # what they tell is of their own parts
         logging.getLogger(name).setLevel(logging.ERROR)
     import jax2onnx
