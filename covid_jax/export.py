@@ -28,8 +28,8 @@ EXAMPLE_SCANS = 2
 UNKNOWN_SITE = -1
 ONNX_CLOSE = 1e-5  # how far the answers of onnxruntime may be from those of jax
 MEANINGS = {
-    'threshold': 'of the probability of the positive class as it comes out, frozen on validation; null: none was frozen, and the most '
-                 'probable class decides',
+    'threshold': 'of the probability of the positive class as it comes out, frozen on validation; null: none was frozen, and the '
+                 'most probable class decides',
     'temperature': 'softmax(log(probability) / temperature) is the calibrated probability; null: none was fitted',
 }
 EXAMPLE = '''"""What model.stablehlo answers, by jax and numpy alone:  python example.py [SCANS.npz]
@@ -58,8 +58,8 @@ for p, c in zip(probability, calibrated):
 def inputs(run: Run) -> dict[str, tuple[tuple[int, ...], str]]:
     """{name: (shape without the batch, type)} of what an exported network takes, in order.
 
-    image: uint8 [depth, height, width, 1], prepared by run.prep. Where scans keep their aspect, extent: int32 [2], the height and the
-    width of the scan at the top left of the image. Where the network normalises by site, site: int32 [], as run.sites numbers
+    image: uint8 [depth, height, width, 1], prepared by run.prep. Where scans keep their aspect, extent: int32 [2], the height and
+    the width of the scan at the top left of the image. Where the network normalises by site, site: int32 [], as run.sites numbers
     them, UNKNOWN_SITE for another.
     """
     batch = abstract_batch(run.config, 1)
@@ -122,7 +122,7 @@ def onnx(run: Run, state: TrainState) -> bytes:
     except Exception as error:  # whatever a converter of all of jax may raise
         reason = str(error).strip().splitlines()
         raise UserError(f'jax2onnx {importlib.metadata.version("jax2onnx")} does not convert {run.config.model.name}: '
-                        f'{type(error).__name__}: {reason[0] if reason else ""}; export without --onnx') from error
+                        f'{type(error).__name__}: {reason[0].rstrip(".") if reason else ""}; export without --onnx') from error
     return model.SerializeToString()
 
 
@@ -132,7 +132,7 @@ def _shapes(run):
     return [jax.ShapeDtypeStruct((batch, *shape), dtype) for shape, dtype in inputs(run).values()]
 
 
-def example(run: Run, seed: int = 0) -> dict[str, np.ndarray]:
+def example(run: Run, seed: int = 0) -> dict[str, Any]:
     """Arrays [EXAMPLE_SCANS, ...] of `inputs`: noise in place of scans, of an unknown site, as wide as may be."""
     rng = np.random.default_rng(seed)
     made = {}
@@ -179,7 +179,7 @@ def write(folder: str | Path, run: Run, state: TrainState, with_onnx: bool = Fal
     folder = Path(folder)
     arrays = example(run)
     serialised = stablehlo(run, state)
-    answered = np.asarray(jax.export.deserialize(serialised).call(*arrays.values()))
+    answered = np.asarray(jax.export.deserialize(bytearray(serialised)).call(*arrays.values()))
     own = own_answer(run, state, arrays)
     converted = _checked(onnx(run, state), arrays, answered) if with_onnx else None
     folder.mkdir(parents=True, exist_ok=True)
@@ -200,5 +200,6 @@ def _checked(model, arrays, expected):
     session = onnxruntime.InferenceSession(model, providers=['CPUExecutionProvider'])
     apart = np.abs(session.run(None, arrays)[0] - expected).max()
     if not apart <= ONNX_CLOSE:
-        raise UserError(f'onnxruntime {onnxruntime.__version__} answers otherwise than jax, by {apart:.1g} of a probability: export without --onnx')
+        raise UserError(f'onnxruntime {onnxruntime.__version__} answers otherwise than jax, by {apart:.1g} of a probability: export '
+                        'without --onnx')
     return model

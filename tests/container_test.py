@@ -1,4 +1,4 @@
-"""scripts/Containerfile, where no container engine is at hand: what it builds, and its commands on what it copies, without a network."""
+"""scripts/Containerfile where no container engine is at hand: what it builds, and its commands on what it copies, without network."""
 
 import os
 import re
@@ -87,7 +87,8 @@ def test_its_commands_run_on_what_it_copies_without_a_network(text, instructions
     images(data['manifest'], [f'{n}.png' for n in range(12)], rng)
     rows = [f'{n}.png,{"covid" if n % 2 else "normal"},p{n}' for n in range(12)]
     (data['manifest'] / 'scans.csv').write_text('\n'.join(['path,label,patient', *rows]) + '\n')
-    images(data['covid_ct'], [f'Images-processed/CT_{label}/{100 * k + n}.png' for k, label in enumerate(('COVID', 'NonCOVID')) for n in range(6)], rng)
+    for first, label in ((0, 'COVID'), (100, 'NonCOVID')):
+        images(data['covid_ct'], [f'Images-processed/CT_{label}/{first + n}.png' for n in range(6)], rng)
     (tmp_path / 'sitecustomize.py').write_text(NO_NETWORK)
     env = {**os.environ, 'PYTHONPATH': str(tmp_path), 'HOME': str(tmp_path / 'home'), 'XLA_FLAGS': ''}
     for line in COMMAND.findall(text):

@@ -1,4 +1,4 @@
-"""What an installation without extras brings: neither torch nor TensorFlow, nor what talks to somebody's cloud; and each extra has a test."""
+"""What an installation without extras brings: no torch, no TensorFlow, nothing that talks to a cloud; and each extra has a test."""
 
 import importlib.metadata
 import re
@@ -8,9 +8,10 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-UNWANTED = re.compile(r'torch.*|triton.*|nvidia-.*|(tf-)?tensorflow(-(cpu|gpu|intel|macos|hub|text|io.*))?|tf-nightly|tf-keras|keras|google-cloud-.*|'
-                      r'google-api-.*|google-auth|gcsfs|boto3|botocore|aiobotocore|s3fs|awscli|azure-.*|adlfs|huggingface-hub|'
-                      r'wandb|mlflow.*|trackio|onnx.*|jax2onnx')
+UNWANTED = re.compile(
+    r'torch.*|triton.*|nvidia-.*|(tf-)?tensorflow(-(cpu|gpu|intel|macos|hub|text|io.*))?|tf-nightly|tf-keras|keras|'
+    r'google-cloud-.*|google-api-.*|google-auth|gcsfs|boto3|botocore|aiobotocore|s3fs|awscli|azure-.*|adlfs|huggingface-hub|'
+    r'wandb|mlflow.*|trackio|onnx.*|jax2onnx')
 
 
 @pytest.fixture(scope='module')
@@ -48,8 +49,9 @@ def test_the_base_installation_pulls_no_torch_no_tensorflow_and_no_cloud(project
 
 
 def test_the_walk_follows_what_is_asked_for_and_nothing_else():
-    """Through a package between, and an extra that it names; not where a marker says another platform, or an extra that nobody names."""
-    tree = {'a': ['b[cloud]>=1', 'torch; sys_platform == "plan9"', 'boto3; extra == "aws"'], 'b': ['google-cloud-storage; extra == "cloud"', 'tensorflow-datasets'],
+    """Through a package between, and an extra that it names; not for another platform, or by an extra that nobody names."""
+    tree = {'a': ['b[cloud]>=1', 'torch; sys_platform == "plan9"', 'boto3; extra == "aws"'],
+            'b': ['google-cloud-storage; extra == "cloud"', 'tensorflow-datasets'],
             'tensorflow-datasets': ['tensorflow-metadata'], 'c': ['TensorFlow_CPU', 'c[x]', 'azure.core; extra == "x"']}
 
     def names(*requirements):

@@ -33,8 +33,8 @@ def conv3d(x: jax.Array, kernel: jax.Array, strides: Sequence[int] = (1, 1, 1), 
       x: [batch, depth, height, width, in].
       kernel: [kd, kh, kw, in, out].
       strides, padding: by axis (depth, height, width); zero padding, (before, after).
-      form: 'native' is XLA's 3D convolution, 'planar' the CPU form, 'flat' a 2D convolution whatever the size of the batch. A kernel
-        one slice deep is a 2D convolution in all.
+      form: 'native' is XLA's 3D convolution, 'planar' the CPU form, 'flat' a 2D convolution whatever the batch size. A kernel one
+        slice deep is a 2D convolution in all.
 
     Returns: [batch, depth', height', width', out].
     """

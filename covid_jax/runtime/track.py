@@ -1,5 +1,5 @@
-"""A tracker of experiments beside the run's own files: it hears numbers and words of the config and the rows of metrics.jsonl, and
-nothing else. Neither a scan nor a patient, a hospital, a path or the name of a folder goes there."""
+"""A tracker of experiments beside the run's own files: it hears numbers and words of the config and the rows of metrics.jsonl.
+Neither a scan nor a patient, a hospital, a path or the name of a folder goes there."""
 
 import importlib
 import importlib.util
@@ -35,7 +35,7 @@ def check(name: str) -> None:
 
 
 def told(config: ConfigDict) -> dict[str, Any]:
-    """{'section.field': number, word or bool} of a config, without paths, and without lists, which may name patients and hospitals."""
+    """{'section.field': number, word or bool} of a config, without paths, and lists, which may name patients and hospitals."""
     return {name: value for name, value in fields(config).items() if name not in PATHS and isinstance(value, int | float | str)}
 
 
@@ -69,8 +69,8 @@ def tracker(config: ConfigDict, say: Callable[[str], None] = print) -> Tracker:
 
 def _wandb(title, config):
     wandb = importlib.import_module('wandb')
-    settings = wandb.Settings(disable_git=True, save_code=False, console='off', silent=True, init_timeout=WAIT, x_disable_meta=True,
-                              x_disable_stats=True)
+    settings = wandb.Settings(disable_git=True, save_code=False, console='off', silent=True, init_timeout=WAIT,
+                              x_disable_meta=True, x_disable_stats=True)
     run = wandb.init(project=PROJECT, name=title, config=config, settings=settings)
     return run.log, run.finish
 
