@@ -6,7 +6,7 @@ from typing import Any
 import typer
 
 from covid_jax import UserError, commands
-from covid_jax.commands import audit, compare, doctor, evaluate, explain, info, plan, predict, prepare, table
+from covid_jax.commands import audit, compare, doctor, evaluate, explain, export, info, plan, predict, prepare, table
 from covid_jax.flags import explained
 from covid_jax.main import run_and_exit
 
@@ -29,6 +29,7 @@ app.command('compare')(compare.run)
 app.command('doctor')(doctor.run)
 app.command('evaluate')(evaluate.run)
 app.command('explain')(explain.run)
+app.command('export')(export.run)
 app.command('info')(info.run)
 app.command('plan', **OF_A_CONFIG)(plan.run)
 app.command('predict')(predict.run)

@@ -77,8 +77,7 @@ MODEL = {
 TRAIN = {
     'batch': 0,  # scans; 0: the least multiple of twice the device count that is at least 8
     'epochs': 10.0,  # passes over what is learnt from
-    # shuffle | by_site: equally many of each site in every batch | balanced: the rarer classes repeated until all are
-    # as many as the most frequent
+    # shuffle | by_site: as many of each site in every batch | balanced: rarer classes repeated to be as many as the most frequent
     'order': 'shuffle',
     'optimizer': 'adam',  # adam | sgd
     'momentum': 0.0,  # of sgd
@@ -156,6 +155,7 @@ def base() -> ConfigDict:
     c.fold = 0  # which of the folds: set by the run, in each of its parts
     c.stages = ()  # names of overrides, run in turn
     c.row = ''  # of the paper's tables, as configs/*.py name it: covid-jax table puts the run there
+    c.track = 'none'  # where losses and scores go beside the folder: trackio | wandb | mlflow, which is then to be installed
     c.kind = 'train'  # what a part does: train | ensemble | choose | probe | rank | cross
     c.ranking = {
         'ground': 'index',  # what a move of mass costs. index: the places between | value: how far values are apart | uniform: 1
@@ -181,7 +181,7 @@ def base() -> ConfigDict:
 LEAST = {'seeds': 1, 'folds': 1, 'fold': 0, 'seed': 0, 'data.split_seed': 0, 'data.workers': 0,
          'train.eval_every': 0, 'data.imbalance': 0, 'train.log_every': 1, 'train.patience': 0, 'eval.tta': 0, 'views.plane': 0,
          'data.negatives.count': 0, 'data.negatives.seed': 0}
-CHOICES = {'kind': ('train', 'ensemble', 'choose', 'probe', 'rank', 'cross'),
+CHOICES = {'kind': ('train', 'ensemble', 'choose', 'probe', 'rank', 'cross'), 'track': ('none', 'trackio', 'wandb', 'mlflow'),
            'model.dtype': ('auto', 'float32', 'bfloat16', 'float64'), 'model.inflate': ('mean', 'centre'),
            'data.group': ('source', 'clusters'), 'train.order': ('shuffle', 'by_site', 'balanced'),
            'data.negatives.law': ('long-tail', 'normal', 'top', 'random'), 'data.negatives.by': ('joint', 'difficulty', 'diversity'),

@@ -20,7 +20,7 @@ from covid_jax.data.prep import Prep
 from covid_jax.methods.method import Method, abstract_batch
 from covid_jax.metrics.classification import classification_metrics
 from covid_jax.report.calibration import read_temperature
-from covid_jax.runtime import checkpoint, optim, workdir
+from covid_jax.runtime import checkpoint, optim, track, workdir
 from covid_jax.runtime.mesh import default_batch, make_mesh, replicated
 from covid_jax.runtime.state import TrainState
 from covid_jax.sources.exams import Exam, class_index, class_names
@@ -139,6 +139,7 @@ def check_fields(config: ConfigDict) -> None:
     if config.train.patience and config.eval.select == 'last':
         raise UserError('--config.train.patience needs a score to wait for: set --config.eval.select to another than last')
     optim.check(config.train)
+    track.check(config.track)
 
 
 def resolve_batches(config: ConfigDict, folder: str | Path, devices: int) -> None:

@@ -19,7 +19,7 @@ from covid_jax.data import order as orders
 from covid_jax.methods.method import Method
 from covid_jax.metrics import probes
 from covid_jax.predictions import Predictions, marked, write_features
-from covid_jax.runtime import checkpoint, files, optim, workdir
+from covid_jax.runtime import checkpoint, files, optim, track, workdir
 from covid_jax.runtime.hosts import highest
 from covid_jax.runtime.interrupt import Interrupted, requests
 from covid_jax.runtime.mesh import put, replicated
@@ -133,7 +133,7 @@ def loop(session: Session, step: Callable, state: TrainState, asked: Callable[[]
     host = jax.process_index()
     hosts = jax.process_count()
     done = int(state.step)
-    writing = closing(Writer(run.folder, done)) if host == 0 else nullcontext()
+    writing = closing(Writer(run.folder, done, track.tracker(config))) if host == 0 else nullcontext()
     save_seconds = stopwatch(run.folder)
     next_validation = min(done - done % session.eval_every + session.eval_every, session.total)
     compiling = done + 1, next_validation  # steps in which something is compiled

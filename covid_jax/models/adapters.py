@@ -34,8 +34,8 @@ class SiteConv(nn.Module):
         kernel = self.param('kernel', nn.initializers.zeros, (self.sites, x.shape[-1], self.features))
         of_all = jnp.einsum('b...i,sif->b...sf', x, kernel.astype(self.dtype))
         if site is None and self.is_initializing():
-            site = jnp.zeros(len(x), jnp.int32)
-        return jnp.einsum('b...sf,bs->b...f', of_all, of_sites(site, self.sites, len(x)).astype(self.dtype))
+            site = jnp.zeros(x.shape[0], jnp.int32)
+        return jnp.einsum('b...sf,bs->b...f', of_all, of_sites(site, self.sites, x.shape[0]).astype(self.dtype))
 
 
 class SeriesAdapter(nn.Module):

@@ -21,8 +21,8 @@ IM2COL_POSITIONS = 256  # below this many output positions one matrix product be
 
 
 def form_for(platform: str) -> str:
-    """'planar' on a CPU, 'native' on GPU and TPU."""
-    return 'planar' if platform == 'cpu' else 'native'
+    """'planar' on a CPU, 'flat' for ONNX, whose converter knows no 3D convolution, 'native' on GPU and TPU."""
+    return {'cpu': 'planar', 'onnx': 'flat'}.get(platform, 'native')
 
 
 def conv3d(x: jax.Array, kernel: jax.Array, strides: Sequence[int] = (1, 1, 1), padding: Padding = NONE,
@@ -33,7 +33,8 @@ def conv3d(x: jax.Array, kernel: jax.Array, strides: Sequence[int] = (1, 1, 1), 
       x: [batch, depth, height, width, in].
       kernel: [kd, kh, kw, in, out].
       strides, padding: by axis (depth, height, width); zero padding, (before, after).
-      form: 'native' is XLA's 3D convolution, 'planar' the CPU form. A kernel one slice deep is a 2D convolution in both.
+      form: 'native' is XLA's 3D convolution, 'planar' the CPU form, 'flat' a 2D convolution whatever the batch size. A kernel one
+        slice deep is a 2D convolution in all.
 
     Returns: [batch, depth', height', width', out].
     """
@@ -41,12 +42,11 @@ def conv3d(x: jax.Array, kernel: jax.Array, strides: Sequence[int] = (1, 1, 1), 
         return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'))
     taps = kernel.shape[:3]
     out = [(n + sum(p) - k) // s + 1 for n, k, s, p in zip(x.shape[1:4], taps, strides, padding, strict=True)]
-    if form == 'native':
-        return _depth_on_channels(x, kernel, strides, padding, out[0])
-    if math.prod(taps) == 1 and not np.any(padding):
-        return _dot(x[:, ::strides[0], ::strides[1], ::strides[2]], kernel)
-    if x.shape[0] * math.prod(out) <= IM2COL_POSITIONS:
-        return _im2col(x, kernel, strides, padding, out)
+    if form == 'planar':
+        if math.prod(taps) == 1 and not np.any(padding):
+            return _dot(x[:, ::strides[0], ::strides[1], ::strides[2]], kernel)
+        if x.shape[0] * math.prod(out) <= IM2COL_POSITIONS:
+            return _im2col(x, kernel, strides, padding, out)
     return _depth_on_channels(x, kernel, strides, padding, out[0])
 
 
@@ -83,15 +83,22 @@ def depthwise(x: jax.Array, kernel: jax.Array, strides: Sequence[int] = (1, 1, 1
       kernel: [kd, kh, kw, 1, channels].
       strides, padding: as in `conv3d`.
       form: 'native' is XLA's grouped convolution, right on GPU and TPU (of two dimensions where the kernel is one slice
-        deep); 'planar', the CPU form, is the sum over taps of a shifted copy times the tap.
+        deep); 'planar', the CPU form, is the sum over taps of a shifted copy times the tap; 'flat' that of 2D convolutions over
+        the slices of the kernel.
 
     Returns: [batch, depth', height', width', channels].
     """
     if form == 'planar':
         return _shifted(x, kernel, tuple(strides), tuple(map(tuple, padding)))
-    if kernel.shape[0] == 1:
-        depth = (x.shape[1] + sum(padding[0]) - 1) // strides[0] + 1
+    taps = kernel.shape[0]
+    depth = (x.shape[1] + sum(padding[0]) - taps) // strides[0] + 1
+    if taps == 1:
         return _depth_on_channels(x, kernel, strides, padding, depth, groups=x.shape[-1])
+    if form == 'flat':
+        x = jnp.pad(x, ((0, 0), padding[0], (0, 0), (0, 0), (0, 0)))
+        reach = (depth - 1) * strides[0] + 1
+        return sum(_depth_on_channels(x[:, d:d + reach], kernel[d:d + 1], strides, (NONE[0], *padding[1:]), depth, x.shape[-1])
+                   for d in range(taps))
     return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'),
                                     feature_group_count=x.shape[-1])
 

@@ -180,13 +180,13 @@ class COVIDNet(nn.Module):
         x = adaptive_avg_pool(x, (self.pool, self.pool)) if self.pool else x
         norm = self._norms(self._by_site(), train, site, group, dtype='float32') if self.head_norm else None
         logits = self.classifier(self.hidden(x, norm))
-        return self._known_alone(logits, site) if self.head_norm else logits, x.reshape(len(x), -1)
+        return self._known_alone(logits, site) if self.head_norm else logits, x.reshape(x.shape[0], -1)
 
     def __call__(self, image: jax.Array, train: bool = False, site: jax.Array | None = None,
                  group: jax.Array | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
         if train or self.sites < 2 or self.is_initializing():
             return self.once(image, train, site, group)
-        site = jnp.full(len(image), -1) if site is None else site
+        site = jnp.full(image.shape[0], -1) if site is None else site
         known = self._known(site)
         net = self.clone(parent=None)  # not this one, whose scope is that of the trace outside of lax.map and lax.cond
         variables = self.variables
@@ -197,7 +197,7 @@ class COVIDNet(nn.Module):
         def average():
             logits, out = lax.map(as_if_at, jnp.arange(self.sites))
             mean_logits = jax.nn.logsumexp(jax.nn.log_softmax(logits), 0) - math.log(self.sites)
-            means = jax.tree.map(lambda x: jnp.mean(x, 0), out) | {'sites': jnp.full(len(image), self.sites)}
+            means = jax.tree.map(lambda x: jnp.mean(x, 0), out) | {'sites': jnp.full(image.shape[0], self.sites)}
 
             def chosen(by_site, mean):  # a row of a known site has the same answer in every pass
                 return jnp.where(known.reshape(-1, *(1,) * (mean.ndim - 1)), by_site[0], mean)
@@ -211,7 +211,7 @@ class COVIDNet(nn.Module):
         """One pass, every row by the site that `site` says."""
         x = self.trunk(image, train, site, group)
         logits, features = self.head(x, train, site, group)
-        return logits, {'map': x, 'features': features, 'sites': jnp.ones(len(image), jnp.int32)}
+        return logits, {'map': x, 'features': features, 'sites': jnp.ones(image.shape[0], jnp.int32)}
 
     def _known(self, site):
         return (site >= 0) & (site < self.sites)

@@ -75,7 +75,7 @@ class CRNet(nn.Module):
         """Feature map -> logits [batch, classes], features [batch, dim] in torch's order, both float32."""
         x = x.astype(jnp.float32)
         pooled = avg_pool(x if x.ndim == 4 else x[:, 0], (2, 2), (2, 2), [(0, 0)] * 2)
-        features = pooled.transpose(0, 3, 1, 2).reshape(len(x), -1)
+        features = pooled.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
         return self.classifier(features), features
 
     def __call__(self, image: jax.Array, train: bool = False, site: jax.Array | None = None,

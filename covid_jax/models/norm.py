@@ -73,8 +73,8 @@ class DomainBatchNorm(nn.Module):
                  group: jax.Array | None = None) -> jax.Array | list[jax.Array]:
         scale, bias, running = _variables(self, (self.sites, sum(x.shape[-1] for x in pieces)))
         if site is None and self.is_initializing():
-            site = jnp.zeros(len(pieces[0]), jnp.int32)
-        member = of_sites(site, self.sites, len(pieces[0]))
+            site = jnp.zeros(pieces[0].shape[0], jnp.int32)
+        member = of_sites(site, self.sites, pieces[0].shape[0])
         if self.use_running_average:
             mean, var = (statistic.value for statistic in running)
         elif group is not None:

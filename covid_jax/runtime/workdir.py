@@ -16,7 +16,7 @@ from covid_jax.runtime.files import write
 # Fields that change nothing of the training: a run may go on with others, and a finished one be evaluated again. Where the
 # data lie is one of them: the digest of the data says whether they are the same.
 FREE = ('data.workers', 'data.store', 'data.root', 'data.exclude', 'data.include', 'train.log_every', 'eval.tta',
-        'eval.level', 'eval.resamples', 'eval.features', 'row', 'cross.roots')
+        'eval.level', 'eval.resamples', 'eval.features', 'row', 'track', 'cross.roots')
 # Fields that hold paths, with commas between several. They are kept relative to the folder, which can then be moved.
 PATHS = ('init_from', 'ensemble.runs', 'choose.runs', 'cross.runs', 'cross.roots', 'model.pretrained', 'data.store', 'data.root',
          'data.exclude', 'data.include', 'data.negatives.ranking')

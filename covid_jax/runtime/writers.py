@@ -11,21 +11,24 @@ import rich.progress
 
 from covid_jax import UserError
 from covid_jax.runtime.files import write
+from covid_jax.runtime.track import SILENT, Tracker
 
 SECONDS_BETWEEN_LINES = 20  # of progress where there is no terminal
 COMPILING = 'compiling the first step'
 
 
 class Writer:
-    """Rows of scalars by step: metrics.jsonl holds each step once, also when a run goes on from an earlier step."""
+    """Rows of scalars by step: metrics.jsonl holds each step once, also when a run goes on from an earlier step. A tracker hears the
+    rows too."""
 
-    def __init__(self, workdir: str | Path, start: int):
+    def __init__(self, workdir: str | Path, start: int, tracker: Tracker = SILENT):
         from tensorboardX import SummaryWriter
 
         path = Path(workdir) / 'metrics.jsonl'
         earlier = [line for line in _whole_lines(path) if json.loads(line)['step'] < start]
         write(path, ''.join(earlier))
         self.file = open(path, 'a')
+        self.tracker = tracker
         self.events = SummaryWriter(str(workdir), purge_step=start if start else None)
 
     def write(self, rows: Sequence[Mapping[str, float]]) -> None:
@@ -37,11 +40,13 @@ class Writer:
                     self.events.add_scalar(name, value, row['step'])
         self.file.flush()
         self.events.flush()
+        self.tracker.log(rows)
 
     def close(self) -> None:
         """Both files are whole after it."""
         self.file.close()
         self.events.close()
+        self.tracker.close()
 
 
 def _whole_lines(path):

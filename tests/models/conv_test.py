@@ -17,7 +17,7 @@ CASES = [  # shape, kernel, strides, padding
 ]
 
 
-@pytest.mark.parametrize('form', ['native', 'planar'])
+@pytest.mark.parametrize('form', ['native', 'planar', 'flat'])
 @pytest.mark.parametrize('case', CASES, ids=str)
 def test_equals_xla_with_gradients(rng, case, form):
     shape, taps, strides, padding = case
@@ -62,7 +62,7 @@ DEPTHWISE = [  # shape, kernel, strides, padding
 ]
 
 
-@pytest.mark.parametrize('form', ['native', 'planar'])
+@pytest.mark.parametrize('form', ['native', 'planar', 'flat'])
 @pytest.mark.parametrize('case', DEPTHWISE, ids=str)
 def test_depthwise_equals_xla_with_gradients(rng, case, form):
     shape, taps, strides, padding = case
@@ -109,7 +109,7 @@ def test_depthwise_gradients_of_rows_on_many_devices_meet_only_as_kernels(rng):
     assert not any(name in text for name in ('all-gather', 'all-to-all', 'collective-permute'))
 
 
-@pytest.mark.parametrize('form', ['native', 'planar'])
+@pytest.mark.parametrize('form', ['native', 'planar', 'flat'])
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float32'])
 def test_the_gradient_of_a_kernel_is_summed_in_the_type_that_is_computed_in(form, dtype):
     """Over rows and positions, so over the devices that hold them: bfloat16 on TPU and GPU."""
@@ -124,4 +124,4 @@ def test_the_gradient_of_a_kernel_is_summed_in_the_type_that_is_computed_in(form
 
 def test_each_platform_has_the_form_that_is_fast_there():
     """docs/benchmarks.md: planar sums on a CPU, the native convolution elsewhere."""
-    assert [conv.form_for(platform) for platform in ('cpu', 'gpu', 'tpu')] == ['planar', 'native', 'native']
+    assert [conv.form_for(platform) for platform in ('cpu', 'gpu', 'tpu', 'onnx')] == ['planar', 'native', 'native', 'flat']
