@@ -27,9 +27,10 @@ FEW = 4  # values, or fewer, are a segmentation
 LABELS = 128  # values, or fewer, are a segmentation, too, where nearly all neighbours are alike
 ALIKE = 0.95  # of the neighbours that are not both background; noise keeps those of a scan apart
 BINS = 16  # from the least grey to the TOP: how often each comes
+DARK = 64  # that whole numbers reach, unless they are uptake
 TOP = 99  # % of the values, beyond which a hot spot lies
 RISE = 1.5  # times as many in the next bin are no mode: noise makes so many
-FALL = 4  # times as many at the least values as at the greatest are in a map
+FALL = 16  # times as many at the least values as at the greatest are in a map; of decay it is 70, in X-rays at most 4
 EMPTY = 0.995  # of the voxels of one value are an empty picture, or a mask of little
 NEAR = 8  # grey values beside a level that resampling, or JPEG, makes of it
 SPAN = 64  # grey values that a mask's levels are apart at least; a scan of low contrast may have fewer
@@ -119,15 +120,10 @@ def check_hounsfield(tallies: Iterable[Tally], said: bool = False, names: Sequen
     tallies = list(tallies)
     _check_leaps(tallies, names or list(map(str, range(len(tallies)))))
     total = sum(each.total for each in tallies)
-    thin = sum(each.thin for each in tallies)
     air = sum(each.air for each in tallies)
-    tissue = sum(each.tissue for each in tallies)
     dense = sum(each.dense for each in tallies)
-    measured = air - sum(each.clipped for each in tallies)  # without what was cut off at one value, or fills
     low = min(each.low for each in tallies)
     high = max(each.high for each in tallies)
-    if total >= JUDGED:
-        _check_labels(each.distinct for each in tallies)
     why = ''
     if low < -2**15 or high >= 2**15:
         why = 'they do not fit 16 bits: a sign was lost, or what fills the outside of the circle is not marked'
@@ -138,14 +134,27 @@ def check_hounsfield(tallies: Iterable[Tally], said: bool = False, names: Sequen
     elif total >= JUDGED and dense > DENSE_SHARE * total:
         why = (f'{dense / total:.0%} of them are above {DENSE}, where only metal is: what fills the outside of the circle '
                'is not marked, or an offset was lost')
-    elif total >= JUDGED and sum(each.stray for each in tallies) > LOW_SHARE * total:
-        why = (f'{thin / total:.0%} of them are below {THIN}, where nothing is that was measured: an offset (of DICOM, the '
-               'RescaleIntercept) was applied twice, export the original')
-    elif total >= JUDGED and tissue < TISSUE_SHARE * (air + tissue) and 2 * sum(each.lung for each in tallies) < measured:
-        why = (f'hardly any lies above {LUNG}, where lungs and tissue are: an offset (of DICOM, the RescaleIntercept) was applied twice, '
-               'export the original')
+    elif total >= JUDGED:
+        _check_labels(each.distinct for each in tallies)
+        why = _off_twice(tallies)
     if why:
         raise ValueError(f'values from {low:g} to {high:g} are not Hounsfield units of a chest, {why}')
+
+
+def _off_twice(tallies):
+    """Why values are what an offset makes of a chest when it is applied twice, '' where they are not."""
+    total = sum(each.total for each in tallies)
+    thin = sum(each.thin for each in tallies)
+    air = sum(each.air for each in tallies)
+    tissue = sum(each.tissue for each in tallies)
+    measured = air - sum(each.clipped for each in tallies)  # without what was cut off at one value, or fills
+    if sum(each.stray for each in tallies) > LOW_SHARE * total:
+        where = f'{thin / total:.0%} of them are below {THIN}, where nothing is that was measured'
+    elif tissue < TISSUE_SHARE * (air + tissue) and 2 * sum(each.lung for each in tallies) < measured:
+        where = f'hardly any lies above {LUNG}, where lungs and tissue are'
+    else:
+        return ''
+    return f'{where}: an offset (of DICOM, the RescaleIntercept) was applied twice, export the original'
 
 
 def _check_leaps(tallies, names):
@@ -201,14 +210,17 @@ def _is_map(voxels, whole):
     sample = voxels.ravel()[::max(1, voxels.size // 2**16) | 1].astype(np.float64)
     found, times = np.unique(sample, return_counts=True)
     front = sample[sample > found[0]] if times.argmax() == 0 else sample
-    if front.size < JUDGED:
+    if front.size < JUDGED or whole and found[-1] > DARK:
         return False
     low = front.min()
     top = np.percentile(front, TOP)
+    bins = BINS
     step = (top - low) / BINS
-    step = max(1, math.ceil(step)) if whole else step
-    counts = np.bincount(np.minimum((front[front <= top] - low) // step, BINS - 1).astype(int), minlength=2)
-    return bool((counts[1:] <= RISE * counts[:-1]).all() and counts[0] > FALL * counts[-1])
+    if whole:
+        step = max(1, math.ceil(step))
+        bins = int(top - low + 1) // step
+    counts = np.bincount(((front[front <= top] - low) // max(step, 1e-12)).astype(int))
+    return FEW < bins <= len(counts) and bool((counts[1:] <= RISE * counts[:-1]).all() and counts[0] > FALL * counts[bins - 1])
 
 
 def _levels(counts):

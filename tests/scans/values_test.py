@@ -406,3 +406,65 @@ def test_a_picture_of_low_contrast_in_a_wide_border_is_no_segmentation(tmp_path,
     picture = np.asarray(Image.fromarray(rng.normal(60, 15, (40, 40)).clip(20, 96).astype(np.uint8)).resize((120, 120), Image.Resampling.BICUBIC))
     np.save(tmp_path / 'a.npy', np.pad(picture, border)[None])
     assert decode(tmp_path / 'a.npy').voxels.max() < 128
+
+
+# the thresholds, each from both sides
+
+
+def uneven(share, low, high, size=20000):
+    """[2, 100, 100]: so much of it noise around high, the rest around low."""
+    rng = np.random.default_rng(3)
+    return (np.where(np.arange(size) < share * size, high, low) + rng.normal(0, 12, size)).reshape(2, 100, 100).astype(np.float32)
+
+
+@pytest.mark.parametrize('values, words', [
+    (uneven(.05, -1000, 40), ''), (uneven(.02, -1000, 40), TWICE),  # TISSUE_SHARE
+    (uneven(.7, -1000, -850), ''), (uneven(.3, -1000, -850), TWICE),  # half of air and lung above LUNG
+    (uneven(.02, 40, -850), ''), (uneven(.005, 40, -850), AIR),  # AIR_SHARE
+    (uneven(.04, -850, 2500), ''), (uneven(.06, -850, 2500), 'above 2000'),  # DENSE_SHARE
+])
+def test_shares_of_a_chest_are_judged_on_either_side(tmp_path, values, words):
+    np.save(tmp_path / 'a.npy', values[:, ::-1])
+    if words:
+        refused(tmp_path / 'a.npy', words)
+    else:
+        assert decode(tmp_path / 'a.npy').hounsfield
+
+
+@pytest.mark.parametrize('count, read', [(120, False), (140, True)])
+def test_up_to_128_labels_are_a_segmentation(tmp_path, count, read):
+    boxes = np.kron(np.arange(144).reshape(1, 12, 12) % count, np.ones((1, 30, 30))).astype(np.uint8)
+    np.save(tmp_path / 'a.npy', boxes)
+    if read:
+        assert decode(tmp_path / 'a.npy').voxels.max() == 139
+    else:
+        refused(tmp_path / 'a.npy', '120 different values alone')
+
+
+@pytest.mark.parametrize('side, read', [(31, True), (32, False)])
+def test_less_than_a_thousand_voxels_are_not_judged(tmp_path, side, read):
+    np.save(tmp_path / 'a.npy', np.eye(side, dtype=np.uint8))
+    if read:
+        assert decode(tmp_path / 'a.npy').voxels.shape == (1, 31, 31)
+    else:
+        refused(tmp_path / 'a.npy', 'a segmentation')
+
+
+@pytest.mark.parametrize('apart, read', [(60, True), (70, False)])
+def test_levels_of_a_mask_are_far_apart(tmp_path, rng, apart, read):
+    """Of low contrast a scan may have few, too."""
+    values = 100 + apart * (rng.random((2, 64, 64)) < .4) + rng.integers(-2, 3, (2, 64, 64))
+    np.save(tmp_path / 'a.npy', values.astype(np.uint8))
+    if read:
+        assert not decode(tmp_path / 'a.npy').hounsfield
+    else:
+        refused(tmp_path / 'a.npy', 'few levels')
+
+
+def test_a_slice_whose_middle_leaps_and_whose_ends_do_not_is_no_lost_offset(tmp_path, rng):
+    """Every one of the quantiles must leap: here the middle does not, though 5 % and 95 % rise."""
+    one = np.concatenate([rng.normal(-1010, 5, 1000), rng.normal(-900, 5, 8000), rng.normal(-300, 5, 1000)])
+    between = np.concatenate([rng.normal(-480, 5, 1000), rng.normal(-470, 5, 8000), rng.normal(300, 5, 1000)])
+    volume = np.stack([one, one, between, between]).reshape(4, 100, 100)
+    np.save(tmp_path / 'a.npy', volume.astype(np.float32))
+    assert decode(tmp_path / 'a.npy').hounsfield
