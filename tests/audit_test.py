@@ -56,7 +56,7 @@ def spoilt(tmp_path_factory):
     Image.fromarray(picture // 2 + 20).save(root / 'near2.png')
     Image.fromarray(picture).save(root / 'near3.bmp')
     for i in range(2):
-        np.save(root / f'flat{i}.npy', np.random.default_rng([9, i]).integers(-1024, -1000, (4, 64, 64)).astype(np.int16))  # all below the window
+        np.save(root / f'flat{i}.npy', np.full((4, 64, 64), -1001 - i, np.int16))  # all below the window
     (root / 'broken.npy').write_bytes(b'x')
     rows += ['to_val.npy,normal,p0,val', 'as_covid.npy,covid,P2,train', 'near.png,covid,n1,train', 'near2.png,covid,n2,test', 'near3.bmp,covid,n3,train',
              'flat0.npy,normal,f0,train', 'flat1.npy,normal,f1,val', 'broken.npy,covid,b,train']
@@ -91,7 +91,7 @@ def test_tables_tell_the_classes_apart(spoilt):
                      ('covid', 'default', '6 (6)', '1 (1)', '2 (2)')]
     assert scans[0] == ('', 'normal', 'covid') and ('in Hounsfield units', '7', '1') in scans and ('in grey values', '0', '7') in scans
     assert ('files', '7 npy', '5 npy, 2 PNG L, 1 BMP L') in scans
-    assert ('slices', '4', '1 .. 4 .. 4') in scans and ('greatest value', '-1001 .. 899 .. 899', '147 .. 255 .. 899') in scans
+    assert ('slices', '4', '1 .. 4 .. 4') in scans and ('greatest value', '-1002 .. 899 .. 899', '147 .. 255 .. 899') in scans
     assert [row[0] for row in probes] == ['probe', 'thumbnail', 'border', 'file']
 
 

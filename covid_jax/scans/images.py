@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from covid_jax import UserError
 from covid_jax.scans import scan
@@ -36,9 +36,12 @@ SAMPLES = 277
 DEPTH = 32997  # slices on one page
 BITS = 258
 PIECES = ((273, 279), (324, 325))  # where the strips, or tiles, of a page begin, and how many bytes each has
-TABLES = 1024  # bytes that what a page says of itself may take behind its pixels
+TABLES = 1024  # bytes that what a page says of itself may take behind its pixels, beside
+ENTRY = 16  # for each strip or tile, where it begins and how many bytes it has
+BIG_ENDIAN = b'MM\0\x2b'  # how a BigTIFF begins that Pillow does not know
 STACK = re.compile(r'ImageJ=.*^images=([0-9]+)', re.S | re.M)  # how ImageJ says how many slices there are
 SHAPE = re.compile(r'\{"shape": \[([0-9, ]+)\]')  # how tifffile says it
+MORE = (re.compile(r'^(channels|frames)=([0-9]+)', re.M), re.compile('Size(C|T)="([0-9]+)"'))  # how ImageJ, and OME, say that pages are more than slices
 TURN = Image.Transpose
 TURNS = {2: TURN.FLIP_LEFT_RIGHT, 3: TURN.ROTATE_180, 4: TURN.FLIP_TOP_BOTTOM, 5: TURN.TRANSPOSE, 6: TURN.ROTATE_270,
          7: TURN.TRANSVERSE, 8: TURN.ROTATE_90}
@@ -120,6 +123,11 @@ def _open(path):
                 yield image
         except Image.DecompressionBombError:
             raise ValueError(f'more than {PIXELS} pixels') from None
+        except UnidentifiedImageError:
+            with path.open('rb') as file:
+                big = file.read(4) == BIG_ENDIAN
+            raise ValueError('a BigTIFF whose bytes are in big-endian order, which is not read: save it as a TIFF' if big else
+                             f'broken, or none of {", ".join(FORMATS)}: save it anew') from None
 
 
 def _header(path):
@@ -147,10 +155,20 @@ def _pages(image):
     told = max(int(stack[1]) if stack else 1, math.prod(map(int, shape[1].split(','))) // size if shape else 1)
     if told > pages == 1 and not _has_room(image, size):
         told = 1
+    several = [f'{kind}={count}' for form in MORE for kind, count in form.findall(said) if int(count) > int(image.tag_v2.get(SAMPLES, 1))]
+    if several and max(pages, told) > 1 or shape and pages > 1 and _grids(shape, size) > 1:
+        raise ValueError(f'pages of a TIFF that are not the slices of one volume ({", ".join(several) or f"shape {shape[1]}"}): save one channel '
+                         'of one time alone')
     slices = max(int(image.tag_v2.get(DEPTH, 1)) * pages, told)
     if slices > pages:
         raise ValueError(f'{slices} slices on {pages} page{"s" * (pages > 1)} of a TIFF: save each slice on a page of its own')
     return pages
+
+
+def _grids(shape, size):
+    """How many axes longer than 1 tifffile's shape has in front of those of a page of size values."""
+    lengths = [int(length) for length in shape[1].split(',')]
+    return sum(length > 1 and math.prod(lengths[i + 1:]) >= size for i, length in enumerate(lengths))
 
 
 def _has_room(image, size):
@@ -161,7 +179,7 @@ def _has_room(image, size):
     last = image.fp.seek(0, 2)
     image.fp.seek(here)
     plane = size * max(_whole(image, BITS), default=1) // 8
-    return not ends or last - max(ends) >= min(TABLES, max(plane, 1))
+    return not ends or last - max(ends) >= min(TABLES + ENTRY * len(ends), max(plane, 1))
 
 
 def _whole(image, tag):

@@ -233,7 +233,7 @@ def test_a_page_that_was_cut_out_of_a_stack_is_one_slice_whatever_it_still_says(
     np.testing.assert_array_equal(decode(tmp_path).voxels, [plane] * 3)
 
 
-@pytest.mark.parametrize('kind', [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize('kind', [np.uint8, np.uint16])
 @pytest.mark.parametrize('tiled', [False, True])
 @pytest.mark.parametrize('order, big', [('<', False), ('>', False), ('<', True)])
 def test_a_true_stack_of_imagej_is_not_cut_to_its_first_slice(tmp_path, kind, tiled, order, big):
@@ -245,13 +245,50 @@ def test_a_true_stack_of_imagej_is_not_cut_to_its_first_slice(tmp_path, kind, ti
     rest = stack[1:].astype(stack.dtype.newbyteorder(order)).tobytes()
     for name, planes in (('whole', rest), ('cut', rest[:len(rest) // 3])):
         (tmp_path / f'{name}.tif').write_bytes(data + planes)
-        refused(tmp_path / f'{name}.tif', 'floating-point' if kind == np.float32 else '30 slices on 1 page')
+        refused(tmp_path / f'{name}.tif', '30 slices on 1 page')
     place, size = (8, 8) if big else (4, 4)
     at = int.from_bytes(data[place:place + size], 'little' if order == '<' else 'big')
     moved = data + rest + data[at:at + 400]
     (tmp_path / 'last.tif').write_bytes(moved[:place] + (len(data) + len(rest)).to_bytes(size, 'little' if order == '<' else 'big')
                                         + moved[place + size:])
-    refused(tmp_path / 'last.tif', 'floating-point' if kind == np.float32 else '30 slices on 1 page')
+    refused(tmp_path / 'last.tif', '30 slices on 1 page')
+
+
+@pytest.mark.parametrize('compression', ['tiff_lzw', 'tiff_adobe_deflate'])
+def test_a_page_of_many_strips_that_was_cut_out_of_a_stack_is_one_slice(tmp_path, compression):
+    """The table of its strips stands behind them, and is longer than what any other page says of itself."""
+    plane = np.random.default_rng(0).integers(0, 65535, (1200, 1200)).astype(np.uint16)
+    image = Image.fromarray(plane)
+    image.save(tmp_path / 'a.tif', tiffinfo={270: SAID, 278: 4}, compression=compression)
+    with Image.open(tmp_path / 'a.tif') as saved:
+        assert (tmp_path / 'a.tif').stat().st_size - saved.tag_v2[273][-1] - saved.tag_v2[279][-1] > 1024
+    assert decode(tmp_path / 'a.tif').voxels.shape == (1, 1200, 1200)
+
+
+def test_pages_that_are_channels_or_times_are_no_slices(tmp_path, rng):
+    """Of ImageJ, of OME, and of tifffile's own; one channel of one time is read, in colours, too."""
+    stack = rng.integers(0, 255, (2, 3, 16, 16)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / 'a.tif', stack, imagej=True, metadata={'axes': 'ZCYX'})
+    refused(tmp_path / 'a.tif', 'channels=3', 'one channel')
+    tifffile.imwrite(tmp_path / 'b.tif', stack, imagej=True, metadata={'axes': 'TZYX'})
+    refused(tmp_path / 'b.tif', 'frames=2', 'one channel')
+    tifffile.imwrite(tmp_path / 'c.ome.tif', stack, photometric='minisblack', metadata={'axes': 'ZCYX'})
+    refused(tmp_path / 'c.ome.tif', 'C=3', 'one channel')
+    tifffile.imwrite(tmp_path / 'd.tif', stack, photometric='minisblack')
+    refused(tmp_path / 'd.tif', 'shape 2, 3, 16, 16', 'one channel')
+    tifffile.imwrite(tmp_path / 'e.tif', stack[:, :1], imagej=True, metadata={'axes': 'ZCYX'})
+    np.testing.assert_array_equal(decode(tmp_path / 'e.tif').voxels, stack[:, 0])
+    tifffile.imwrite(tmp_path / 'f.ome.tif', np.repeat(stack[0, 0, ..., None], 3, -1), photometric='rgb')
+    np.testing.assert_array_equal(decode(tmp_path / 'f.ome.tif').voxels, stack[:1, 0])
+    tifffile.imwrite(tmp_path / 'g.tif', np.repeat(stack[0, ..., None], 3, -1), photometric='rgb')
+    np.testing.assert_array_equal(decode(tmp_path / 'g.tif').voxels, stack[0])
+
+
+def test_a_big_tiff_of_the_other_order_is_refused_in_one_line(tmp_path, noise):
+    tifffile.imwrite(tmp_path / 'a.tif', noise, photometric='minisblack', bigtiff=True, byteorder='>')
+    refused(tmp_path / 'a.tif', 'a BigTIFF', 'big-endian', 'save it as a TIFF')
+    (tmp_path / 'b.png').write_bytes(b'no picture')
+    refused(tmp_path / 'b.png', 'broken, or none of PNG')
 
 
 def test_a_thumbnail_and_a_mask_among_the_pages_are_no_slices(tmp_path, noise):
@@ -265,6 +302,12 @@ def test_several_pages_are_no_slice_of_a_folder(tmp_path):
     folder = slices(tmp_path / 'scan', 2)
     Image.new('L', (8, 6)).save(folder / 'ct 3.tif', save_all=True, append_images=[Image.new('L', (8, 6))])
     refused(folder, 'ct 3.tif', '2 pages')
+
+
+@pytest.mark.parametrize('order', '<>')
+def test_a_stack_of_fractions_is_refused_for_them(tmp_path, order):
+    tifffile.imwrite(tmp_path / 'a.tif', np.zeros((3, 16, 16), np.float32), imagej=order == '>', photometric='minisblack')
+    refused(tmp_path / 'a.tif', 'floating-point')
 
 
 @pytest.mark.parametrize('values, words', [

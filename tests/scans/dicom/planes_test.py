@@ -79,7 +79,7 @@ def test_steps_that_vary_by_chance_add_up_and_are_sound(tmp_path, step, digits, 
     rng = np.random.default_rng(0)
     draws = rng.normal(0, .03, 160) if draw == 'normal' else rng.uniform(-.05, .05, 160)
     heights = np.round(-100 + np.cumsum(step * (1 + draws)), digits).tolist()
-    paths = [ct(tmp_path / f's{n}.dcm', z=z, number=n, SliceThickness=9) for n, z in enumerate(heights, 1)]
+    paths = [ct(tmp_path / f's{n}.dcm', z=z, number=n, SliceThickness=9, RescaleIntercept=-900) for n, z in enumerate(heights, 1)]
     got = decode_dicom(paths)
     assert got.spacing[0] == pytest.approx(step, rel=.01) and len(got.voxels) == 160
     refused(paths[:70] + paths[71:], 'slices 70 and 72 are', 'missing')
@@ -137,7 +137,7 @@ def test_slices_lie_on_a_line_and_the_one_beside_it_is_named(tmp_path):
 @pytest.mark.parametrize('lean', [0, -np.tan(np.radians(9))])  # along the table, along the normal
 def test_the_lean_of_a_tilted_gantry_is_a_line(tmp_path, lean):
     for k in range(40):  # rounded as scanners do
-        ct(tmp_path / f'{k}.dcm', z=2.5 * k, number=k, ImageOrientationPatient=tilted(9),
+        ct(tmp_path / f'{k}.dcm', z=2.5 * k, number=k, RescaleIntercept=-900, ImageOrientationPatient=tilted(9),
            ImagePositionPatient=[-4, round(2.5 * k * lean, 1), 2.5 * k])
     assert len(decode_dicom(find(tmp_path)).voxels) == 40
 
