@@ -13,7 +13,7 @@ from covid_jax.report import dicom_out
 from covid_jax.report.gradcam import Explanation
 from covid_jax.scans.decode import decode
 
-highdicom = pytest.importorskip('highdicom', reason='needs the extra dicom-out')
+highdicom = pytest.importorskip('highdicom', reason='highdicom is of the extra [dicom-out]')
 
 UIDS = {key: generate_uid() for key in ('StudyInstanceUID', 'SeriesInstanceUID', 'FrameOfReferenceUID')}
 
