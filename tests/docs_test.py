@@ -314,7 +314,7 @@ def test_the_first_page_is_followed_with_three_scans_and_then_with_ten(tmp_path)
     project = copy_of_the_project(tmp_path / 'project')
     page = (ROOT / 'docs' / 'start.md').read_text(encoding='utf-8')
     three = page[page.index('## Three scans'):page.index('## Thirty scans')]
-    thirty = page[page.index('## Thirty scans'):page.index('## What a run leaves')]
+    thirty = page[page.index('## Thirty scans'):page.index('## A scan of which')]
     rows = re.findall(r'^ +((?:path|scans)[/,].*)$', three, re.M)
     assert len(rows) == 4
     (project / 'scans.csv').write_text('\n'.join(rows) + '\n')
