@@ -21,7 +21,7 @@ from covid_jax.runtime.mesh import put
 from covid_jax.runtime.state import TrainState
 from covid_jax.sources.exams import POSITIVE, Exam
 from covid_jax.start import Run
-from covid_jax.text import some
+from covid_jax.text import printable, some
 
 GROUP = 256  # scans that are prepared before the networks see them: what a disk holds for a while
 YES = {True: 'yes', False: 'no'}
@@ -147,6 +147,11 @@ def _say_known(folder, known, say):
         say(f'{folder} learnt from less than {familiar.FEWEST} patients: whether scans are like theirs is not judged')
 
 
+def readable(text: str) -> str:
+    """A text that any file can hold: a byte of a name that is no letter stands as its number."""
+    return text.encode('utf-8', 'backslashreplace').decode()
+
+
 def _means(opened, answer, known, exams, workers):
     """What the runs answer of some exams, and how far these are from what each run knows."""
     means = Means(np.zeros((len(exams), len(opened[0][0].classes))), {}, set(), {})
@@ -210,7 +215,7 @@ def _answers(exams, means, basis, names):
     found = []
     for exam, p in zip(exams, means.probability, strict=True):
         if exam.id in means.broken:
-            found.append(Answer(exam.path, None, '', (), means.broken[exam.id], False if exam.id in means.unlike else None))
+            found.append(Answer(exam.path, None, '', (), printable(means.broken[exam.id]), False if exam.id in means.unlike else None))
             continue
         calibrated = tempered(p[None], basis.temperature)[0] if basis.temperature else p
         decision = names[int(decide(p[None], basis.threshold, POSITIVE)[0])]
@@ -223,6 +228,7 @@ def _answers(exams, means, basis, names):
 def write(folder: Path | str, answers: Sequence[Answer], basis: Basis, runs: Sequence[Run], level: float) -> None:
     """answers.csv, a row for each scan, and answers.json, the same with what it is judged by, in the folder."""
     names = runs[0].classes
+    answers = [a._replace(path=readable(a.path)) for a in answers]
     Path(folder).mkdir(parents=True, exist_ok=True)
     header = ['path', *(f'p_{name}' for name in names), 'decision', 'uncertain', 'possible', 'familiar', 'reason']
     rows = [[a.path, *([''] * len(names) if a.probability is None else [f'{p:.4f}' for p in a.probability]), a.decision,

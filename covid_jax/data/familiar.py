@@ -24,22 +24,21 @@ NEAREST = 5  # which neighbour's distance counts: an odd exam or two among the t
 SHARE = 0.96  # of the exams of the same kind lie within the limit
 FEWEST = 30  # patients; of fewer the limit would be one exam's distance
 MOST = 2000  # exams that are compared with: what a small file holds
-SLACK = 300  # HU by which a scan's range may be narrower than that of any training exam: lungs are so far above the air
+SLACK = 300  # HU by which a scan's least value may be above that of every training exam: lungs are so far above the air
 ROUNDING = 1e-6  # of float32; no limit is below
 STEP_BIN = np.minimum(np.floor(2 * np.log2(1 + np.arange(256))), STEPS - 1).astype(int)
 
 
 class Known(NamedTuple):
     """What a run learnt from. statistics: float32 [m, GREYS + STEPS], as `describe` gives them, of at most MOST exams; limit: the distance
-    beyond which a scan is unlike them, NaN where they are too few; hounsfield: bool [n], depth: int [n], low, high: float [n]: the units,
-    the number of slices and the range of each training exam before it was prepared, n is 0 where nobody kept them."""
+    beyond which a scan is unlike them, NaN where they are too few; hounsfield: bool [n], depth: int [n], low: float [n]: the units, the
+    number of slices and the least value of each training exam before it was prepared, n is 0 where nobody kept them."""
 
     statistics: np.ndarray
     limit: float
     hounsfield: np.ndarray
     depth: np.ndarray
     low: np.ndarray
-    high: np.ndarray
 
 
 def describe(image: np.ndarray) -> np.ndarray:
@@ -63,7 +62,7 @@ def learn(dataset: Dataset) -> Known:
     seen = [dataset.seen[dataset.exams[i].id] for i in train if dataset.exams[i].id in dataset.seen]
     return Known(statistics, limit_of(statistics, [dataset.exams[i].patient for i in chosen]),
                  np.array([each.hounsfield for each in seen], bool), np.array([each.shape[0] for each in seen], int),
-                 np.array([each.low for each in seen], float), np.array([each.high for each in seen], float))
+                 np.array([each.low for each in seen], float))
 
 
 def limit_of(statistics: np.ndarray, patients: list[str]) -> float:
@@ -98,9 +97,9 @@ def refusal(known: Known | None, seen: Seen, image: np.ndarray) -> str:
             return f'unlike the training data: {seen.shape[0]} slices, and the run learnt from single images: give one, as PATH::slice=N'
         if seen.shape[0] == 1 and known.depth.min() > 1:
             return 'unlike the training data: a single image, and the run learnt from volumes: give the whole scan'
-        if seen.hounsfield and (seen.low > known.low.max() + SLACK or seen.high < known.high.min() - SLACK):
-            return (f'unlike the training data: its values are {seen.low:g} to {seen.high:g}, and those that the run learnt from reach from '
-                    f'{known.low.max():g} or less to {known.high.min():g} or more')
+        if seen.hounsfield and seen.low > known.low.max() + SLACK:
+            return (f'unlike the training data: its Hounsfield units are {seen.low:g} to {seen.high:g}, and those that the run learnt from '
+                    f'begin at {known.low.max():g} or below: an offset was lost, or these are no Hounsfield units')
     if image.min() == image.max():
         return f'nothing is seen of it: prepared as the run asks for, all of it is {image.min()}'
     return ''

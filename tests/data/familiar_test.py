@@ -29,7 +29,7 @@ def data_set(images, patients=None, seen=()):
 
 def known(*seen, statistics=(), limit=float('nan')):
     return Known(np.array(statistics), limit, np.array([s.hounsfield for s in seen], bool), np.array([s.shape[0] for s in seen], int),
-                 np.array([s.low for s in seen], float), np.array([s.high for s in seen], float))
+                 np.array([s.low for s in seen], float))
 
 
 def test_a_scan_is_described_by_hand():
@@ -89,7 +89,7 @@ def test_what_is_learnt_is_of_train_alone(monkeypatch):
     knows = familiar.learn(data_set(images, seen=seen))
     np.testing.assert_array_equal(knows.statistics, [describe(image) for image in images[:5]])
     assert np.isnan(knows.limit) and knows.depth.tolist() == [1, 2, 3, 4, 5] and knows.hounsfield.tolist() == [False, *[True] * 4]
-    assert knows.low.tolist() == [0, -1, -2, -3, -4] and knows.high.tolist() == [100, 101, 102, 103, 104]
+    assert knows.low.tolist() == [0, -1, -2, -3, -4]
     monkeypatch.setattr(familiar, 'MOST', 3)
     np.testing.assert_array_equal(familiar.learn(data_set(images)).statistics, [describe(images[i]) for i in (0, 2, 4)])
     assert not len(familiar.learn(data_set(images[:1])).statistics)
@@ -109,16 +109,16 @@ def test_another_kind_of_scan_is_refused_with_the_reason():
 
 
 def test_a_range_that_no_training_exam_has_is_refused():
-    """Of two exams the one reaches from -900, the other up to 1000: 300 HU less are allowed."""
+    """Of two exams the least values are -1000 and -900: 300 HU more are allowed. What is greatest tells nothing of a single slice."""
     learnt = known(Seen((40, 64, 64), None, True, -1000.0, 1000.0), Seen((40, 64, 64), None, True, -900.0, 1500.0))
 
     def told(low, high):
         return refusal(learnt, Seen((40, 64, 64), None, True, low, high), GREY)
 
-    assert told(-600, 700) == '' and told(-3000, 3000) == ''
-    assert told(0, 255) == ('unlike the training data: its values are 0 to 255, and those that the run learnt from reach from -900 or less '
-                            'to 1000 or more')
-    assert told(-599, 700) and told(-600, 699)
+    assert told(-600, -100) == '' and told(-3000, 3000) == ''
+    assert told(0, 255) == ('unlike the training data: its Hounsfield units are 0 to 255, and those that the run learnt from begin at -900 or '
+                            'below: an offset was lost, or these are no Hounsfield units')
+    assert told(-599, 2000)
 
 
 def test_what_is_known_is_kept(tmp_path):
