@@ -26,7 +26,7 @@ def finished(tmp_path_factory):
     """The folder of a run of two seeds, with test-time augmentation."""
     folder = tmp_path_factory.mktemp('predict') / 'run'
     c = single_image_config(epochs=1.0)
-    c.data.phantom.update(train=8, val=VAL, test=4)
+    c.data.phantom.update(kind='slice', train=8, val=VAL, test=4)
     c.seeds = 2
     c.eval.tta = 2
     with pytest.MonkeyPatch.context() as patch:
@@ -59,7 +59,7 @@ def test_a_test_exam_is_answered_as_the_run_answered_it(opened, tmp_path_factory
     """Of a run without augmentation at test time; and calibrated, decided and left open as its validation exams say."""
     folder = tmp_path_factory.mktemp('plain')
     c = single_image_config(epochs=1.0)
-    c.data.phantom.update(train=8, val=VAL, test=4)
+    c.data.phantom.update(kind='slice', train=8, val=VAL, test=4)
     c.eval.tta = 0
     experiment.run(c, folder)
     table = predictions.of_run(folder)
