@@ -126,7 +126,7 @@ def test_what_cannot_be_read_is_a_row_with_its_reason(opened, tmp_path):
     assert [row['p_covid'] == '' for row in rows] == [True, False, True] and 'broken.png' in rows[0]['reason']
     told = json.loads((tmp_path / 'out' / 'answers.json').read_text())
     assert told['scans'][1]['probability']['covid'] == pytest.approx(float(rows[1]['p_covid']), abs=1e-4)
-    assert told['scans'][2] == {'path': f'{tmp_path}/=nowhere', 'probability': None, 'decision': None, 'uncertain': None, 'possible': [],
+    assert told['scans'][2] == {'path': f'{tmp_path}/=nowhere', 'probability': None, 'decision': None, 'uncertain': None, 'possible': [], 'familiar': None,
                                 'reason': f'{tmp_path}/=nowhere: no such file or folder'}
 
 
