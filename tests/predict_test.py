@@ -9,12 +9,11 @@ from conftest import single_image_config
 from PIL import Image
 
 from covid_jax import UserError, cli, commands, experiment, predict, predictions, sources, start
-from covid_jax.data import familiar
+from covid_jax.data import familiar, parts
 from covid_jax.data.prep import prepare
 from covid_jax.metrics.calibration import temperature, tempered
 from covid_jax.metrics.classification import decide, frozen_threshold
 from covid_jax.predictions import Predictions
-from covid_jax.scans.decode import decode
 from covid_jax.sources.exams import Exam
 
 VAL = 20
@@ -139,7 +138,7 @@ def test_a_run_keeps_what_its_training_exams_look_like(opened, monkeypatch):
     answers, _ = predict.predict(opened, SCANS[:1], say=lines.append)
     assert answers[0].familiar is None and lines == [
         f'{run.folder} learnt from less than 30 patients: whether scans are like theirs is not judged' for run, _ in opened]
-    images = {path: prepare(decode(path), opened[0][0].prep) for path in SCANS}
+    images = {path: prepare(parts.decode.decode(path), opened[0][0].prep) for path in SCANS}
     far = {path: familiar.distance(knows._replace(limit=1.0), familiar.describe(image)) for path, image in images.items()}
     near, middle, most = sorted(far.values())
     limits = iter([(near + middle) / 2, (middle + most) / 2])  # each run has its own: the mean of their distances counts

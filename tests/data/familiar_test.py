@@ -80,7 +80,7 @@ def test_the_fifth_nearest_counts_in_units_of_the_limit():
     knows = known(statistics=[[0.0, 0], [0, 0], [0, 0], [3, 4], [3, 4], [30, 40]], limit=2.0)
     assert distance(knows, np.zeros(2)) == 2.5
     assert np.isnan(distance(knows._replace(limit=float('nan')), np.zeros(2)))
-    assert distance(knows._replace(limit=0.0), np.zeros(2)) > 1  # of training exams that are all the same
+    assert distance(knows._replace(limit=0.0), np.zeros(2)) == 5e6  # of training exams that are all the same
 
 
 def test_what_is_learnt_is_of_train_alone(monkeypatch):
@@ -93,6 +93,9 @@ def test_what_is_learnt_is_of_train_alone(monkeypatch):
     monkeypatch.setattr(familiar, 'MOST', 3)
     np.testing.assert_array_equal(familiar.learn(data_set(images)).statistics, [describe(images[i]) for i in (0, 2, 4)])
     assert not len(familiar.learn(data_set(images[:1])).statistics)
+    monkeypatch.undo()
+    many = scans(np.random.default_rng(0), 80)
+    assert np.isnan(familiar.learn(data_set(many, patients=['anna'] * 40 + ['ben'] * 40)).limit)
 
 
 def test_another_kind_of_scan_is_refused_with_the_reason():
@@ -119,6 +122,8 @@ def test_a_range_that_no_training_exam_has_is_refused():
     assert told(0, 255) == ('unlike the training data: its Hounsfield units are 0 to 255, and those that the run learnt from begin at -900 or '
                             'below: an offset was lost, or these are no Hounsfield units')
     assert told(-599, 2000)
+    grey = Seen((40, 64, 64), None, False, 100.0, 255.0)
+    assert refusal(known(grey._replace(low=-500.0)), grey, GREY) == ''  # which have no air
 
 
 def test_what_is_known_is_kept(tmp_path):
