@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from covid_jax import UserError, predictions
-from covid_jax.data import parts
+from covid_jax.data import familiar, parts
 from covid_jax.data.prep import Prep, together
 from covid_jax.evaluate import Predict, predictor
 from covid_jax.metrics.calibration import temperature, tempered
@@ -21,9 +21,10 @@ from covid_jax.runtime.mesh import put
 from covid_jax.runtime.state import TrainState
 from covid_jax.sources.exams import POSITIVE, Exam
 from covid_jax.start import Run
-from covid_jax.text import some
+from covid_jax.text import printable, some
 
 GROUP = 256  # scans that are prepared before the networks see them: what a disk holds for a while
+YES = {True: 'yes', False: 'no'}
 LEVEL = 0.9  # of the exams of each class that the true class is left open in
 
 Opened = tuple[Run, TrainState]  # as start.load gives them
@@ -42,13 +43,15 @@ class Basis(NamedTuple):
 
 class Answer(NamedTuple):
     """path: as it was given; probability: float [classes], calibrated, None of a scan that cannot be read; decision: the name of a class, at the
-    frozen threshold; possible: the names of those that are left open; reason: why there is no answer, else ''."""
+    frozen threshold; possible: the names of those that are left open; reason: why there is no answer, else ''; familiar: whether it is like
+    what the runs learnt from, None where nobody can tell."""
 
     path: str
     probability: np.ndarray | None
     decision: str
     possible: tuple[str, ...]
     reason: str
+    familiar: bool | None = None
 
     @property
     def uncertain(self) -> bool:
@@ -56,12 +59,24 @@ class Answer(NamedTuple):
         return not self.reason and len(self.possible) != 1
 
 
+class Means(NamedTuple):
+    """probability: float [n, classes], the mean over the runs, NaN where there is none; broken: {exam id: why there is none}; unlike: the ids
+    that are of another kind than what the runs learnt from; far: {exam id: its distance from what each run learnt from, in units of the
+    run's limit}, of runs that know."""
+
+    probability: np.ndarray
+    broken: dict[str, str]
+    unlike: set[str]
+    far: dict[str, list[float]]
+
+
 def predict(opened: Sequence[Opened], paths: Sequence[str | Path], level: float = LEVEL, site: str = '', workers: int = 0,
             say: Say = print) -> tuple[list[Answer], Basis]:
     """What the mean of the runs answers about the scan at each path, in order, and what it is judged by.
 
     A path is what `decode` reads. It is prepared as each run prepared its own scans, seen by its test-time augmentation, and
-    answered whatever other scans are asked about. Threshold, temperature and what is left open are those of the validation
+    answered whatever other scans are asked about; one that is of another kind than what a run learnt from (grey values for Hounsfield
+    units, an image for volumes) is not answered. Threshold, temperature and what is left open are those of the validation
     exams of all runs, each answered by the mean of the runs that did not learn from it.
 
     Args:
@@ -79,12 +94,14 @@ def predict(opened: Sequence[Opened], paths: Sequence[str | Path], level: float 
     names = _classes(opened)
     basis = frozen([predictions.of_run(run.folder, names) for run, _ in opened], level)
     _say_basis(basis, names, level, say)
+    known = [familiar.read(run.folder) for run, _ in opened]
+    for (run, _), of_run in zip(opened, known, strict=True):
+        _say_known(run.folder, of_run, say)
     answer = [predictor(run.method, run.mesh) for run, _ in opened]
     found: list[Answer] = []
     for start in range(0, len(paths), GROUP):
         exams = [Exam(str(i), '', site, '', '', str(path)) for i, path in enumerate(paths[start:start + GROUP])]
-        probability, broken = _means(opened, answer, exams, workers)
-        found += _answers(exams, probability, broken, basis, names)
+        found += _answers(exams, _means(opened, answer, known, exams, workers), basis, names)
     return found, basis
 
 
@@ -122,17 +139,46 @@ def _say_basis(basis, names, level, say):
         say(f'too few validation exams of {some(open_)} to leave the class out at {level:g}: it stays possible of every scan')
 
 
-def _means(opened, answer, exams, workers):
-    """float [n, classes], the mean over the runs of their answers, NaN where there is none; {exam id: why}."""
-    broken: dict[str, str] = {}
-    total = np.zeros((len(exams), len(opened[0][0].classes)))
+def _say_known(folder, known, say):
+    if known is None:
+        say(f'{folder} has no {familiar.FILE}: whether scans are like those that it learnt from is not judged; give its training command '
+            'again, which writes it')
+    elif np.isnan(known.limit):
+        say(f'{folder} learnt from less than {familiar.FEWEST} patients: whether scans are like theirs is not judged')
+
+
+def readable(text: str) -> str:
+    """A text that any file can hold: a byte of a name that is no letter stands as its number."""
+    return text.encode('utf-8', 'backslashreplace').decode()
+
+
+def _means(opened, answer, known, exams, workers):
+    """What the runs answer of some exams, and how far these are from what each run knows."""
+    means = Means(np.zeros((len(exams), len(opened[0][0].classes))), {}, set(), {})
     with tempfile.TemporaryDirectory() as folder:
         made: dict[Prep, dict[str, Path]] = {}
-        for (run, state), ask in zip(opened, answer, strict=True):
+        for (run, _), of_run in zip(opened, known, strict=True):
             if run.prep not in made:
-                made[run.prep] = _prepared(exams, run.prep, Path(folder, run.prep.hash), workers, broken)
-            total += _asked(run, state, ask, exams, made[run.prep])
-    return total / len(opened), broken
+                made[run.prep] = _prepared(exams, run.prep, Path(folder, run.prep.hash), workers, means.broken)
+            _judge(exams, of_run, made[run.prep], means)
+        for (run, state), ask in zip(opened, answer, strict=True):
+            good = {name: file for name, file in made[run.prep].items() if name not in means.broken}
+            means.probability[:] += _asked(run, state, ask, exams, good) / len(opened)
+    return means
+
+
+def _judge(exams, known, part, means):
+    """Adds to `means` which exams a run refuses, and how far the others are from what it learnt from."""
+    for exam in exams:
+        if exam.id in means.broken:
+            continue
+        image = np.load(part[exam.id], mmap_mode='r')
+        seen = parts.Seen(*json.loads(part[exam.id].with_suffix(parts.SEEN).read_text()))
+        if reason := familiar.refusal(known, seen, image):
+            means.broken[exam.id] = f'{exam.path}: {reason}'
+            means.unlike.add(exam.id)
+        elif known is not None and not np.isnan(known.limit):
+            means.far.setdefault(exam.id, []).append(familiar.distance(known, familiar.describe(image)))
 
 
 def _prepared(exams, prep, folder, workers, broken):
@@ -165,26 +211,29 @@ def _asked(run: Run, state: TrainState, ask: Predict, exams: list[Exam], part: d
     return found
 
 
-def _answers(exams, probability, broken, basis, names):
+def _answers(exams, means, basis, names):
     found = []
-    for exam, p in zip(exams, probability, strict=True):
-        if exam.id in broken:
-            found.append(Answer(exam.path, None, '', (), broken[exam.id]))
+    for exam, p in zip(exams, means.probability, strict=True):
+        if exam.id in means.broken:
+            found.append(Answer(exam.path, None, '', (), printable(means.broken[exam.id]), False if exam.id in means.unlike else None))
             continue
         calibrated = tempered(p[None], basis.temperature)[0] if basis.temperature else p
         decision = names[int(decide(p[None], basis.threshold, POSITIVE)[0])]
         possible = tuple(name for name, is_open in zip(names, left_open(p, basis.bounds), strict=True) if is_open)
-        found.append(Answer(exam.path, calibrated, decision, possible, ''))
+        far = means.far.get(exam.id)
+        found.append(Answer(exam.path, calibrated, decision, possible, '', bool(np.mean(far) <= 1) if far else None))
     return found
 
 
 def write(folder: Path | str, answers: Sequence[Answer], basis: Basis, runs: Sequence[Run], level: float) -> None:
     """answers.csv, a row for each scan, and answers.json, the same with what it is judged by, in the folder."""
     names = runs[0].classes
+    answers = [a._replace(path=readable(a.path)) for a in answers]
     Path(folder).mkdir(parents=True, exist_ok=True)
-    header = ['path', *(f'p_{name}' for name in names), 'decision', 'uncertain', 'possible', 'reason']
+    header = ['path', *(f'p_{name}' for name in names), 'decision', 'uncertain', 'possible', 'familiar', 'reason']
     rows = [[a.path, *([''] * len(names) if a.probability is None else [f'{p:.4f}' for p in a.probability]), a.decision,
-             '' if a.reason else 'yes' if a.uncertain else 'no', '|'.join(a.possible), a.reason] for a in answers]
+             '' if a.reason else YES[a.uncertain], '|'.join(a.possible), '' if a.familiar is None else YES[a.familiar], a.reason]
+            for a in answers]
     files.write_csv(Path(folder) / 'answers.csv', [header, *rows])
     told: dict[str, Any] = {
         'runs': [str(run.folder) for run in runs], 'classes': list(names), 'positive': names[POSITIVE],
@@ -192,6 +241,6 @@ def write(folder: Path | str, answers: Sequence[Answer], basis: Basis, runs: Seq
         'validation_exams': dict(zip(names, basis.exams, strict=True)),
         'scans': [{'path': a.path, 'probability': None if a.probability is None else dict(zip(names, map(float, a.probability), strict=True)),
                    'decision': a.decision or None, 'uncertain': None if a.reason else a.uncertain, 'possible': list(a.possible),
-                   'reason': a.reason or None} for a in answers],
+                   'familiar': a.familiar, 'reason': a.reason or None} for a in answers],
         'note': 'Research software, not a medical device.'}
     files.write(Path(folder) / 'answers.json', json.dumps(told, indent=1))

@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 from clu import parameter_overview
 
 from covid_jax import UserError, evaluate, shortcuts, sites, start, warm
-from covid_jax.data import lineage, pipeline, splits
+from covid_jax.data import familiar, lineage, pipeline, splits
 from covid_jax.data import order as orders
 from covid_jax.methods.method import Method
 from covid_jax.metrics import probes
@@ -277,5 +277,6 @@ def report(session: Session, state: TrainState, leaks: Mapping[str, str]) -> dic
     evaluated = answers.at([i for i, e in enumerate(answers.exams) if e.split != 'train'])
     if evaluated.probability is None or not evaluated.exams:
         return {}
+    familiar.write(run.folder, familiar.learn(session.dataset))
     shortcuts.report(run.folder, session.dataset, evaluated.names, config.eval.level)
     return evaluate.write_report(run.folder, evaluated, config.eval.level, session.dataset.broken, note)

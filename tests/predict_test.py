@@ -6,8 +6,11 @@ import json
 import numpy as np
 import pytest
 from conftest import single_image_config
+from PIL import Image
 
-from covid_jax import UserError, cli, experiment, predict, predictions, sources, start
+from covid_jax import UserError, cli, commands, experiment, predict, predictions, sources, start
+from covid_jax.data import familiar, parts
+from covid_jax.data.prep import prepare
 from covid_jax.metrics.calibration import temperature, tempered
 from covid_jax.metrics.classification import decide, frozen_threshold
 from covid_jax.predictions import Predictions
@@ -22,7 +25,7 @@ def finished(tmp_path_factory):
     """The folder of a run of two seeds, with test-time augmentation."""
     folder = tmp_path_factory.mktemp('predict') / 'run'
     c = single_image_config(epochs=1.0)
-    c.data.phantom.update(train=8, val=VAL, test=4)
+    c.data.phantom.update(kind='slice', train=8, val=VAL, test=4)
     c.seeds = 2
     c.eval.tta = 2
     with pytest.MonkeyPatch.context() as patch:
@@ -55,7 +58,7 @@ def test_a_test_exam_is_answered_as_the_run_answered_it(opened, tmp_path_factory
     """Of a run without augmentation at test time; and calibrated, decided and left open as its validation exams say."""
     folder = tmp_path_factory.mktemp('plain')
     c = single_image_config(epochs=1.0)
-    c.data.phantom.update(train=8, val=VAL, test=4)
+    c.data.phantom.update(kind='slice', train=8, val=VAL, test=4)
     c.eval.tta = 0
     experiment.run(c, folder)
     table = predictions.of_run(folder)
@@ -122,8 +125,71 @@ def test_what_cannot_be_read_is_a_row_with_its_reason(opened, tmp_path):
     assert [row['p_covid'] == '' for row in rows] == [True, False, True] and 'broken.png' in rows[0]['reason']
     told = json.loads((tmp_path / 'out' / 'answers.json').read_text())
     assert told['scans'][1]['probability']['covid'] == pytest.approx(float(rows[1]['p_covid']), abs=1e-4)
-    assert told['scans'][2] == {'path': f'{tmp_path}/=nowhere', 'probability': None, 'decision': None, 'uncertain': None, 'possible': [],
+    assert told['scans'][2] == {'path': f'{tmp_path}/=nowhere', 'probability': None, 'decision': None, 'uncertain': None, 'possible': [], 'familiar': None,
                                 'reason': f'{tmp_path}/=nowhere: no such file or folder'}
+
+
+def test_a_run_keeps_what_its_training_exams_look_like(opened, monkeypatch):
+    """The 8 of them are too few to judge by, and predict says so; where 8 are enough, the same scans are familiar."""
+    knows = familiar.read(opened[0][0].folder)
+    assert knows.statistics.shape == (8, familiar.GREYS + familiar.STEPS) and knows.depth.tolist() == [1] * 8
+    assert knows.hounsfield.all() and (knows.low < -900).all() and np.isnan(knows.limit)
+    lines = []
+    answers, _ = predict.predict(opened, SCANS[:1], say=lines.append)
+    assert answers[0].familiar is None and lines == [
+        f'{run.folder} learnt from less than 30 patients: whether scans are like theirs is not judged' for run, _ in opened]
+    images = {path: prepare(parts.decode.decode(path), opened[0][0].prep) for path in SCANS}
+    far = {path: familiar.distance(knows._replace(limit=1.0), familiar.describe(image)) for path, image in images.items()}
+    near, middle, most = sorted(far.values())
+    limits = iter([(near + middle) / 2, (middle + most) / 2])  # each run has its own: the mean of their distances counts
+    monkeypatch.setattr(predict.familiar, 'read', lambda folder: knows._replace(limit=next(limits)))
+    answers, basis = predict.predict(opened, SCANS, say=lambda line: None)
+    pair = [(near + middle) / 2, (middle + most) / 2]
+    assert [a.familiar for a in answers] == [bool(np.mean([far[path] / limit for limit in pair]) <= 1) for path in SCANS]
+    assert {a.familiar for a in answers} == {True, False}
+    told = [commands.predict.told(answer) for answer in answers]
+    assert ['unlike the training data' in line for line in told] == [not a.familiar for a in answers]
+
+
+def test_another_kind_of_scan_is_a_row_that_is_unlike(opened, tmp_path):
+    """Grey values for a run on Hounsfield units, several slices for one on single images, and nothing at all; the scan beside them is
+    answered as it is alone."""
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32), np.uint8)).save(tmp_path / 'grey.png')
+    np.savez(tmp_path / 'volume.npz', hu=np.random.default_rng(0).integers(-1000, 900, (3, 32, 32), np.int16))
+    np.savez(tmp_path / 'bone.npz', hu=np.random.default_rng(0).integers(500, 900, (32, 32), np.int16))
+    paths = [tmp_path / 'grey.png', tmp_path / 'volume.npz', tmp_path / 'bone.npz', SCANS[0]]
+    answers, basis = predict.predict(opened, paths, say=lambda line: None)
+    for answer, path, why in zip(answers, paths, ('are grey values', '3 slices', 'Hounsfield units are 500 to'), strict=False):
+        assert answer.reason.startswith(f'{path}: unlike the training data: ') and why in answer.reason
+        assert (answer.probability, answer.decision, answer.possible, answer.familiar, answer.uncertain) == (None, '', (), False, False)
+    np.testing.assert_allclose(answers[3].probability, asked(opened, SCANS[:1])[0].probability, atol=1e-6)
+    predict.write(tmp_path, answers, basis, [run for run, _ in opened], 0.9)
+    with (tmp_path / 'answers.csv').open(newline='') as f:
+        assert [row['familiar'] for row in csv.DictReader(f)] == ['no', 'no', 'no', '']
+    assert [scan['familiar'] for scan in json.loads((tmp_path / 'answers.json').read_text())['scans']] == [False, False, False, None]
+
+
+def test_an_older_run_judges_nothing_and_says_so(opened, monkeypatch):
+    monkeypatch.setattr(predict.familiar, 'read', lambda folder: None)
+    lines = []
+    answers, _ = predict.predict(opened[:1], SCANS[:1], say=lines.append)
+    assert 'has no familiar.npz' in lines[0] and answers[0].familiar is None and answers[0].decision
+
+
+def test_a_row_is_written_as_it_is_judged(tmp_path, opened):
+    """Its names, its four columns, and a path that no text file can hold."""
+    p = np.array([0.25, 0.75])
+    answers = [predict.Answer('=a.png', p, 'covid', ('covid',), '', True), predict.Answer('b\udcff.png', p, 'covid', (), '', False),
+               predict.Answer('c.png', p[::-1], 'noncovid', ('noncovid', 'covid'), '')]
+    basis = predict.Basis(0.5, 1.0, np.zeros(2), [3, 4])
+    predict.write(tmp_path / 'deep' / 'out', answers, basis, [opened[0][0]], 0.9)
+    rows = (tmp_path / 'deep' / 'out' / 'answers.csv').read_text().splitlines()
+    assert rows == ['path,p_noncovid,p_covid,decision,uncertain,possible,familiar,reason', "'=a.png,0.2500,0.7500,covid,no,covid,yes,",
+                    'b\\udcff.png,0.2500,0.7500,covid,yes,,no,', 'c.png,0.7500,0.2500,noncovid,yes,noncovid|covid,,']
+    told = json.loads((tmp_path / 'deep' / 'out' / 'answers.json').read_text())
+    assert (told['positive'], told['threshold'], told['temperature'], told['level']) == ('covid', 0.5, 1.0, 0.9)
+    assert told['validation_exams'] == {'noncovid': 3, 'covid': 4} and told['runs'] == [str(opened[0][0].folder)]
+    assert [scan['uncertain'] for scan in told['scans']] == [False, True, True]
 
 
 def test_too_few_validation_exams_leave_all_open(opened):

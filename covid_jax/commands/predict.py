@@ -8,6 +8,7 @@ import typer
 
 from covid_jax import UserError
 from covid_jax.commands.compare import check_folder
+from covid_jax.sources.exams import POSITIVE
 from covid_jax.text import printable
 
 SHOWN = 20  # answers that the console shows
@@ -20,7 +21,8 @@ def run(paths: Annotated[list[str], typer.Argument(metavar='PATH...', help='Scan
         site: Annotated[str, typer.Option(help='The hospital, as the run knows it.')] = '',
         workers: Annotated[int, typer.Option(help='Processes that prepare scans; 0: one a core.')] = 0,
         ) -> None:
-    """What finished runs answer about scans: calibrated probability, decision, and where it should be left to a person."""
+    """What finished runs answer about scans: calibrated probability, decision, where it should be left to a person, and whether the scan is
+    like those that the runs learnt from."""
     if not 0 < level < 1:
         raise UserError(f'--level={level} must be between 0 and 1, as 0.9')
     check_folder(out)
@@ -44,7 +46,8 @@ def told(answer: Any) -> str:
     if answer.reason:
         return f'no answer, {answer.reason}'
     doubt = f'; uncertain, possible: {", ".join(answer.possible) or "none of the classes"}' if answer.uncertain else ''
-    return f'{answer.decision}, {answer.probability[1]:.3f}{doubt}'
+    unlike = '; unlike the training data, do not rely on it' if answer.familiar is False else ''
+    return f'{answer.decision}, {answer.probability[POSITIVE]:.3f}{doubt}{unlike}'
 
 
 def _say(line):

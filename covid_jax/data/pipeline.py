@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 from covid_jax import UserError, sources
 from covid_jax.data import copies, duplicates, looked, negatives, remarks, splits, store
 from covid_jax.data.order import Order
+from covid_jax.data.parts import Seen
 from covid_jax.data.prep import Prep, together
 from covid_jax.scans.lungs import is_odd
 from covid_jax.sources.exams import Exam, check_classes, class_index
@@ -58,7 +59,7 @@ class Dataset(NamedTuple):
     """exams: those that could be prepared, splits filled; label, site: int32 [n] beside them; row: of each in `images`;
     broken: exam id -> reason; unread: as in Survey; digest: as in Survey; hashes: beside the exams; sites: the names of the sites, those that are
     learnt from first, each part in the order of the alphabet; facts: of the exams' files, beside them;
-    canvas: Prep.canvas."""
+    canvas: Prep.canvas; seen: exam id -> what its scan was before it was prepared, empty of an old store."""
 
     exams: list[Exam]
     label: np.ndarray
@@ -72,6 +73,7 @@ class Dataset(NamedTuple):
     facts: Sequence[Facts] = ()
     canvas: int = 0
     unread: Mapping[str, str] = MappingProxyType({})
+    seen: Mapping[str, Seen] = MappingProxyType({})
 
     @property
     def quarantine(self) -> dict[str, str]:
@@ -179,7 +181,8 @@ def prepare(survey: Survey, root: Path | str, workers: int = 0, say: Callable[[s
         sites=sites,
         facts=[survey.facts[i] for i in kept] if survey.facts else (),
         canvas=prep.canvas,
-        unread=survey.unread)
+        unread=survey.unread,
+        seen=made.seen)
 
 
 def prep_of(config: ConfigDict) -> Prep:

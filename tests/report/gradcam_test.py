@@ -53,8 +53,10 @@ def by_hand(net, params, state, batch, target, site):
         return net.apply(variables, x, site=site, method='head')[0][i, target[i]]
 
     heat = np.zeros(x.shape[:-1])
+    target = jnp.asarray(target)
+    derivative = jax.jit(jax.grad(logit))
     for i in range(len(x)):
-        slope = np.asarray(jax.grad(logit)(x, i)[i], float)
+        slope = np.asarray(derivative(x, i)[i], float)
         for k in range(x.shape[-1]):
             heat[i] += slope[..., k].mean() * np.asarray(x[i, ..., k], float)
     return np.maximum(heat, 0)
@@ -81,17 +83,19 @@ def test_where_a_site_is_unknown_the_maps_of_the_sites_count_as_their_answers_do
     heat = gradcam.gradcam(method, params, state, batch, target)
     variables = {'params': params['network'], **state['network']}
     expected = 0
-    logits = [net.apply(variables, to_float(batch['image']), site=np.full(3, s))[0][1] for s in (0, 1)]
+    whole = jax.jit(net.apply)
+    trunk = jax.jit(partial(net.apply, method='trunk'))
+    logits = [whole(variables, to_float(batch['image']), site=np.full(3, s))[0][1] for s in (0, 1)]
     p = np.stack([jax.nn.softmax(x) for x in logits])
     assert p[:, 1].min() > 0.1
     for s in (0, 1):
-        x = net.apply(variables, to_float(batch['image']), site=np.full(3, s), method='trunk')
+        x = trunk(variables, to_float(batch['image']), site=np.full(3, s))
 
         def answer(x, s=s):
             mine = jax.nn.softmax(net.apply(variables, x, site=np.full(3, s), method='head')[0][1])[1]
             return jnp.log((mine + p[1 - s, 1]) / 2)
 
-        slope = jax.grad(answer)(x)[1, 0].mean((0, 1))
+        slope = jax.jit(jax.grad(answer))(x)[1, 0].mean((0, 1))
         expected = expected + np.maximum(np.asarray(x[1, 0]) @ np.asarray(slope), 0)
     np.testing.assert_allclose(heat[1, 0], expected, rtol=1e-3, atol=1e-6)
     known = by_hand(net, params, state, batch, target, np.array([0, 0, 1]))
@@ -103,7 +107,7 @@ def test_a_method_with_a_head_of_its_own_and_a_map_without_depth():
     net = network('_ResNetTiny', taps=1)(classes=2)
     image = np.random.default_rng(0).integers(0, 256, (2, 1, 16, 16, 1)).astype(np.uint8)
     batch = {'image': image, 'site': np.zeros(2, int)}
-    variables = dict(net.init(jax.random.key(0), to_float(image)))
+    variables = dict(jax.jit(net.init)(jax.random.key(0), to_float(image)))
     params = {'network': variables.pop('params'), 'head': jnp.linspace(-0.5, 1, 16)}
 
     def predict(params, state, batch, key=None):
@@ -112,7 +116,7 @@ def test_a_method_with_a_head_of_its_own_and_a_map_without_depth():
         return {'features': x[:, 0, 0], 'logits': jnp.stack([score[:, :, :2].sum((1, 2)), score[:, :, 2:].sum((1, 2))], 1)}
 
     heat = gradcam.gradcam(Method(net, None, None, predict), params, variables, batch, 1)
-    x = net.apply({'params': params['network'], **variables}, to_float(image)[:, 0], method='trunk')
+    x = jax.jit(partial(net.apply, method='trunk'))({'params': params['network'], **variables}, to_float(image)[:, 0])
     assert heat.shape == (2, 1, 4, 4) and heat.max() > 0
     np.testing.assert_allclose(heat[:, 0], np.maximum(x @ params['head'] / 2, 0), rtol=1e-5, atol=1e-6)
 
@@ -130,7 +134,7 @@ def test_a_layer_that_is_computed_again_in_the_backward_pass():
 
 def test_without_a_class_the_most_probable_is_asked_about():
     method, params, state, batch = case('_ResNetTiny', 6)
-    decided = method.predict(params, state, batch)['logits'].argmax(-1)
+    decided = jax.jit(method.predict)(params, state, batch)['logits'].argmax(-1)
     np.testing.assert_array_equal(gradcam.gradcam(method, params, state, batch, None),
                                   gradcam.gradcam(method, params, state, batch, decided))
 
