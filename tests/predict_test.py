@@ -83,7 +83,7 @@ def test_a_scan_is_answered_whatever_is_asked_beside_it(opened):
     assert max(np.abs(a.probability - b.probability).max() for a, b in zip(plain, alone, strict=True)) > 1e-6
 
 
-def test_several_runs_answer_with_their_mean(opened):
+def test_several_runs_answer_with_their_mean(opened, monkeypatch):
     """Judged by the mean of what they answered of the validation exams, by hand."""
     tables = [predictions.of_run(run.folder).of('val') for run, _ in opened]
     mean = np.mean([table.probability for table in tables], 0)
@@ -97,6 +97,19 @@ def test_several_runs_answer_with_their_mean(opened):
     raw = [[_raw(answer, predict.frozen([predictions.of_run(run.folder)], 0.9).temperature) for answer in answers]
            for answers, (run, _) in zip(each, opened, strict=True)]
     np.testing.assert_allclose([a.probability for a in both], tempered(np.mean(raw, 0), basis.temperature), atol=1e-5)
+    monkeypatch.setattr(predict, 'temperature', lambda *_: None)  # then they are not calibrated, and sum to 1 only if it is a mean
+    np.testing.assert_allclose([a.probability for a in asked(opened, SCANS)], np.mean(raw, 0), atol=1e-5)
+
+
+def test_an_answer_by_hand():
+    """Odds of 2 / 3 are 4 / 9 at a temperature of a half; threshold and bounds are of what is not calibrated; far is the mean over the runs."""
+    exams = [Exam(name, '', '', '', '', f'{name}.png') for name in 'ab']
+    means = predict.Means(np.array([[0.6, 0.4], [0.72, 0.28]]), {}, set(), {'a': [0.5, 1.8], 'b': [0.5, 1.2]})
+    basis = predict.Basis(0.35, 0.5, np.array([0.5, 0.32]), [9, 9])
+    first, second = predict._answers(exams, means, basis, ('noncovid', 'covid'))
+    np.testing.assert_allclose(first.probability, [9 / 13, 4 / 13])
+    assert first[2:] == ('covid', ('noncovid', 'covid'), '', False)
+    assert second[2:] == ('noncovid', ('noncovid',), '', True)
 
 
 def _raw(answer, value):
@@ -112,11 +125,13 @@ def test_validation_exams_of_folds_are_judged_by_the_run_that_did_not_learn_from
     basis = predict.frozen([table('ab', [0.2, 0.9]), table('cd', [0.3, 0.5])], 0.5)
     assert basis.exams == [2, 2] and basis.threshold == pytest.approx(0.4)
     np.testing.assert_allclose(basis.bounds, [0.7, 0.5])
+    assert predict.frozen([table('abc', [0.2, 0.9, 0.3])], 0.5).exams == [2, 1]
 
 
 def test_what_cannot_be_read_is_a_row_with_its_reason(opened, tmp_path):
     (tmp_path / 'broken.png').write_bytes(b'\x89PNG and no more')
     paths = [tmp_path / 'broken.png', SCANS[0], tmp_path / '=nowhere']
+    assert asked(opened, ['\x1b[2J.png'])[0].reason.isprintable()
     answers, basis = predict.predict(opened, paths, say=lambda line: None)
     assert [bool(a.reason) for a in answers] == [True, False, True]
     predict.write(tmp_path / 'out', answers, basis, [run for run, _ in opened], 0.9)
