@@ -34,20 +34,20 @@ def run(paths: Annotated[list[str], typer.Argument(metavar='PATH...', help='Scan
     answers, basis = predict.predict(opened, paths, level, site, workers, _say)
     predict.write(out, answers, basis, [each for each, _ in opened], level)
     for answer in answers[:SHOWN]:
-        _say(f'{answer.path}: {told(answer)}')
+        _say(f'{answer.path}: {told(answer, opened[0][0].classes[POSITIVE])}')
     if len(answers) > SHOWN:
         _say(f'... and {len(answers) - SHOWN} more')
     _say(f'{len(answers)} scans, {len(answers) / (time.monotonic() - begun):.2g} scans/s; answers.csv and answers.json: {Path(out)}')
     _say('Research software, not a medical device.')
 
 
-def told(answer: Any) -> str:
-    """An Answer of predict.py in words."""
+def told(answer: Any, positive: str) -> str:
+    """An Answer of predict.py in words. positive: the class whose probability is told."""
     if answer.reason:
         return f'no answer, {answer.reason}'
     doubt = f'; uncertain, possible: {", ".join(answer.possible) or "none of the classes"}' if answer.uncertain else ''
     unlike = '; unlike the training data, do not rely on it' if answer.familiar is False else ''
-    return f'{answer.decision}, {answer.probability[POSITIVE]:.3f}{doubt}{unlike}'
+    return f'{answer.decision}, probability of {positive} {answer.probability[POSITIVE]:.3f}{doubt}{unlike}'
 
 
 def _say(line):
