@@ -81,11 +81,12 @@ def _results(record):
     tiles = ''.join(f'<li><span>{html(_word(name))}</span><b>{html(number(entry["value"]))}</b><span>{html(interval(entry) or "no interval")}, n = '
                     f'{html(entry.get("n", "-"))}</span></li>' for name in TILES if (entry := _frozen(metrics, name)))
     parts = [paragraph(f'On {record["results"]["split"]}, positive class {positive}; decisions {where}.'), f'<ul class="tiles">{tiles}</ul>']
-    for split, groups in record['results']['metrics'].items():
+    shown = record['results']['split']
+    for split, groups in sorted(record['results']['metrics'].items(), key=lambda item: item[0] != shown):
         for group, of in groups.items():
             if not group.startswith('site '):
                 grid = _grid(f'{split}, {"by exam" if group == "all" else group}', of)
-                parts.append(grid if split == record['results']['split'] and group == 'all' else folded(f'{split}, {group}', grid))
+                parts.append(grid if split == shown and group == 'all' else folded(f'{split}, {group}', grid))
     return ''.join(parts)
 
 
@@ -165,7 +166,7 @@ def _confusion(results, plots):
     names = results['confusion']['classes']
     rows = [('truth', *(f'decided {name}' for name in names))]
     rows += [(name, *of) for name, of in zip(names, results['confusion']['counts'], strict=True)]
-    return table(f'Decisions on {results["split"]}', rows) + _plots(plots, ('confusion',), '')
+    return table(f'Decisions on {results["split"]}, of two classes at the frozen threshold', rows) + _plots(plots, ('confusion',), '')
 
 
 def _sites(record):
@@ -194,8 +195,8 @@ def _mistakes(results):
     if not found:
         return paragraph('No exam that was answered has a label.', 'none')
     told = paragraph(f'{found["number"]} of {found["of"]} exams of {results["split"]} are decided wrongly; the surest first.')
-    rows = [('exam', 'patient', 'site', 'truth', 'decided', 'probability of it')]
-    rows += [(of['id'], of['patient'], of['site'], of['label'], of['decided'], f'{of["probability"]:.3f}') for of in found['surest']]
+    rows = [('exam', 'patient', 'site', 'truth', 'decided', 'probability')]
+    rows += [(of['id'], of['patient'], of['site'], of['label'], of['decided'], f'{of["asked"]} {of["probability"]:.3f}') for of in found['surest']]
     return told + (table('The surest mistakes', rows, long=True) if found['surest'] else '')
 
 

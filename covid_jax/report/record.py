@@ -95,6 +95,11 @@ def wrong(rows: Predictions, threshold: float | None) -> list[int]:
     return sorted(np.flatnonzero((rows.label >= 0) & (called != rows.label)).tolist(), key=lambda i: (-sure[i], rows.exams[i].id))
 
 
+def asked_about(rows: Predictions, called: np.ndarray, i: int) -> str:
+    """The class whose probability tells most of row i: of two classes the positive one, which has the threshold, of more the decided one."""
+    return rows.names[POSITIVE if len(rows.names) == 2 else called[i]]
+
+
 def _study(kept, record, split):
     kind = kept.get('kind') or 'train'
     names = list(record['data']['classes'])
@@ -166,8 +171,9 @@ def _results(folder, answers, metrics, split):
 
 def _mistake(rows, called, i):
     exam = rows.exams[i]
+    asked = asked_about(rows, called, i)
     return {'id': exam.id, 'patient': exam.patient, 'site': exam.site, 'label': rows.names[rows.label[i]], 'decided': rows.names[called[i]],
-            'probability': round(float(rows.probability[i, called[i]]), 4)}
+            'asked': asked, 'probability': round(float(rows.probability[i, rows.names.index(asked)]), 4)}
 
 
 def _sites(groups):

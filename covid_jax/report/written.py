@@ -90,7 +90,9 @@ def _scans(folder, found, answers):
         truth = rows.names[rows.label[i]]
         decided = rows.names[called[i]]
         how = 'right' if truth == decided else 'wrong'
-        caption = f'{look.id}: {truth}, decided {decided} with {rows.probability[i, called[i]]:.3f}. Left the scan, right the map over it.'
+        asked = record.asked_about(rows, called, i)
+        probability = f'probability of {asked} {rows.probability[i, rows.names.index(asked)]:.3f}'
+        caption = f'{truth}, decided {decided}, {probability}. Left the scan, right the map over it.'
         labels = [f'slice {z + 1} of {look.depth}' for z in look.slices]
         slices = [Picture(_side_by_side(look, k), f'{labels[k]} of {look.id}, and the same with Grad-CAM') for k in range(len(labels))]
         scans.append((f'{how.capitalize()}: {look.id}', markup.scan(look.id, slices, labels, look.hottest, caption)))
