@@ -6,7 +6,20 @@ from typing import Any
 import typer
 
 from covid_jax import UserError, commands
-from covid_jax.commands import audit, compare, doctor, evaluate, explain, export, info, plan, predict, prepare, report, table
+from covid_jax.commands import (
+    audit,
+    compare,
+    doctor,
+    evaluate,
+    explain,
+    export,
+    info,
+    plan,
+    predict,
+    prepare,
+    report,
+    table,
+)
 from covid_jax.flags import explained
 from covid_jax.main import run_and_exit
 

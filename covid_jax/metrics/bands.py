@@ -43,7 +43,8 @@ def precision_recall_band(is_positive: ArrayLike, score: ArrayLike, patient: Arr
     """Precision over recall, in order of recall; all else as of roc_band."""
     def curve(label, scores, weight):
         precision, recall, _ = precision_recall_curve(label, scores, sample_weight=weight)
-        return recall[::-1], precision[::-1]
+        reached = np.flatnonzero(recall == 1)[-1]  # all are found: lower thresholds find no more, and are no part of the curve
+        return recall[reached:][::-1], precision[reached:][::-1]
 
     return _band(curve, is_positive, score, patient, level, resamples)
 

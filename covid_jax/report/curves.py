@@ -49,8 +49,8 @@ def banded_figures(answers: Predictions, threshold: float | None, level: float) 
         if threshold is not None:
             called = score >= threshold
             roc_axes.plot([called[label == 0].mean()], [called[label == 1].mean()], f'C{k}o', clip_on=False)
-    for axes, where in ((roc_axes, 'lower right'), (pr_axes, 'lower left')):
-        axes.legend(loc=where, fontsize=9, framealpha=0.6)
+    roc_axes.legend(loc='lower right', fontsize=9, framealpha=0.6)
+    pr_axes.legend(loc='lower left', fontsize=9, framealpha=0.6)
     return figures
 
 
@@ -85,7 +85,7 @@ def training_figure(rows: Sequence[Mapping[str, Any]]) -> 'Figure | None':
             of = [(row['step'], row[f'val/{name}']) for row in rows if f'val/{name}' in row]
             other.plot(*zip(*of, strict=True), color=f'C{k}', marker='o', markersize=3, label=f'{name} (val)')
     handles = [handle for of in figure.axes for handle in of.get_lines()]
-    figure.legend(handles, [handle.get_label() for handle in handles], loc='outside upper center', ncols=3, fontsize=9)
+    figure.legend(handles, [str(handle.get_label()) for handle in handles], loc='outside upper center', ncols=3, fontsize=9)
     return figure
 
 

@@ -79,7 +79,11 @@ def there(folder: Path | str) -> bool:
 def write(folder: Path | str, run: Running, state: TrainState, dataset: Data, shown: Sequence[tuple[str, int]]) -> None:
     """Writes looks.npz. shown: (id, the class that was decided for) of exams of the data set; those that it lacks are passed over."""
     at = {exam.id: i for i, exam in enumerate(dataset.exams)}
-    found = [look(run, state, dataset, at[name], target) for name, target in shown if name in at]
+    keep(folder, [look(run, state, dataset, at[name], target) for name, target in shown if name in at])
+
+
+def keep(folder: Path | str, found: Sequence[Look]) -> None:
+    """Writes what `read` reads."""
     arrays = {f'{what}_{k}': getattr(each, what) for k, each in enumerate(found) for what in ('image', 'heat')}
     about = json.dumps([{'id': each.id, 'slices': each.slices, 'depth': each.depth} for each in found])
     content = io.BytesIO()

@@ -31,7 +31,7 @@ nav a { display: inline-block; padding: .25em 0 }
 caption { text-align: left; padding-bottom: .4em; min-width: 16em }
 th, td { border-bottom: 1px solid var(--line); padding: .3em .9em .3em 0; text-align: left; vertical-align: top; overflow-wrap: normal }
 thead th { border-bottom: 2px solid var(--line); color: var(--soft); font-weight: 600 } tbody th { font-weight: 500 }
-.long td, .long th { overflow-wrap: break-word; min-width: 6em; max-width: 34em } p::first-letter { text-transform: uppercase }
+.long td, .long th { overflow-wrap: break-word; min-width: 6em; max-width: 34em } p:not(.none):not(.soft)::first-letter { text-transform: uppercase }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24em), 1fr)); gap: 1em 2em }
 .scans { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21em), 1fr)); gap: 0 1.6em }
 figure { margin: .6em 0 } figure > img { max-width: 100%; height: auto; display: block }

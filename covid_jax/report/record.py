@@ -103,7 +103,7 @@ def asked_about(rows: Predictions, called: np.ndarray, i: int) -> str:
 def _study(kept, record, split):
     kind = kept.get('kind') or 'train'
     names = list(record['data']['classes'])
-    network = record['model']['network']
+    network = kept.get('model.name') if kind == 'train' else ''
     others = ' and '.join(name for i, name in enumerate(names) if i != POSITIVE)
     task = f'telling {names[POSITIVE]} from {others}' if len(names) > POSITIVE else 'learning from chest images'
     means = f'deep learning ({", ".join(filter(None, (kept.get("method"), network)))})' if network else f'a part of the kind {kind}'
