@@ -6,7 +6,20 @@ from typing import Any
 import typer
 
 from covid_jax import UserError, commands
-from covid_jax.commands import audit, compare, doctor, evaluate, explain, export, info, plan, predict, prepare, table
+from covid_jax.commands import (
+    audit,
+    compare,
+    doctor,
+    evaluate,
+    explain,
+    export,
+    info,
+    plan,
+    predict,
+    prepare,
+    report,
+    table,
+)
 from covid_jax.flags import explained
 from covid_jax.main import run_and_exit
 
@@ -34,6 +47,7 @@ app.command('info')(info.run)
 app.command('plan', **OF_A_CONFIG)(plan.run)
 app.command('predict')(predict.run)
 app.command('prepare', **OF_A_CONFIG)(prepare.run)
+app.command('report')(report.run)
 app.command('table')(table.run)
 
 

@@ -15,7 +15,7 @@ from covid_jax import UserError, choose, cross, ensemble, probe, rank, stages, s
 from covid_jax import config as configs
 from covid_jax.data import pipeline
 from covid_jax.predictions import of_run
-from covid_jax.report import evidence, matrix, tables
+from covid_jax.report import evidence, matrix, tables, written
 from covid_jax.runs import training_seconds
 from covid_jax.runtime import files, hosts, workdir
 from covid_jax.stages import Part, parts
@@ -48,6 +48,7 @@ KINDS = {
     'rank': Kind(trunk.check, lambda part, folder, ready, say: rank.run(part.config, folder, say)),
     'cross': Kind(cross.check, lambda part, folder, ready, say: cross.run(part.config, folder, say)),
 }
+REPORTED = 'train', 'ensemble', 'choose', 'probe'  # what leaves a report
 RESULTS = {'probe': evidence.LINEAR, 'ensemble': 'the mean of the runs'}  # what answers in predictions.csv, where no network does
 
 
@@ -90,6 +91,9 @@ def _run_all(todo, folder, ready, say):
             tell(told, {part.stage: results[part.stage] for part in told}, folder)
         for cells in matrices:
             matrix.show(cells)
+        reported = [folder / part.folder for part in todo if part.config.kind in REPORTED]
+        if len(reported) > 1:
+            written.write_whole(folder, reported)
     return results[todo[-1].stage]
 
 
@@ -115,6 +119,8 @@ def _run_part(part, folder, ready, todo, say):
         found = KINDS[part.config.kind].run(part, folder / part.folder, ready, say)
         if jax.process_index() == 0:
             write_results(folder / part.folder, part, {} if part.config.kind == 'cross' else found, todo)
+            if part.config.kind in REPORTED:
+                written.write(folder / part.folder)
     except UserError as e:
         if part.config.kind == 'train':
             raise

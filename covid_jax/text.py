@@ -1,7 +1,8 @@
-"""Text that came from data, on its way to a terminal or a CSV file: names of scans, labels, what a parser says."""
+"""Text that came from data, on its way to a terminal, a CSV file or a page: names of scans, labels, what a parser says."""
 
 import re
 from collections.abc import Iterable
+from html import escape
 
 LINE = 2000  # signs of one message: what a broken file says of itself may be megabytes
 NUMBER = re.compile(r'[+-]?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?', re.ASCII)
@@ -23,6 +24,11 @@ def some(names: Iterable[object], most: int = 5) -> str:
 def count(number: int, one: str, more: str = '') -> str:
     """'1 scan is', '2 scans are': a number with its noun, and the verb where the words have one. more: 'one' with an s where it is ''."""
     return f'{number} {one if number == 1 else more or one + "s"}'
+
+
+def html(text: object) -> str:
+    """A line of text as a page holds it, between tags or in an attribute between quotes: none of it is a tag."""
+    return escape(printable(text))
 
 
 def cell(value: object) -> object:

@@ -71,7 +71,7 @@ def same_run(a, b):
     assert left.keys() == right.keys() and len(left) > 50
     for name in left:
         assert left[name].tobytes() == right[name].tobytes(), name
-    for name in ('predictions.csv', 'metrics.json', 'exams.csv', 'results.json', 'network.txt'):
+    for name in ('predictions.csv', 'metrics.json', 'exams.csv', 'results.json', 'network.txt', 'report.json'):
         assert (Path(a) / name).read_bytes() == (Path(b) / name).read_bytes(), name
     assert rows(a) == rows(b)
     assert [r['step'] for r in rows(a)] == list(range(12))
@@ -89,7 +89,7 @@ def test_what_a_run_leaves(uninterrupted):
     workdir, result = uninterrupted
     names = {p.name for p in workdir.iterdir()}
     assert {'config.json', 'metrics.jsonl', 'checkpoints', 'predictions.csv', 'metrics.json', 'roc.png',
-            'confusion_test.png', 'confusion_val.png', 'exams.csv', 'network.txt', 'results.json', 'seconds.json'} <= names
+            'confusion_test.png', 'confusion_val.png', 'exams.csv', 'network.txt', 'results.json', 'seconds.json', 'report.html', 'report.json', 'looks.npz'} <= names
     assert any(n.startswith('events.out') for n in names) and not [n for n in names if n.endswith('.tmp')]
     with open(workdir / 'predictions.csv', newline='') as f:
         table = list(csv.DictReader(f))

@@ -28,6 +28,8 @@ EXAMPLES = """\
       versions, devices, memory, readers: what works on this machine, and what to do about what does not
   covid-jax explain scans/0003 --run=runs/cmc --out=explained
       where a finished run looked: pictures, and a map that opens over the scan
+  covid-jax report runs/cmc
+      a finished run as one page, and how much of reporting guidelines it fills; a training leaves both itself
   covid-jax export runs/cmc --out=exported
       a finished run as StableHLO, which jax alone runs on any platform, with an example; --onnx for other programs
 """
