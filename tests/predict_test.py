@@ -162,7 +162,7 @@ def test_a_run_keeps_what_its_training_exams_look_like(opened, monkeypatch):
     pair = [(near + middle) / 2, (middle + most) / 2]
     assert [a.familiar for a in answers] == [bool(np.mean([far[path] / limit for limit in pair]) <= 1) for path in SCANS]
     assert {a.familiar for a in answers} == {True, False}
-    told = [commands.predict.told(answer, 'covid') for answer in answers]
+    told = [commands.predict.told(answer, 1, 'covid') for answer in answers]
     assert f'{answers[0].decision}, probability of covid {answers[0].probability[1]:.3f}' in told[0]
     assert ['unlike the training data' in line for line in told] == [not a.familiar for a in answers]
 

@@ -8,7 +8,6 @@ import typer
 
 from covid_jax import UserError
 from covid_jax.commands.compare import check_folder
-from covid_jax.sources.exams import POSITIVE
 from covid_jax.text import printable
 
 SHOWN = 20  # answers that the console shows
@@ -28,26 +27,27 @@ def run(paths: Annotated[list[str], typer.Argument(metavar='PATH...', help='Scan
     check_folder(out)
     from covid_jax import predict, start  # what takes long to import
     from covid_jax import runs as finished
+    from covid_jax.sources.exams import POSITIVE
 
     opened = [start.load(part.folder) for name in runs for part in finished.parts(name)]
     begun = time.monotonic()
     answers, basis = predict.predict(opened, paths, level, site, workers, _say)
     predict.write(out, answers, basis, [each for each, _ in opened], level)
     for answer in answers[:SHOWN]:
-        _say(f'{answer.path}: {told(answer, opened[0][0].classes[POSITIVE])}')
+        _say(f'{answer.path}: {told(answer, POSITIVE, opened[0][0].classes[POSITIVE])}')
     if len(answers) > SHOWN:
         _say(f'... and {len(answers) - SHOWN} more')
     _say(f'{len(answers)} scans, {len(answers) / (time.monotonic() - begun):.2g} scans/s; answers.csv and answers.json: {Path(out)}')
     _say('Research software, not a medical device.')
 
 
-def told(answer: Any, positive: str) -> str:
-    """An Answer of predict.py in words. positive: the class whose probability is told."""
+def told(answer: Any, positive: int, name: str) -> str:
+    """An Answer of predict.py in words. positive, name: the number and the name of the class whose probability is told."""
     if answer.reason:
         return f'no answer, {answer.reason}'
     doubt = f'; uncertain, possible: {", ".join(answer.possible) or "none of the classes"}' if answer.uncertain else ''
     unlike = '; unlike the training data, do not rely on it' if answer.familiar is False else ''
-    return f'{answer.decision}, probability of {positive} {answer.probability[POSITIVE]:.3f}{doubt}{unlike}'
+    return f'{answer.decision}, probability of {name} {answer.probability[positive]:.3f}{doubt}{unlike}'
 
 
 def _say(line):
