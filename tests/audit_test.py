@@ -9,6 +9,7 @@ import shutil
 
 import numpy as np
 import pytest
+from dicoms import ct
 from PIL import Image
 
 from covid_jax import UserError, cli
@@ -227,6 +228,18 @@ def test_what_looks_alike_but_not_surely_wants_a_look_alone_and_patients_of_two_
     (tmp_path / 'm.csv').write_text('\n'.join(rows).replace('val', 'train'))
     found = audit(of('manifest', tmp_path / 'm.csv'), tmp_path / 'store', lambda line: None)
     assert 'no probe of shortcuts: no exam is in val or test' in '\n'.join(found.looks)
+
+
+def test_padding_that_tissue_has_too_wants_a_look(tmp_path):
+    (tmp_path / 'data' / 'covid').mkdir(parents=True)
+    (tmp_path / 'data' / 'normal').mkdir()
+    for i in range(2):
+        stored = np.random.default_rng(i).integers(-900, 900, (6, 8)).astype('<i2')
+        stored[0] = 0
+        ct(tmp_path / 'data' / CLASSES[i] / f'{i}.dcm', stored, RescaleIntercept=0, PixelPaddingValue=(None, 0)[i], PatientID='')
+    found = audit(of('folder', tmp_path / 'data'), tmp_path / 'store', lambda line: None)
+    assert ['1 scan has padding of a value that tissue has too' in line and '(1 covid), as covid/1.dcm' in line
+            for line in found.looks].count(True) == 1
 
 
 def test_of_a_chain_of_near_duplicates_the_two_most_alike_are_named():

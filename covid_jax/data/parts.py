@@ -28,14 +28,16 @@ LUNGS = '.lungs.json'  # in place of a part's '.npy': the quality of the mask th
 
 
 class Seen(NamedTuple):
-    """What a scan was before it was prepared. shape: voxels (depth, height, width); spacing: (z, y, x) mm or None; hounsfield: whether its
-    values are Hounsfield units, else grey; low, high: the least and the greatest."""
+    """What a scan was before it was prepared. shape: voxels (depth, height, width); spacing: (z, y, x) mm or None;
+    hounsfield: whether its values are Hounsfield units, else grey; low, high: the least and the greatest;
+    tissue_padding: as in Scan, False in stores of before it was kept."""
 
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float] | None
     hounsfield: bool
     low: float
     high: float
+    tissue_padding: bool = False
 
 
 def make(exams: list[Exam], part: dict[str, Path], prep: Prep, workers: int = 0) -> dict[str, str]:
@@ -144,7 +146,8 @@ def _die_with_parent():
 
 
 def _seen(scan):
-    return Seen(scan.voxels.shape, scan.spacing, bool(scan.hounsfield), float(scan.voxels.min()), float(scan.voxels.max()))
+    return Seen(scan.voxels.shape, scan.spacing, bool(scan.hounsfield), float(scan.voxels.min()), float(scan.voxels.max()),
+                scan.tissue_padding)
 
 
 def _prepare_one(source, prep, target):

@@ -159,6 +159,7 @@ def prepare(survey: Survey, root: Path | str, workers: int = 0, say: Callable[[s
         copies.tell(exams, digests, say, hashes)
     remarks.counts(survey.exams, made.broken, survey.classes, survey.labelled, say)
     remarks.two_kinds(exams, made.seen, survey.classes, say)
+    remarks.tissue_padding(exams, made.seen, say)
     if odd := sorted(name for name, of in made.lungs.items() if is_odd(of)):
         say(f'{len(odd)} of {len(made.lungs)} masks of lungs are less than a twentieth of the body, or on one side of it alone '
             f'({some(odd, 3)}): look at them, and at {made.path / "table.json"}')

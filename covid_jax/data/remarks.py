@@ -78,6 +78,16 @@ def two_kinds(exams: Sequence[Exam], seen: Mapping[str, Seen], classes: Sequence
             'differ in it a network can tell the label by it')
 
 
+def tissue_padding(exams: Sequence[Exam], seen: Mapping[str, Seen], say: Say) -> None:
+    """Which scans have padding of a value that tissue has too, of which nobody knows for sure where it is padding. seen:
+    exam id -> what its scan was, empty where that is not known."""
+    doubtful = [exam for exam in exams if exam.id in seen and seen[exam.id].tissue_padding]
+    if doubtful:
+        say(f'{count(len(doubtful), "scan has", "scans have")} padding of a value that tissue has too, such as 0 where 0 is '
+            f'water ({by_label(doubtful)}), as {doubtful[0].id}: what reaches the edge of a slice is read as air, the rest as '
+            'tissue; look at them')
+
+
 def counts(exams: Sequence[Exam], broken: Mapping[str, str], classes: Sequence[str], labelled: bool, say: Say) -> None:
     """How many scans of each class are in each split, how many of them could not be prepared, and what that means. labelled: whether labels
     are learnt from."""

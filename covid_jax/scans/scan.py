@@ -30,6 +30,8 @@ class Scan(NamedTuple):
     mask:       the file with the mask of its lungs, where the source has one
     affine:     [4, 4], index (i, j, k) of the file as it is stored -> mm to the right, the front and the head, as in NIfTI; None where
                 the source does not say. Of DICOM i is the column, j the row, and k the slice from the feet. See geometry.py
+    tissue_padding: whether what stands for no measurement has a value that tissue has too, such as 0 where 0 is water: of it what
+                reaches the edge of a slice has become air
     """
 
     voxels: np.ndarray
@@ -37,6 +39,7 @@ class Scan(NamedTuple):
     spacing: tuple[float, float, float] | None
     mask: Path | None = None
     affine: np.ndarray | None = None
+    tissue_padding: bool = False
 
 
 @contextmanager

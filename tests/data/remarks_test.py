@@ -1,7 +1,10 @@
 """What a user would want to know of exams before a network learns from them."""
 
+import json
+
 import numpy as np
 import pytest
+from dicoms import ct
 from PIL import Image
 
 from covid_jax import UserError
@@ -193,6 +196,27 @@ def test_hounsfield_units_beside_grey_values_are_said_by_class(tmp_path, grey, t
         pipeline.prepare(found, tmp_path / 'store', 1, said.append)
         mixed = [line for line in said if 'Hounsfield' in line]
         assert [f'are mixed ({told})' in line for line in mixed] == [True] * bool(told)
+
+
+def test_padding_that_tissue_has_too_is_said_by_class(tmp_path):
+    """Stores of before it was kept are read, and nothing is said of them."""
+    for label, pads in (('covid', (0, 0, None)), ('normal', (0, -2000, -2000))):
+        (tmp_path / 'data' / label).mkdir(parents=True)
+        for i, pad in enumerate(pads):
+            stored = np.random.default_rng([i, len(label)]).integers(-900, 900, (6, 8)).astype('<i2')
+            stored[0, :4] = pad or 0
+            ct(tmp_path / 'data' / label / f'{i}.dcm', stored, RescaleIntercept=0, PixelPaddingValue=pad, PatientID='')
+    found, said = survey('folder', tmp_path / 'data', val=0.0, test=0.0)
+    line = ('3 scans have padding of a value that tissue has too, such as 0 where 0 is water (2 covid, 1 normal), as covid/0.dcm: '
+            'what reaches the edge of a slice is read as air, the rest as tissue; look at them')
+    pipeline.prepare(found, tmp_path / 'store', 1, said.append)
+    table, = (tmp_path / 'store').glob('*/table.json')
+    assert said.count(line) == 1
+    kept = json.loads(table.read_text())
+    table.write_text(json.dumps({**kept, 'seen': [of[:5] for of in kept['seen']]}))
+    said.clear()
+    pipeline.prepare(found, tmp_path / 'store', 1, said.append)
+    assert said == ['train: 3 noncovid, 3 covid']
 
 
 class TestOfDataThatAreAllTest:

@@ -93,7 +93,7 @@ def test_a_scan_that_kills_its_process_is_set_aside_and_the_others_go_on(tmp_pat
     exams = exams_in(tmp_path, rng)
     made = store.build(exams, store.content_hashes(exams, tmp_path / 'store'), PREP, tmp_path / 'store', workers=2)
     assert list(made.broken) == ['e2'] and 'scan2.npz' in made.broken['e2'] and sorted(made.row) == ['e0', 'e1', 'e3']
-    assert 'one at a time' in capsys.readouterr().out
+    assert 'one scan at a time' in capsys.readouterr().out
 
 
 def test_nothing_usable_is_one_line(tmp_path, rng):

@@ -166,13 +166,14 @@ def decode_dicom(paths: Sequence[Path | str], series: str = '') -> Scan:
     check_size((sum(header.frames for header in headers), headers[0].rows, headers[0].columns))
     planes = planes_of(headers)
     if kinds in XRAY:
-        return Scan(read_voxels(planes, np.zeros(1, int), lambda stored: stored, False), False, None)
+        return Scan(read_voxels(planes, np.zeros(1, int), lambda stored: stored, False)[0], False, None)
     order, orient, spacing = arrange(planes)
     hounsfield = all(plane.rescale is not None and plane.hounsfield for plane in planes)
     if not hounsfield:
         check_grey(planes)
     upward = [planes[int(i)] for i in order]
-    return Scan(read_voxels(planes, order, orient, hounsfield), hounsfield, spacing, affine=_affine(upward, spacing))
+    voxels, tissue_padding = read_voxels(planes, order, orient, hounsfield)
+    return Scan(voxels, hounsfield, spacing, affine=_affine(upward, spacing), tissue_padding=tissue_padding)
 
 
 def slices_of(paths: Sequence[Path | str], series: str = '') -> list[Path]:
