@@ -33,8 +33,9 @@ def manifest(path: Path | str, say: Callable[[str], None] = print) -> list[Exam]
     rows = _rows(path)
     absent = [f'{row.get("path", "")!r} (row {line})' for line, row in rows if not _exists(path, row)]
     if absent:
+        hint = ', and their folders are parted by /' if any('\\' in row.get('path', '') for _, row in rows) else ''
         raise UserError(f'{path}: {count(len(absent), "scan is", "scans are")} not there, {some(absent)}: paths are relative to '
-                        f'{path.parent}')
+                        f'{path.parent}{hint}')
     exams = []
     line_of: dict[str, int] = {}  # id -> line of the file
     for line, row in rows:
@@ -57,10 +58,13 @@ def manifest(path: Path | str, say: Callable[[str], None] = print) -> list[Exam]
 def _rows(path):
     """(line number, {column: stripped cell}) of every row that is not blank."""
     with blame(path), path.open(newline='', encoding='utf-8-sig') as stream:
-        delimiter = _delimiter(stream.readline())
-        stream.seek(0)
-        reader = csv.reader(stream, delimiter=delimiter, strict=True)
-        rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(map(str.strip, cells))]
+        try:
+            delimiter = _delimiter(stream.readline())
+            stream.seek(0)
+            reader = csv.reader(stream, delimiter=delimiter, strict=True)
+            rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(map(str.strip, cells))]
+        except UnicodeDecodeError:
+            raise UserError(f'{path}: no text in UTF-8: save the table as "CSV UTF-8"') from None
     columns = rows[0][1] if rows else []
     unknown = [name for name in columns if name not in COLUMNS]
     if unknown:
