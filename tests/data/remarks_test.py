@@ -2,6 +2,7 @@
 
 import json
 
+import nrrd
 import numpy as np
 import pytest
 from dicoms import ct
@@ -110,6 +111,22 @@ class TestUnread:
         found, said = survey('folder', tmp_path / 'data')
         assert len(found.exams) == 16 and not said and not found.unread
         assert {fact.format for fact in found.facts} == {'PNG', {'.jfif': 'JPEG'}.get(suffix, suffix[1:].upper())}
+
+    def test_what_was_not_known_by_its_suffix_is_an_exam(self, tmp_path):
+        """DICOM without preamble or suffix, and NRRD; beside them what only begins like DICOM is said."""
+        place = tmp_path / 'data' / 'covid'
+        picture(tmp_path / 'data' / 'normal' / 'n.png', 0)
+        place.mkdir()
+        for i in range(3):
+            ct(place / f'IM{i}', np.full((6, 8), 100 * i, '<u2'), preamble=False, PatientID='')
+        nrrd.write(str(place / 'a.nrrd'), np.random.default_rng(0).integers(-1000, 900, (4, 4, 4)).astype(np.int16),
+                   {'space': 'LPS', 'space directions': np.eye(3)})
+        (place / 'IM9').write_bytes((place / 'IM1').read_bytes()[:10])
+        found, said = survey('folder', tmp_path / 'data', val=0.0, test=0.0)
+        assert [e.id for e in found.exams] == ['covid/IM0', 'covid/IM1', 'covid/IM2', 'covid/a.nrrd', 'normal/n.png']
+        assert list(found.unread) == ['covid/IM9'] and 'covid: 1, and 4 exams' in said[0]
+        dataset = pipeline.prepare(found, tmp_path / 'store', 1, said.append)
+        assert not dataset.broken and len(dataset.exams) == 5
 
     def test_the_voxels_of_a_header_are_read_with_it(self, tmp_path):
         place = tmp_path / 'data' / 'covid'
