@@ -129,8 +129,8 @@ def _are_counters(texts):
     fractions = _evenness([[float(text) for text in texts]])
     counters = _evenness(seconds.values())
     if fractions == counters and len(texts) > 2:
-        raise UserError(f'slices are called {some(sorted(texts), 3)}: these may be fractions, or two numbers each: write '
-                        'as many digits behind every point')
+        raise UserError(f'slices are called {some(sorted(texts), 3)}: these may be fractions, or two numbers each: '
+                        'write as many digits behind every point')
     return counters > fractions
 
 

@@ -20,7 +20,7 @@ def lay(folder, names, levels=256):
 
 @pytest.mark.parametrize('pictures, masks, levels', [
     ('CT', 'Lung_mask', 256), ('scan', 'label', 256), ('CT_scans', 'GT', 256), ('frames', 'ground truth', 256), ('x', 'InfectionMask', 256), ('x', 'LabelMap', 256),
-    ('x', 'chestmasks', 256), ('slices', 'lung', 2), ('a', 'b', 2), ('b', 'a', 4)])
+    ('x', 'chestmasks', 256), ('x', 'chestmask', 256), ('slices', 'lung', 2), ('a', 'b', 2), ('b', 'a', 4)])
 def test_a_folder_of_masks_beside_one_of_pictures_is_refused(tmp_path, pictures, masks, levels):
     lay(tmp_path / 'covid' / pictures, NUMBERS)
     lay(tmp_path / 'covid' / masks, NUMBERS, levels)
@@ -37,6 +37,12 @@ def test_files_are_called_alike_by_their_numbers_and_lie_in_the_class_itself_too
     for name in ('out-01', 'out-02'):
         (tmp_path / 'covid' / 'y' / f'{name}.png').unlink()
     assert len(sources.folder(tmp_path)) == 4
+
+
+def test_a_folder_called_after_its_class_is_no_scan_of_it(tmp_path):
+    lay(tmp_path / 'covid', NUMBERS)
+    lay(tmp_path / 'covid' / 'covid_mask', NUMBERS, 2)
+    assert f'like those in {tmp_path}/covid: move covid_mask away' in refused(sources.folder, tmp_path)
 
 
 @pytest.mark.parametrize('folders', [

@@ -156,7 +156,8 @@ def _bare_jpeg(data, header):
             raise ValueError('no lossless JPEG')
         at += 2 + length
     frames = [segment[1] for segment in kept[1:] if segment[1] in FRAMES]
-    # The pixels end at the first mark: in a JPEG at 0xFF and not 0, in JPEG-LS at 0xFF and a byte with its first bit set.
+    # The pixels end at the first mark: in a JPEG at 0xFF and not 0, in JPEG-LS at 0xFF and a byte whose first bit is
+    # set.
     end = re.compile(rb'\xff[\x80-\xff]' if FRAMES[1] in frames else rb'\xff[^\x00]').search(data, at)
     if data[:2] != b'\xff\xd8' or len(frames) != 1 or not end or end.group() != b'\xff\xd9':
         raise ValueError('no JPEG')
@@ -164,7 +165,8 @@ def _bare_jpeg(data, header):
 
 
 def _check_tables(tables):
-    """ValueError for Huffman tables that gdcm would read beyond: each is its number, 16 counts of codes, and the codes."""
+    """ValueError for Huffman tables that gdcm would read beyond: each is its number, 16 counts of codes, and the
+    codes."""
     while tables:
         end = 17 + sum(tables[1:17])
         if tables[0] > 3 or max(tables[17:end], default=0) > 16 or len(tables) < end:
