@@ -68,6 +68,7 @@ def audit(config: ConfigDict, root: Path | str, say: Say = print) -> Audit:
     remarks.shared_patients(exams, looks)
     remarks.alike_names(exams, looks)
     remarks.missing_slices(known.missing, exams, looks)
+    remarks.tissue_padding(dataset.exams, made.seen, looks)
     facts = {exam.id: of for exam, of in zip(dataset.exams, dataset.facts, strict=True)}
     found.tables['exams (patients) by class and site'] = counted(exams, data.classes)
     scans = described(dataset.exams, made.seen, facts, data.classes)

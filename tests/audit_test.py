@@ -9,6 +9,7 @@ import shutil
 
 import numpy as np
 import pytest
+from dicoms import ct
 from PIL import Image
 
 from covid_jax import UserError, cli
@@ -16,7 +17,7 @@ from covid_jax.audit import _is_above_chance, _placed, _torn, audit
 from covid_jax.commands.audit import _check_folder, _page, in_own_words
 from covid_jax.config import base
 from covid_jax.data.parts import Seen
-from covid_jax.data.telling import kinds_of_files
+from covid_jax.data.telling import kinds_of_files, unread
 from covid_jax.predictions import Predictions
 from covid_jax.report import evidence
 from covid_jax.report.audit import Audit, write
@@ -24,6 +25,7 @@ from covid_jax.report.described import counted, described
 from covid_jax.report.thumbnails import picture as shown
 from covid_jax.sources.exams import Exam
 from covid_jax.sources.files import Facts
+from covid_jax.sources.unread import LOST, MASK, Unread
 
 CLASSES = ('normal', 'covid')
 
@@ -192,13 +194,23 @@ def test_masks_and_what_speaks_of_scans_spoil_nothing(tmp_path, capsys):
     ({'covid': 'RGBA RGBA', 'normal': 'L L'}, 'L: covid 0 of 2, normal 2 of 2; RGBA: covid 2 of 2, normal 0 of 2'),
     ({'covid': 'RGBA', 'normal': 'L L'}, ''), ({'covid': 'RGBA RGBA L', 'normal': 'L L L'}, ''),
     ({'covid': 'RGB ' * 20, 'normal': 'RGB ' * 8 + 'L ' * 12}, 'L: covid 0 of 20, normal 12 of 20; RGB: covid 20 of 20, normal 8 of 20'),
-    ({'covid': 'L ' * 99 + 'RGB', 'normal': 'L ' * 97 + 'RGB ' * 3}, ''), ({'covid': 'L L'}, ''), ({'covid': 'L L', '': 'RGB RGB'}, '')])
+    ({'covid': 'L ' * 99 + 'RGB', 'normal': 'L ' * 97 + 'RGB ' * 3}, ''), ({'covid': 'L ' * 20, 'normal': 'L ' * 14 + 'RGB ' * 6}, ''),
+    ({'covid': 'L ' * 2000, 'normal': 'L ' * 1960 + 'RGB ' * 40}, ''), ({'covid': 'L L'}, ''), ({'covid': 'L L', '': 'RGB RGB'}, '')])
 def test_kinds_of_files_that_go_with_the_class_are_said(kinds, told):
     of = [(label, mode) for label, modes in kinds.items() for mode in modes.split()]
     exams = [Exam(f'{i}', f'{i}', '', label, '', '') for i, (label, _) in enumerate(of)]
     said = []
     kinds_of_files(exams, [Facts('', mode) for _, mode in of], CLASSES, said.append)
     assert [f'({told})' in line for line in said] == [True] * bool(told), said
+
+
+@pytest.mark.parametrize('lost, spoils', [(0, None), (4, False), (7, True)])
+def test_what_is_not_read_spoils_a_result_where_one_class_has_5_percent_more_of_it(lost, spoils):
+    exams = [Exam(f'{i}', f'{i}', '', CLASSES[i % 2], '', '') for i in range(200)]
+    left = [Unread(f'x{i}', 'covid', '', LOST, 'why') for i in range(lost)]
+    said = {True: [], False: []}
+    unread(exams, {}, [*left, Unread('m', 'covid', '', MASK, 'why')], said[True].append, said[False].append)
+    assert [kind for kind, lines in said.items() if lines] == [] if spoils is None else said[spoils] and not said[not spoils]
 
 
 def grey(path, pixels):
@@ -229,6 +241,18 @@ def test_what_looks_alike_but_not_surely_wants_a_look_alone_and_patients_of_two_
     assert 'no probe of shortcuts: no exam is in val or test' in '\n'.join(found.looks)
 
 
+def test_padding_that_tissue_has_too_wants_a_look(tmp_path):
+    (tmp_path / 'data' / 'covid').mkdir(parents=True)
+    (tmp_path / 'data' / 'normal').mkdir()
+    for i in range(2):
+        stored = np.random.default_rng(i).integers(-900, 900, (6, 8)).astype('<i2')
+        stored[0] = 0
+        ct(tmp_path / 'data' / CLASSES[i] / f'{i}.dcm', stored, RescaleIntercept=0, PixelPaddingValue=(None, 0)[i], PatientID='')
+    found = audit(of('folder', tmp_path / 'data'), tmp_path / 'store', lambda line: None)
+    assert ['1 scan has padding of a value that tissue has too' in line and '(1 covid), as covid/1.dcm' in line
+            for line in found.looks].count(True) == 1
+
+
 def test_of_a_chain_of_near_duplicates_the_two_most_alike_are_named():
     """0 and 1 are in train, 2 and 3 in val; 1 and 2 are most alike, and 3 is alone."""
     angles = np.array([0.0, 0.3, 0.5, 2.0])
@@ -246,6 +270,9 @@ def test_a_page_goes_where_one_is_and_never_into_the_data(tmp_path, monkeypatch)
     for inside in ('data', 'data/covid'):
         monkeypatch.chdir(tmp_path / inside)
         assert _page('', data) == '' and _page('out', data) == 'out'
+        data.root = '.'
+        assert _page('', data) == ''
+        data.root = str(tmp_path / 'data')
         monkeypatch.chdir(tmp_path)
 
 
@@ -256,6 +283,27 @@ def test_a_folder_that_cannot_be_written_to_is_named_in_a_line(tmp_path, folder)
         _check_folder('store', str(tmp_path / folder))
     _check_folder('store', str(tmp_path / 'new' / 'one'))
     assert not (tmp_path / 'new').exists()
+
+
+@pytest.mark.parametrize('arguments, words', [
+    (['', '--source=folder'], 'a path that is empty'), (['data,none', '--source=folder,folder'], 'there is nothing at none'),
+    (['data', '--out=/proc/x'], '--out=/proc/x: '), (['data', '--store=/proc/x'], '--store=/proc/x: ')])
+def test_what_cannot_be_audited_is_told_before_a_scan_is_read(tmp_path, monkeypatch, arguments, words):
+    volume(tmp_path / 'data' / 'covid' / 'a.npy', 0)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('covid_jax.audit.audit', None)
+    with pytest.raises(UserError) as caught:
+        cli.run(['audit', *arguments])
+    assert words in str(caught.value) and '\n' not in str(caught.value)
+
+
+def test_no_page_is_written_into_the_data(tmp_path, monkeypatch, capsys):
+    for i in range(2):
+        volume(tmp_path / CLASSES[i] / f'{i}.npy', i)
+    monkeypatch.chdir(tmp_path)
+    cli.run(['audit', str(tmp_path)])
+    assert 'no audit.html is written into the data: --out=DIR' in ' '.join(capsys.readouterr().out.split())
+    assert not list(tmp_path.rglob('*.html'))
 
 
 @pytest.mark.parametrize('line, wanted', [

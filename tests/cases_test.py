@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
-from covid_jax import UserError, sources
+from covid_jax import UserError, flags, sources
 from covid_jax.config import base
 from covid_jax.data import pipeline
 from covid_jax.scans.decode import decode
 
 CASES = Path(__file__).parents[1] / '../shared/cases'
+CMC = Path(__file__).parents[1] / 'configs/cmc.py'
 
 
 @pytest.fixture
@@ -49,6 +51,25 @@ def listed(source, root, **fields):
     """(exams, what is left out and then said) of a data set."""
     parts, left = sources.listed(config(source, root, **fields).data, lambda line: None)
     return [exam for exams in parts for exam in exams], left
+
+
+@pytest.fixture
+def surveyed(tmp_path):
+    """surveyed(config): (Survey, the lines that a training says)."""
+    def survey(config):
+        said = []
+        return pipeline.survey(config, tmp_path / 'store', True, said.append), said
+    return survey
+
+
+@pytest.fixture
+def prepared(surveyed, tmp_path):
+    """prepared(config): (Dataset, the lines that a training says)."""
+    def prepare(config):
+        config.prep.size = (2, 4, 4)
+        survey, said = surveyed(config)
+        return pipeline.prepare(survey, tmp_path / 'store', 1, said.append), said
+    return prepare
 
 
 def test_01_hounsfield_units_with_an_offset_in_16_bits(made):
@@ -87,11 +108,15 @@ def test_06_positions_with_one_decimal(made):
     np.testing.assert_array_equal(scan.voxels[:, 0, 0], 10 * np.arange(24) - 1024)
 
 
-@pytest.mark.parametrize('suffix, read', [('.xyz', 2), ('.bmp', 10), ('.gif', 10)])
-def test_08_a_class_of_a_format_that_is_not_read(made, suffix, read):
-    exams, left = listed('folder', made('08', suffix))
-    assert Counter(exam.label for exam in exams) == {'covid': read, 'normal': 8}
-    assert [one.label for one in left] == ['covid'] * (10 - read)
+@pytest.mark.parametrize('suffix, line', [
+    ('.xyz', '8 files in class folders are not read (covid: 8, and 2 exams, normal: 0, and 8 exams), as covid/c0.xyz: what is left out may '
+             'tell the label; they stand in quarantine.csv'),
+    ('.nrrd', '8 could not be prepared, see quarantine.csv: 8 covid'), ('.bmp', ''), ('.gif', '')])
+def test_08_a_class_of_a_format_that_is_not_read(made, prepared, suffix, line):
+    dataset, said = prepared(config('folder', made('08', suffix), val=0.0, test=0.0))
+    assert Counter(exam.label for exam in dataset.exams) == {'covid': 2 if line else 10, 'normal': 8}
+    assert said == [f'train: 8 noncovid, {2 if line else 10} covid'] if not line else line in said
+    assert list(dataset.quarantine) == [f'covid/c{i}{suffix}' for i in range(8 if line else 0)]
 
 
 def test_09_pictures_and_their_masks_in_folders_of_a_class(made):
@@ -104,15 +129,42 @@ def test_10_signs_and_decimals_in_names(made):
     assert decode(made('10')).voxels[:, 0, 0].tolist() == [10 + 20 * k for k in range(8)]
 
 
-@pytest.mark.parametrize('name', ['bom_crlf', 'semicolon', 'backslash', 'absolute', 'pandas_index'])
-def test_15_manifests_of_spreadsheets(made, name):
-    try:
-        exams, _ = listed('manifest', made('15') / f'{name}.csv')
-    except UserError as error:
-        assert f'{name}.csv' in str(error) and '\n' not in str(error)
-        return
-    assert [exam.patient for exam in exams] == ['001', '1', '01', '001', '2', '002', '3', '4', '5', '6']
-    assert all(decode(exam.path).voxels.shape == (4, 8, 8) for exam in exams)
+PATIENTS = ['001', '1', '01', '001', '2', '002', '3', '4', '5', '6']
+
+
+@pytest.mark.parametrize('name, classes, patients', [
+    ('bom_crlf', (), PATIENTS), ('semicolon', (), PATIENTS), ('absolute', (), PATIENTS), ('int_labels', ('0', '1'), PATIENTS),
+    ('nan_patient', (), [*PATIENTS[:6], *(f'my scans é/Scan {name}' for name in ('06.nii', '07.NII.GZ', '08.nii', '09.NII.GZ'))]),
+    ('case_patient', (), ['Anna', '1', 'anna', '001', 'ANNA', '002', '3', '4', '5', '6'])])
+def test_15_manifests_of_spreadsheets_that_are_read(made, surveyed, name, classes, patients):
+    """What is written as a number stays as it is written, and 001, who has two scans, is in one split."""
+    table = config('manifest', made('15') / f'{name}.csv')
+    table.data.classes = classes or table.data.classes
+    survey, said = surveyed(table)
+    assert [exam.patient for exam in survey.exams] == patients
+    assert [exam.label in ('1', 'covid') for exam in survey.exams] == [True, False] * 5
+    assert all(decode(exam.path).voxels.shape == (4, 8, 8) for exam in survey.exams)
+    splits = {exam.patient: exam.split for exam in survey.exams}
+    assert all(exam.split == splits[exam.patient] for exam in survey.exams)
+    alike = "'ANNA' and 'Anna' and 'anna'" if name == 'case_patient' else "'001' and '01' and '1', '002' and '2'"
+    assert [alike in line for line in said].count(True) == 1
+    assert any("4 rows call their patient 'nan' or the like" in line for line in said) == (name == 'nan_patient')
+
+
+@pytest.mark.parametrize('name, classes, words', [
+    ('backslash', (), ('backslash.csv: 10 scans are not there', 'their folders are parted by /')),
+    ('pandas_index', (), ('pandas_index.csv: unknown columns', 'write the table with index=False')),
+    ('utf16', (), ('utf16.csv: no text in UTF-8', 'save the table as "CSV UTF-8"')),
+    ('int_labels', (), ('Scan 00.nii', "label '1' is not declared: add")),
+    ('float_labels_nan', ('0.0', '1.0'), ('Scan 09.NII.GZ', "label 'nan' is not declared: add")),
+    ('same_file_twice', (), ('1 scan is here more than once', 'r8', 'again', 'keep one of each'))])
+def test_15_manifests_of_spreadsheets_that_say_too_little(made, surveyed, name, classes, words):
+    table = config('manifest', made('15') / f'{name}.csv')
+    table.data.classes = classes or table.data.classes
+    with pytest.raises(UserError) as caught:
+        surveyed(table)
+    line = str(caught.value)
+    assert '\n' not in line and all(word in line for word in words), line
 
 
 def test_16_one_scan_under_two_labels(made, tmp_path):
@@ -134,22 +186,39 @@ def test_23_kinds_of_tiff(made):
     assert decode(folder / 'stack.tif').voxels[:, 0, 0].tolist() == [0, 20, 40, 60, 80, 100]
 
 
-def test_24_patients_whose_ids_are_numbers(made):
-    folder = made('24')
-    exams, _ = listed('manifest', folder / 'm.csv', held_out=('001',))
-    assert {exam.patient for exam in exams} == {f'{i:03d}' for i in range(1, 11)}
+@pytest.mark.parametrize('table, value, test', [
+    ('m', "('001',)", '001'), ('m', '(001,)', '001'), ('plain', '(1,)', '1'), ('plain', '1', '1'), ('m', '(1,)', '')])
+def test_24_patients_whose_ids_are_numbers(made, surveyed, monkeypatch, table, value, test):
+    """What a flag holds out is the test split, and whom there is not is named in one line."""
+    monkeypatch.setattr(ConfigDict, '__str__', object.__repr__)  # the text of defaults takes absl longer than all else
+    root = made('24') / f'{table}.csv'
+    given = flags.parse([f'--config={CMC}:baseline,size=small', '--config.data.source=manifest', f'--config.data.root={root}',
+                         f'--config.data.held_out={value}']).config
+    if not test:
+        with pytest.raises(UserError, match='^held_out names patients that the data does not have: 1; it has 001, 002'):
+            surveyed(given)
+        return
+    exams = surveyed(given)[0].exams
+    assert {exam.patient for exam in exams if exam.split == 'test'} == {test} and len(exams) == 10
+    assert {exam.split for exam in exams} == {'train', 'val', 'test'}
 
 
-def test_25_numbers_that_are_missing_are_said(made):
-    from covid_jax.scans.lost import missing_numbers
-
+def test_25_numbers_that_are_missing_are_said(made, surveyed, tmp_path):
     folder = made('25')
-    assert missing_numbers(sorted(folder.iterdir())) == [4, 5, 6]
     assert decode(folder).voxels[:, 0, 0].tolist() == [10 + 15 * k for k in range(12) if k not in (4, 5, 6)]
+    (tmp_path / 'data' / 'covid').mkdir(parents=True)
+    folder.rename(tmp_path / 'data' / 'covid' / 's')
+    _, said = surveyed(config('folder', tmp_path / 'data', val=0.0, test=0.0))
+    assert ('1 scan has slices whose numbers are not all there (1 covid), as covid/s, which lacks 4, 5, 6: it is read as if they '
+            'were neighbours') in said
 
 
-def test_30_hounsfield_units_in_one_class_and_grey_in_the_other(made):
+def test_30_hounsfield_units_in_one_class_and_grey_in_the_other(made, prepared):
     root = made('30')
+    dataset, said = prepared(config('folder', root))
+    assert len(dataset.exams) == 20 and not dataset.quarantine
+    assert said[-1] == ('scans in Hounsfield units and in grey values are mixed (noncovid 10 and 0, covid 0 and 10): the window is applied to '
+                        'the former alone, and where classes differ in it a network can tell the label by it')
     assert not decode(root / 'covid/radiopaedia_000.nii.gz').hounsfield
     assert decode(root / 'normal/coronacases_000.nii.gz').hounsfield
 

@@ -3,7 +3,7 @@ import io
 
 import pytest
 
-from covid_jax.text import LINE, cell, from_cell, printable, some
+from covid_jax.text import LINE, cell, count, from_cell, printable, some
 
 
 def test_a_terminal_is_told_nothing_but_a_line():
@@ -17,6 +17,13 @@ def test_the_first_of_many_names():
     assert some(range(6)) == '0, 1, 2, 3, 4, ...'
     assert some(iter('ab'), 1) == 'a, ...'
     assert some([]) == ''
+
+
+@pytest.mark.parametrize('number, words, line', [
+    (1, ('scan is', 'scans are'), '1 scan is'), (2, ('scan is', 'scans are'), '2 scans are'), (0, ('scan is', 'scans are'), '0 scans are'),
+    (1, ('exam',), '1 exam'), (0, ('exam',), '0 exams'), (7, ('exam',), '7 exams')])
+def test_a_number_has_its_noun(number, words, line):
+    assert count(number, *words) == line
 
 
 @pytest.mark.parametrize('text', ['=1+1', "'=1+1", "''-x", '+1+1', '-a', '@x', '\tx', '\rx', "'a", 'a=1', '', "'", "o'=k"])

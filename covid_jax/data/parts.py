@@ -1,4 +1,5 @@
-"""Exams decoded and prepared in parallel, one file each: what cannot be read is set aside, what the machine does stops all."""
+"""Exams decoded and prepared in parallel, one file each: what cannot be read is set aside, what the machine does stops
+all."""
 
 import json
 import multiprocessing
@@ -28,20 +29,23 @@ LUNGS = '.lungs.json'  # in place of a part's '.npy': the quality of the mask th
 
 
 class Seen(NamedTuple):
-    """What a scan was before it was prepared. shape: voxels (depth, height, width); spacing: (z, y, x) mm or None; hounsfield: whether its
-    values are Hounsfield units, else grey; low, high: the least and the greatest."""
+    """What a scan was before it was prepared. shape: voxels (depth, height, width); spacing: (z, y, x) mm or None;
+    hounsfield: whether its values are Hounsfield units, else grey; low, high: the least and the greatest;
+    tissue_padding: as in Scan, False in stores of before it was kept."""
 
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float] | None
     hounsfield: bool
     low: float
     high: float
+    tissue_padding: bool = False
 
 
 def make(exams: list[Exam], part: dict[str, Path], prep: Prep, workers: int = 0) -> dict[str, str]:
-    """Writes part[exam id] for each exam, and beside it where lungs were looked for the quality of their mask (LUNGS), with so many
-    processes (0: one a core); {exam id: reason} of those that could not be prepared. `part` names those too that are there already,
-    which are counted and not made. UserError where it is the machine's fault: the parts that are there then stay."""
+    """Writes part[exam id] for each exam, and beside it where lungs were looked for the quality of their mask (LUNGS),
+    with so many processes (0: one a core); {exam id: reason} of those that could not be prepared. `part` names those
+    too that are there already, which are counted and not made. UserError where it is the machine's fault: the parts
+    that are there then stay."""
     broken: dict[str, str] = {}
     left = {e.id: e for e in exams}
     with _progress(len(part), len(part) - len(exams)) as advance:
@@ -57,21 +61,22 @@ def make(exams: list[Exam], part: dict[str, Path], prep: Prep, workers: int = 0)
             except BrokenProcessPool:  # a scan that crashes its decoder, or too little memory: find out which
                 begun = [e for e in left.values() if _is_begun(part[e.id])]
                 if not begun:
-                    raise UserError('the preparing processes die before they begin, of too little memory perhaps: run the '
-                                    'same command with --config.data.workers=1; what is prepared is kept') from None
+                    raise UserError('the preparing processes die before they begin, of too little memory perhaps: run '
+                                    'the same command with --config.data.workers=1; what is prepared is kept') from None
                 print('a preparing process died: what was begun is prepared one scan at a time', flush=True)
                 for exam in begun:
                     try:
                         _in_parallel([exam], part, prep, 1, done)
                     except BrokenProcessPool:
-                        done(exam, f'{exam.path}: the process that prepared it died, of the file or of too little memory; to '
-                                   f'try again delete {part[exam.id].parents[1]}')
+                        done(exam, f'{exam.path}: the process that prepared it died, of the file or of too little '
+                                   f'memory; to try again delete {part[exam.id].parents[1]}')
     return {e.id: broken[e.id] for e in exams if e.id in broken}
 
 
 @contextmanager
 def _progress(total, there):
-    """Yields advance(), of one scan more: a live line on a terminal, now and then a line elsewhere. there: how many of all are made."""
+    """Yields advance(), of one scan more: a live line on a terminal, now and then a line elsewhere. there: how many of
+    all are made."""
     columns = [rich.progress.TextColumn('preparing scans'), rich.progress.BarColumn(),
                rich.progress.MofNCompleteColumn(), rich.progress.TimeRemainingColumn()]
     bar = rich.progress.Progress(*columns, disable=there == total or not sys.stdout.isatty())
@@ -144,7 +149,9 @@ def _die_with_parent():
 
 
 def _seen(scan):
-    return Seen(scan.voxels.shape, scan.spacing, bool(scan.hounsfield), float(scan.voxels.min()), float(scan.voxels.max()))
+    low = float(scan.voxels.min())
+    high = float(scan.voxels.max())
+    return Seen(scan.voxels.shape, scan.spacing, bool(scan.hounsfield), low, high, scan.tissue_padding)
 
 
 def _prepare_one(source, prep, target):
@@ -164,7 +171,8 @@ def _prepare_one(source, prep, target):
     except UserError as e:
         return str(e) if source in str(e) else f'{source}: {e}'
     except MemoryError:
-        raise UserError(f'not enough memory to prepare {source}: run the same command with --config.data.workers=1') from None
+        raise UserError(f'not enough memory to prepare {source}: run the same command with '
+                        '--config.data.workers=1') from None
     except OSError as e:
         if e.errno in scan.MACHINE:
             raise UserError(f'{source} cannot be prepared here: {e.strerror}; what is prepared is kept') from None

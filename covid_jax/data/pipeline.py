@@ -40,10 +40,10 @@ Batches = AbstractContextManager[Iterator[dict[str, np.ndarray]]]
 
 
 class Survey(NamedTuple):
-    """What is known of a config's data before a scan is prepared. exams: splits filled, '' for those of train that are not
-    learnt from; hashes: of their contents, beside them; digest: tells this data set (scans, labels, splits, preparation)
-    from another; classes: as declared; labelled: whether labels are learnt from; facts: of their files, beside them; unread: what lies in
-    class folders and is no exam -> reason."""
+    """What is known of a config's data before a scan is prepared. exams: splits filled, '' for those of train that are
+    not learnt from; hashes: of their contents, beside them; digest: tells this data set (scans, labels, splits,
+    preparation) from another; classes: as declared; labelled: whether labels are learnt from; facts: of their files,
+    beside them; unread: what lies in class folders and is no exam -> reason."""
 
     exams: list[Exam]
     hashes: list[str]
@@ -56,10 +56,11 @@ class Survey(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """exams: those that could be prepared, splits filled; label, site: int32 [n] beside them; row: of each in `images`;
-    broken: exam id -> reason; unread: as in Survey; digest: as in Survey; hashes: beside the exams; sites: the names of the sites, those that are
-    learnt from first, each part in the order of the alphabet; facts: of the exams' files, beside them;
-    canvas: Prep.canvas; seen: exam id -> what its scan was before it was prepared, empty of an old store."""
+    """exams: those that could be prepared, splits filled; label, site: int32 [n] beside them; row: of each in
+    `images`; broken: exam id -> reason; unread: as in Survey; digest: as in Survey; hashes: beside the exams; sites:
+    the names of the sites, those that are learnt from first, each part in the order of the alphabet; facts: of the
+    exams' files, beside them; canvas: Prep.canvas; seen: exam id -> what its scan was before it was prepared, empty of
+    an old store."""
 
     exams: list[Exam]
     label: np.ndarray
@@ -98,8 +99,8 @@ def survey(config: ConfigDict, root: Path | str, labelled: bool = True, say: Cal
     """Lists the exams of the config's data, splits them and chooses what is learnt from. Nothing is prepared but, where
     clusters of near duplicates are asked for, thumbnails.
 
-    root: where the store is, which keeps the hashes of files and thumbnails. labelled: whether the method learns from labels. say: is
-    called with each line that a user should know about the data. UserError for bad input.
+    root: where the store is, which keeps the hashes of files and thumbnails. labelled: whether the method learns from
+    labels. say: is called with each line that a user should know about the data. UserError for bad input.
     """
     check(config)
     data = config.data
@@ -113,8 +114,8 @@ def survey(config: ConfigDict, root: Path | str, labelled: bool = True, say: Cal
     known = looked.look_at(exams, root)
     copies.check(exams, known.hashes, data.classes)
     _say_remarks(exams, known, left, say)
-    return Survey(exams, known.hashes, prep, _digest(exams, known.hashes, prep), tuple(data.classes), labelled, known.facts,
-                  {one.id: one.reason for one in left})
+    digest = _digest(exams, known.hashes, prep)
+    return Survey(exams, known.hashes, prep, digest, tuple(data.classes), labelled, known.facts, _reasons(left))
 
 
 def narrowed(survey: Survey, data: ConfigDict, say: Callable[[str], None] = print) -> Survey:
@@ -126,26 +127,27 @@ def narrowed(survey: Survey, data: ConfigDict, say: Callable[[str], None] = prin
 
 
 def survey_test(config: ConfigDict, root: Path | str, say: Callable[[str], None] = print) -> Survey:
-    """The same of data that are all test, whatever splits their source names. UserError, too, where none has a label."""
+    """The same of data that are all test, whatever splits their source names. UserError if none has a label, too."""
     check(config)
     data = config.data
     found, left = _listed(data, say)
     parts = _grouped([[whole(exam) for exam in part] for part in found], data, root, say)
     exams = _of_sites([exam._replace(split='test') for exam in chain.from_iterable(parts)], data.sites)
     if not any(exam.label for exam in exams):
-        raise UserError(f'data source {data.source!r} at {data.root}: none of {len(exams)} exams has a label, so that no answer '
-                        'can be scored: give labelled data')
+        raise UserError(f'data source {data.source!r} at {data.root}: none of {len(exams)} exams has a label, so that '
+                        'no answer can be scored: give labelled data')
     prep = prep_of(config)
     known = looked.look_at(exams, root)
     copies.check(exams, known.hashes, data.classes)
     _say_remarks(exams, known, left, say, listed=False)
-    return Survey(exams, known.hashes, prep, _digest(exams, known.hashes, prep), tuple(data.classes), False, known.facts,
-                  {one.id: one.reason for one in left})
+    digest = _digest(exams, known.hashes, prep)
+    return Survey(exams, known.hashes, prep, digest, tuple(data.classes), False, known.facts, _reasons(left))
 
 
 def prepare(survey: Survey, root: Path | str, workers: int = 0, say: Callable[[str], None] = print) -> Dataset:
-    """The data set of the survey, its scans prepared by so many processes (0: one a core) and stored below `root`; those
-    that cannot be are set aside, and how many of each class are in each split is said. UserError where none is left."""
+    """The data set of the survey, its scans prepared by so many processes (0: one a core) and stored below `root`;
+    those that cannot be are set aside, and how many of each class are in each split is said. UserError if none is left.
+    """
     prep = survey.prep
     if prep.spacing:
         extent = [round(n * mm) for n, mm in zip(prep.size, prep.spacing, strict=True)]
@@ -161,9 +163,10 @@ def prepare(survey: Survey, root: Path | str, workers: int = 0, say: Callable[[s
         copies.tell(exams, digests, say, hashes)
     remarks.counts(survey.exams, made.broken, survey.classes, survey.labelled, say)
     remarks.two_kinds(exams, made.seen, survey.classes, say)
+    remarks.tissue_padding(exams, made.seen, say)
     if odd := sorted(name for name, of in made.lungs.items() if is_odd(of)):
-        say(f'{len(odd)} of {len(made.lungs)} masks of lungs are less than a twentieth of the body, or on one side of it alone '
-            f'({some(odd, 3)}): look at them, and at {made.path / "table.json"}')
+        say(f'{len(odd)} of {len(made.lungs)} masks of lungs are less than a twentieth of the body, or on one side of '
+            f'it alone ({some(odd, 3)}): look at them, and at {made.path / "table.json"}')
     learnt_sites = {e.site for e in exams if e.split == 'train'}
     needed, purpose = ('train', 'learn from') if _learns(survey) else ('test', 'test on')
     if needed not in {e.split for e in exams}:
@@ -187,8 +190,13 @@ def prepare(survey: Survey, root: Path | str, workers: int = 0, say: Callable[[s
 
 def prep_of(config: ConfigDict) -> Prep:
     """The preparation that the config asks for. UserError for one that cannot be."""
-    fields: dict[str, Any] = {name: value if isinstance(value, str | bool) else tuple(value) for name, value in config.prep.items()}
+    fields: dict[str, Any] = {name: value if isinstance(value, str | bool) else tuple(value)
+                              for name, value in config.prep.items()}
     return Prep(**fields)
+
+
+def _reasons(left):
+    return {one.id: one.reason for one in left}
 
 
 def _learns(survey):
@@ -196,9 +204,11 @@ def _learns(survey):
     return any(exam.split == 'train' for exam in survey.exams)
 
 
-def gathered(data: ConfigDict, root: Path | str, folds: int, say: Callable[[str], None]) -> tuple[list[list[Exam]], list[Unread]]:
-    """A list of exams for each source, of the patients and with the splits of the source that the config asks for, and what is no exam: what
-    a training and an audit begin with. root: as of `survey`. UserError for a label that no class declares."""
+def gathered(data: ConfigDict, root: Path | str, folds: int,
+             say: Callable[[str], None]) -> tuple[list[list[Exam]], list[Unread]]:
+    """A list of exams for each source, of the patients and with the splits of the source that the config asks for, and
+    what is no exam: what a training and an audit begin with. root: as of `survey`. UserError for a label that no class
+    declares."""
     found, left = _listed(data, say)
     parts = splits.own_splits(splits.thin(found, data, say), data, folds, say)
     return _grouped(parts, data, root, say), left

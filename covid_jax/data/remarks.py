@@ -1,5 +1,5 @@
-"""What a user would want to know of exams before a network learns from them: names that may be one, slices that are missing, what is
-not read, values of two kinds. Each is said in a line."""
+"""What a user would want to know of exams before a network learns from them: names that may be one, slices that are
+missing, what is not read, values of two kinds. Each is said in a line."""
 
 import re
 from collections import Counter, defaultdict
@@ -21,40 +21,45 @@ def shared_patients(exams: Sequence[Exam], say: Say) -> None:
     at = {(exam.patient, exam.site) for exam in exams}
     shared = [patient for patient, sites in Counter(patient for patient, _ in at).items() if sites > 1]
     if shared:
-        say(f'{count(len(shared), "patient is", "patients are")} at several sites ({some(sorted(shared), LISTED)}), one patient each: where every '
-            'site numbers its own, put the site before the number')
+        say(f'{count(len(shared), "patient is", "patients are")} at several sites ({some(sorted(shared), LISTED)}), '
+            'one patient each: where every site numbers its own, put the site before the number')
 
 
 def alike_names(exams: Sequence[Exam], say: Say) -> None:
-    """Whether patients, or sites, differ in case, in space or in zeros before a number alone: they are kept apart as they are written.
-    A patient whom nobody named, and who is called after the exam, counts for none."""
-    for what, names in (('patients', {exam.patient for exam in exams if exam.patient != exam.id}), ('sites', {exam.site for exam in exams})):
+    """Whether patients, or sites, differ in case, in space or in zeros before a number alone: they are kept apart as
+    they are written. A patient whom nobody named, and who is called after the exam, counts for none."""
+    patients = {exam.patient for exam in exams if exam.patient != exam.id}
+    for what, names in (('patients', patients), ('sites', {exam.site for exam in exams})):
         groups = defaultdict(list)
         for name in sorted(names):
             groups[ZEROS.sub('', ''.join(name.casefold().split()))].append(name)
         alike = [' and '.join(map(repr, group)) for group in groups.values() if len(group) > 1]
         if alike:
-            say(f'{what} that differ in case, spaces or zeros in front alone are kept apart, as they are written: {some(alike, LISTED)}; if they '
-                'are one, write them alike')
+            say(f'{what} that differ in case, spaces or zeros in front alone are kept apart, as they are written: '
+                f'{some(alike, LISTED)}; if they are one, write them alike')
 
 
 def missing_slices(missing: Mapping[str, Sequence[int]], exams: Sequence[Exam], say: Say) -> None:
     """Which scans lack numbers among their slices. missing: exam id -> numbers, of those that lack some."""
     if missing:
         first = next(iter(missing))
-        say(f'{count(len(missing), "scan has", "scans have")} slices whose numbers are not all there ({by_label([e for e in exams if e.id in missing])}), as {first}, '
-            f'which lacks {some(missing[first])}: it is read as if they were neighbours')
+        labels = by_label([exam for exam in exams if exam.id in missing])
+        say(f'{count(len(missing), "scan has", "scans have")} slices whose numbers are not all there ({labels}), as '
+            f'{first}, which lacks {some(missing[first])}: it is read as if they were neighbours')
 
 
 def unread(left: Sequence[Unread], exams: Sequence[Exam], say: Say, listed: bool = True) -> None:
-    """How many things in the folders of each class are not read, beside those that are, and how many masks lie beside scans. What speaks of
-    scans, as lists do, is not worth a word. listed: whether all of them are going to stand in quarantine.csv."""
+    """How many things in the folders of each class are not read, beside those that are, and how many masks lie beside
+    scans. What speaks of scans, as lists do, is not worth a word. listed: whether all of them are going to stand in
+    quarantine.csv."""
     where = '; they stand in quarantine.csv' if listed else ''
     if gone := of_kind(left, LOST):
         read = Counter(exam.label for exam in exams)
         lost = Counter(one.label for one in gone)
-        said = ', '.join(f'{label}: {lost[label]}, and {count(read[label], "exam")}' for label in sorted({*read, *lost} - {''}))
-        say(f'{count(len(gone), "file")} in class folders {"is" if len(gone) == 1 else "are"} not read ({said}), as {gone[0].id}: what is left out may tell the label{where}')
+        labels = sorted({*read, *lost} - {''})
+        said = ', '.join(f'{label}: {lost[label]}, and {count(read[label], "exam")}' for label in labels)
+        say(f'{count(len(gone), "file in class folders is", "files in class folders are")} not read ({said}), as '
+            f'{gone[0].id}: what is left out may tell the label{where}')
     if masks := of_kind(left, MASK):
         say(f'{called_masks(masks)}, as {masks[0].id}{where}')
 
@@ -67,20 +72,30 @@ def called_masks(masks: Sequence[Unread]) -> str:
 
 
 def two_kinds(exams: Sequence[Exam], seen: Mapping[str, Seen], classes: Sequence[str], say: Say) -> None:
-    """How many exams of each class are in Hounsfield units and in grey values, where there are both. seen: exam id -> what its scan was,
-    empty where that is not known."""
+    """How many exams of each class are in Hounsfield units and in grey values, where there are both. seen: exam id ->
+    what its scan was, empty where that is not known."""
     names = class_names(classes)
     used = [exam for exam in exams if exam.split and exam.label and exam.id in seen]
     units = Counter((names[class_index(exam.label, classes)], seen[exam.id].hounsfield) for exam in used)
     if len({unit for _, unit in units}) > 1:
         said = ', '.join(f'{name} {units[name, True]} and {units[name, False]}' for name in names)
-        say(f'scans in Hounsfield units and in grey values are mixed ({said}): the window is applied to the former alone, and where classes '
-            'differ in it a network can tell the label by it')
+        say(f'scans in Hounsfield units and in grey values are mixed ({said}): the window is applied to the former '
+            'alone, and where classes differ in it a network can tell the label by it')
+
+
+def tissue_padding(exams: Sequence[Exam], seen: Mapping[str, Seen], say: Say) -> None:
+    """Which scans have padding of a value that tissue has too, of which nobody knows for sure where it is padding.
+    seen: exam id -> what its scan was, empty where that is not known."""
+    doubtful = [exam for exam in exams if exam.id in seen and seen[exam.id].tissue_padding]
+    if doubtful:
+        say(f'{count(len(doubtful), "scan has", "scans have")} padding of a value that tissue has too, such as 0 where '
+            f'0 is water ({by_label(doubtful)}), as {doubtful[0].id}: what reaches the edge of a slice is read as air, '
+            'the rest as tissue; look at them')
 
 
 def counts(exams: Sequence[Exam], broken: Mapping[str, str], classes: Sequence[str], labelled: bool, say: Say) -> None:
-    """How many scans of each class are in each split, how many of them could not be prepared, and what that means. labelled: whether labels
-    are learnt from."""
+    """How many scans of each class are in each split, how many of them could not be prepared, and what that means.
+    labelled: whether labels are learnt from."""
     names = class_names(classes)
 
     def class_of(exam):

@@ -25,6 +25,7 @@ MASK_FIRST = re.compile('(?P<word>seg|segmentation|mask|masks)[._ -](?P<of>.+)',
 SCAN = re.compile(r'(.+)[._ -](ct|img|image|scan|volume|0000)', re.I)  # 0000: the first channel, as nnU-Net has it
 SCAN_FIRST = re.compile(r'(ct|img|image|scan|volume|slice)[._ -](.+)', re.I)
 EITHER = 'the dash may be a sign or none: number the slices without signs'
+THOUSANDS = re.compile('[0-9]{1,3}|[1-9][0-9]{0,2}[.,][0-9]{3}')
 COUNTED = 3  # numbers at least that are a count
 FOLLOWING = 2 / 3  # of the numbers between the least and the greatest of a count are there at least, wherever it begins
 # What speaks of scans and is none, though it may have a slice's name.
@@ -83,6 +84,11 @@ def _two_counters(text):
     return tuple(map(int, text.split('.')))
 
 
+def _grouped(text):
+    """'1,000' beside '999' -> (1000,)."""
+    return (int(re.sub('[.,]', '', text)),)
+
+
 def _reading(place, texts):
     """How the numbers in one place of all names are read."""
     form, i = place
@@ -90,6 +96,9 @@ def _reading(place, texts):
         return _unsigned if _is_count(texts) else _signed
     if all(re.fullmatch(r'[0-9]+\.[0-9]+', text) for text in texts):
         return _two_counters if _are_counters(texts) else _signed
+    if all(map(THOUSANDS.fullmatch, texts)):
+        fractions, whole = ([[value for text in texts for value in read(text)]] for read in (_signed, _grouped))
+        return _grouped if _evenness(whole) > _evenness(fractions) else _signed
     return _signed
 
 
@@ -120,8 +129,8 @@ def _are_counters(texts):
     fractions = _evenness([[float(text) for text in texts]])
     counters = _evenness(seconds.values())
     if fractions == counters and len(texts) > 2:
-        raise UserError(f'slices are called {some(sorted(texts), 3)}: these may be fractions, or two numbers each: write '
-                        'as many digits behind every point')
+        raise UserError(f'slices are called {some(sorted(texts), 3)}: these may be fractions, or two numbers each: '
+                        'write as many digits behind every point')
     return counters > fractions
 
 

@@ -22,14 +22,17 @@ MACHINE = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, er
 class Scan(NamedTuple):
     """What a path holds.
 
-    voxels:     [depth, height, width]; one slice has depth 1. Where the source knows directions: slices from the feet to
-                the head, rows from the front to the back, columns from the patient's right to the left (phantoms run the
-                other way along z)
+    voxels:     [depth, height, width]; one slice has depth 1. Where the source knows directions: slices from the feet
+                to the head, rows from the front to the back, columns from the patient's right to the left (phantoms run
+                the other way along z)
     hounsfield: True: int16 or float32 Hounsfield units. False: grey, uint8 or float32 in [0, 255]
     spacing:    (z, y, x) mm between voxel centres, None where the source does not say
     mask:       the file with the mask of its lungs, where the source has one
-    affine:     [4, 4], index (i, j, k) of the file as it is stored -> mm to the right, the front and the head, as in NIfTI; None where
-                the source does not say. Of DICOM i is the column, j the row, and k the slice from the feet. See geometry.py
+    affine:     [4, 4], index (i, j, k) of the file as it is stored -> mm to the right, the front and the head, as in
+                NIfTI; None where the source does not say. Of DICOM i is the column, j the row, and k the slice from the
+                feet. See geometry.py
+    tissue_padding: whether what stands for no measurement has a value that tissue has too, such as 0 where 0 is water:
+                of it what reaches the edge of a slice has become air
     """
 
     voxels: np.ndarray
@@ -37,11 +40,12 @@ class Scan(NamedTuple):
     spacing: tuple[float, float, float] | None
     mask: Path | None = None
     affine: np.ndarray | None = None
+    tissue_padding: bool = False
 
 
 @contextmanager
 def blame(path: Path | str) -> Iterator[None]:
-    """Whatever a parser raises on foreign bytes becomes one printable line that names the file; its warnings are not ours.
+    """Whatever a parser raises on foreign bytes becomes one printable line that names the file, without its warnings.
 
     What is the machine's fault (no memory, no room on the disk) goes on as it is: the file may be good.
     """

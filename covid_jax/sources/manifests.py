@@ -29,12 +29,14 @@ def manifest(path: Path | str, say: Callable[[str], None] = print) -> list[Exam]
     """
     path = Path(path)
     if path.is_dir():
-        raise UserError(f'{path} is a folder: a manifest is a CSV file; for folders of classes set --config.data.source=folder')
+        raise UserError(f'{path} is a folder: a manifest is a CSV file; for folders of classes set '
+                        '--config.data.source=folder')
     rows = _rows(path)
     absent = [f'{row.get("path", "")!r} (row {line})' for line, row in rows if not _exists(path, row)]
     if absent:
-        raise UserError(f'{path}: {count(len(absent), "scan is", "scans are")} not there, {some(absent)}: paths are relative to '
-                        f'{path.parent}')
+        hint = ', and their folders are parted by /' if any('\\' in row.get('path', '') for _, row in rows) else ''
+        raise UserError(f'{path}: {count(len(absent), "scan is", "scans are")} not there, {some(absent)}: paths are '
+                        f'relative to {path.parent}{hint}')
     exams = []
     line_of: dict[str, int] = {}  # id -> line of the file
     for line, row in rows:
@@ -46,28 +48,35 @@ def manifest(path: Path | str, say: Callable[[str], None] = print) -> list[Exam]
     if not exams:
         raise UserError(f'{path} holds no rows: expected the columns {", ".join(COLUMNS)}')
     if nobody := sum(row.get('patient', '').lower() in NOBODY for _, row in rows):
-        say(f'{path}: {count(nobody, "row calls its", "rows call their")} patient {NOBODY[0]!r} or the like, which names nobody: each counts as its own')
+        say(f'{path}: {count(nobody, "row calls its", "rows call their")} patient {NOBODY[0]!r} or the like, which '
+            'names nobody: each counts as its own')
     found = one_patient(exams, path, say)
     if len({exam.patient for exam in found}) == len(found) > 1 and not any(map(_patient, (row for _, row in rows))):
-        say(f'{path}: no patients are named (column patient), and each of {len(found)} scans counts as its own: scans of one person may be '
-            'learnt from and tested on; --config.data.group=clusters keeps near duplicates together')
+        say(f'{path}: no patients are named (column patient), and each of {len(found)} scans counts as its own: scans '
+            'of one person may be learnt from and tested on; --config.data.group=clusters keeps near duplicates '
+            'together')
     return found
 
 
 def _rows(path):
     """(line number, {column: stripped cell}) of every row that is not blank."""
     with blame(path), path.open(newline='', encoding='utf-8-sig') as stream:
-        delimiter = _delimiter(stream.readline())
-        stream.seek(0)
-        reader = csv.reader(stream, delimiter=delimiter, strict=True)
-        rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(map(str.strip, cells))]
+        try:
+            delimiter = _delimiter(stream.readline())
+            stream.seek(0)
+            reader = csv.reader(stream, delimiter=delimiter, strict=True)
+            filled = (cells for cells in reader if any(map(str.strip, cells)))
+            rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in filled]
+        except UnicodeDecodeError:
+            raise UserError(f'{path}: no text in UTF-8: save the table as "CSV UTF-8"') from None
     columns = rows[0][1] if rows else []
     unknown = [name for name in columns if name not in COLUMNS]
     if unknown:
         hint = ''.join(did_you_mean(name, unknown) for name in COLUMNS if name not in columns)
         if '' in unknown:
             hint += '; a column without a name is the index of pandas: write the table with index=False'
-        raise UserError(f'{path}: unknown columns {", ".join(map(repr, unknown))}{hint}; accepted are {", ".join(COLUMNS)}')
+        raise UserError(f'{path}: unknown columns {", ".join(map(repr, unknown))}{hint}; accepted are '
+                        f'{", ".join(COLUMNS)}')
     if len(set(columns)) < len(columns) or not {'path', 'label'} <= set(columns):
         raise UserError(f'{path}: expected the columns path and label, each once, found {", ".join(columns) or "none"}')
     for line, cells in rows[1:]:

@@ -1,7 +1,11 @@
 """What a user would want to know of exams before a network learns from them."""
 
+import json
+
+import nrrd
 import numpy as np
 import pytest
+from dicoms import ct
 from PIL import Image
 
 from covid_jax import UserError
@@ -108,6 +112,22 @@ class TestUnread:
         assert len(found.exams) == 16 and not said and not found.unread
         assert {fact.format for fact in found.facts} == {'PNG', {'.jfif': 'JPEG'}.get(suffix, suffix[1:].upper())}
 
+    def test_what_was_not_known_by_its_suffix_is_an_exam(self, tmp_path):
+        """DICOM without preamble or suffix, and NRRD; beside them what only begins like DICOM is said."""
+        place = tmp_path / 'data' / 'covid'
+        picture(tmp_path / 'data' / 'normal' / 'n.png', 0)
+        place.mkdir()
+        for i in range(3):
+            ct(place / f'IM{i}', np.full((6, 8), 100 * i, '<u2'), preamble=False, PatientID='')
+        nrrd.write(str(place / 'a.nrrd'), np.random.default_rng(0).integers(-1000, 900, (4, 4, 4)).astype(np.int16),
+                   {'space': 'LPS', 'space directions': np.eye(3)})
+        (place / 'IM9').write_bytes((place / 'IM1').read_bytes()[:10])
+        found, said = survey('folder', tmp_path / 'data', val=0.0, test=0.0)
+        assert [e.id for e in found.exams] == ['covid/IM0', 'covid/IM1', 'covid/IM2', 'covid/a.nrrd', 'normal/n.png']
+        assert list(found.unread) == ['covid/IM9'] and 'covid: 1, and 4 exams' in said[0]
+        dataset = pipeline.prepare(found, tmp_path / 'store', 1, said.append)
+        assert not dataset.broken and len(dataset.exams) == 5
+
     def test_the_voxels_of_a_header_are_read_with_it(self, tmp_path):
         place = tmp_path / 'data' / 'covid'
         picture(place / 'b.png', 0)
@@ -193,6 +213,27 @@ def test_hounsfield_units_beside_grey_values_are_said_by_class(tmp_path, grey, t
         pipeline.prepare(found, tmp_path / 'store', 1, said.append)
         mixed = [line for line in said if 'Hounsfield' in line]
         assert [f'are mixed ({told})' in line for line in mixed] == [True] * bool(told)
+
+
+def test_padding_that_tissue_has_too_is_said_by_class(tmp_path):
+    """Stores of before it was kept are read, and nothing is said of them."""
+    for label, pads in (('covid', (0, 0, None)), ('normal', (0, -2000, -2000))):
+        (tmp_path / 'data' / label).mkdir(parents=True)
+        for i, pad in enumerate(pads):
+            stored = np.random.default_rng([i, len(label)]).integers(-900, 900, (6, 8)).astype('<i2')
+            stored[0, :4] = pad or 0
+            ct(tmp_path / 'data' / label / f'{i}.dcm', stored, RescaleIntercept=0, PixelPaddingValue=pad, PatientID='')
+    found, said = survey('folder', tmp_path / 'data', val=0.0, test=0.0)
+    line = ('3 scans have padding of a value that tissue has too, such as 0 where 0 is water (2 covid, 1 normal), as covid/0.dcm: '
+            'what reaches the edge of a slice is read as air, the rest as tissue; look at them')
+    pipeline.prepare(found, tmp_path / 'store', 1, said.append)
+    table, = (tmp_path / 'store').glob('*/table.json')
+    assert said.count(line) == 1
+    kept = json.loads(table.read_text())
+    table.write_text(json.dumps({**kept, 'seen': [of[:5] for of in kept['seen']]}))
+    said.clear()
+    pipeline.prepare(found, tmp_path / 'store', 1, said.append)
+    assert said == ['train: 3 noncovid, 3 covid']
 
 
 class TestOfDataThatAreAllTest:

@@ -26,7 +26,8 @@ from covid_jax.scans.names import in_order, scan_of_mask
     ('1.', ' '.join(map(str, range(1, 60, 2)))), ('', '1.7 1.8 1.9 1.11 1.12'), ('', '1.8 1.9 1.11 2.9 2.11 2.13'), ('s', '5_1.9 6_1.11'),
     ('s', ' '.join(str(0.75 * k) for k in range(20))), ('s', ' '.join(str(100.1 + 1.25 * k) for k in range(20))), ('s', '0.05 0.1 0.15 0.7'),
     ('s', '0.05 0.3 0.31'), ('ct ', '1.1 1.3 1.10'),
-    ('s ', '5.5e-17 0.5 1.5 2.25'), ('s ', '-0.5 -1.8e-15 0.5'), ('s_', '-1.5 +0.5 2.0 +10.5'), ('z ', '-98 -96 -94 -92 -90'), ('z ', '-2 -1'),
+    ('', '8 9 10 998 999 1,000 1,001 12,000'), ('s', '999 1.000 1.001 1.002'), ('s', '0,125 1 1,875 2,75'), ('s', '2,125 3'),
+    ('s', '900 1,000 1,100'), ('s ', '5.5e-17 0.5 1.5 2.25'), ('s ', '-0.5 -1.8e-15 0.5'), ('s_', '-1.5 +0.5 2.0 +10.5'), ('z ', '-98 -96 -94 -92 -90'), ('z ', '-2 -1'),
 ])
 def test_slices_are_in_the_order_of_their_numbers(before, numbers):
     """A sign stands behind no letter, digit, dash or closing bracket, and none of a count; a fraction is no part of a longer chain, and no

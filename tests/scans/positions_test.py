@@ -16,7 +16,9 @@ import tifffile
 from PIL import Image
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
+from scan_files import zipped
 
+from covid_jax.scans import geometry
 from covid_jax.scans.decode import decode
 
 SIZE = (6, 5, 7)  # z, y, x
@@ -46,12 +48,17 @@ def stored(turn):
     return value(np.moveaxis(first + grid @ steps, -1, 0)).astype(np.float32), first, steps
 
 
-def check(scan, spacing=STEP):
-    """Every voxel lies where its value is: slices from the feet, rows from the front, columns from the patient's right."""
+def check(scan, spacing=STEP, placed=True):
+    """Every voxel lies where its value is: slices from the feet, rows from the front, columns from the patient's right; and, where the file
+    says it (placed), where its affine says, in mm to the right, the front and the head."""
     assert scan.hounsfield and scan.voxels.shape == SIZE
+    assert (scan.affine is not None) == placed
+    affine = geometry.of_voxels(scan.affine, SIZE) if placed else None
     for index in np.ndindex(*SIZE):
         z, y, x = np.array(ORIGIN) + np.array(index) * STEP
         assert scan.voxels[index] == pytest.approx(value((x, y, z)), abs=1e-3), index
+        if placed:
+            np.testing.assert_allclose(affine @ (*index[::-1], 1), (-x, -y, z, 1), atol=1e-3)
     assert scan.spacing == (None if spacing is None else pytest.approx(spacing, rel=1e-6))
 
 
@@ -112,17 +119,27 @@ def test_pydicom(tmp_path, turn):
         data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
         pydicom.dcmwrite(tmp_path / f'IM{k}', data, enforce_file_format=True)
     check(decode(tmp_path))
+    files = {f'scan/{k}/{path.name}': path for k, path in enumerate(sorted(tmp_path.iterdir()))}
+    check(decode(zipped(tmp_path / 'a.zip', files)))
 
 
 def test_numpy(tmp_path):
     values = stored(TURNS['axial'])[0].T
     np.savez(tmp_path / 'a.npz', hu=values, spacing_mm=STEP)
-    check(decode(tmp_path / 'a.npz'))
+    check(decode(tmp_path / 'a.npz'), placed=False)
     np.save(tmp_path / 'a.npy', values)
-    check(decode(tmp_path / 'a.npy'), None)
+    check(decode(tmp_path / 'a.npy'), None, placed=False)
 
 
-@pytest.mark.parametrize('suffix', ['png', 'tif', 'jpg'])
+@pytest.mark.parametrize('turn', TURNS)
+def test_a_zip_of_a_volume_lies_where_the_volume_does(tmp_path, turn):
+    values, first, steps = stored(TURNS[turn])
+    affine = np.diag([-1, -1, 1, 1]) @ nibabel.affines.from_matvec(steps.T, first)
+    nibabel.save(nibabel.Nifti1Image(values, affine), tmp_path / 'a.nii.gz')
+    check(decode(zipped(tmp_path / 'a.zip', {'scans/a.nii.gz': tmp_path / 'a.nii.gz'})))
+
+
+@pytest.mark.parametrize('suffix', ['png', 'tif', 'jpg', 'bmp', 'gif', 'webp'])
 def test_pillow_and_tifffile_say_nothing_of_the_body_but_each_pixel_stays_where_it_is(tmp_path, suffix):
     """Of images no library says where left is: row, column and number are those of the file."""
     z, y, x = np.meshgrid(*map(np.arange, (6, 24, 40)), indexing='ij')
@@ -131,10 +148,11 @@ def test_pillow_and_tifffile_say_nothing_of_the_body_but_each_pixel_stays_where_
         if suffix == 'tif':
             tifffile.imwrite(tmp_path / f'ct {k + 8}.tif', plane, photometric='minisblack', compression='deflate')
         else:
-            Image.fromarray(plane).save(tmp_path / f'ct {k + 8}.{suffix}', quality=100)
-    scan = decode(tmp_path)
-    assert not scan.hounsfield and scan.spacing is None
-    np.testing.assert_allclose(scan.voxels, grey.astype(float), atol=2 if suffix == 'jpg' else 0)
+            options = {'lossless': True} if suffix == 'webp' else {'quality': 100}
+            Image.fromarray(plane).save(tmp_path / f'ct {k + 8}.{suffix}', **options)
+    for scan in (decode(tmp_path), decode(zipped(tmp_path / 'a.zip', {path.name: path for path in tmp_path.iterdir()}))):
+        assert not scan.hounsfield and scan.spacing is scan.affine is None
+        np.testing.assert_allclose(scan.voxels, grey.astype(float), atol=2 if suffix == 'jpg' else 0)
 
 
 @pytest.mark.parametrize('options', [{}, {'compression': 'deflate'}, {'bigtiff': True}, {'byteorder': '>'}, {'tile': (16, 16)}])

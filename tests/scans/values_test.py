@@ -314,6 +314,29 @@ def test_a_hot_spot_makes_no_grey_scan_of_a_map_of_uptake(tmp_path, name, hot):
     refused(tmp_path / f'a.{name}', 'a map of uptake')
 
 
+def decay(fall, rise=0., top=255, whole=False):
+    """[4, 200, 50]: values up to top, in 16 bins each as many times rarer than the one before, in all so many times; of one in the middle there
+    are `rise` times as many as of the one before, which is a mode."""
+    counts = np.geomspace(fall, 1, 16)
+    if rise:
+        counts[5] = rise * counts[4]
+    bins = np.repeat(np.arange(16), np.rint(counts / counts.sum() * 39000).astype(int))
+    rng = np.random.default_rng(0)
+    values = rng.choice(bins, (4, 200, 50)) + rng.random((4, 200, 50))
+    return np.floor(values / 16 * (top + 1)) if whole else (values / 16 * top).astype(np.float32)
+
+
+@pytest.mark.parametrize('values, read', [
+    (decay(14), True), (decay(30), False), (decay(100, rise=1.3), False), (decay(100, rise=2), True),
+    (decay(100, top=60, whole=True), False), (decay(100, top=80, whole=True), True)])
+def test_a_map_is_told_by_its_fall_without_a_mode_and_by_low_values(tmp_path, values, read):
+    np.save(tmp_path / 'a.npy', values)
+    if read:
+        assert not decode(tmp_path / 'a.npy').hounsfield
+    else:
+        refused(tmp_path / 'a.npy', 'a map of uptake')
+
+
 @pytest.mark.parametrize('kind', ['white tissue', 'lungs alone', 'padded', 'narrow', 'few levels'])
 @pytest.mark.parametrize('dtype', [np.uint8, np.float32])
 def test_scans_of_hard_windows_are_no_masks(tmp_path, rng, kind, dtype):

@@ -20,7 +20,7 @@ def lay(folder, names, levels=256):
 
 @pytest.mark.parametrize('pictures, masks, levels', [
     ('CT', 'Lung_mask', 256), ('scan', 'label', 256), ('CT_scans', 'GT', 256), ('frames', 'ground truth', 256), ('x', 'InfectionMask', 256), ('x', 'LabelMap', 256),
-    ('x', 'chestmasks', 256), ('slices', 'lung', 2), ('a', 'b', 2), ('b', 'a', 4)])
+    ('x', 'chestmasks', 256), ('x', 'chestmask', 256), ('slices', 'lung', 2), ('a', 'b', 2), ('b', 'a', 4)])
 def test_a_folder_of_masks_beside_one_of_pictures_is_refused(tmp_path, pictures, masks, levels):
     lay(tmp_path / 'covid' / pictures, NUMBERS)
     lay(tmp_path / 'covid' / masks, NUMBERS, levels)
@@ -39,17 +39,47 @@ def test_files_are_called_alike_by_their_numbers_and_lie_in_the_class_itself_too
     assert len(sources.folder(tmp_path)) == 4
 
 
+def test_a_folder_called_after_its_class_is_no_scan_of_it(tmp_path):
+    lay(tmp_path / 'covid', NUMBERS)
+    lay(tmp_path / 'covid' / 'covid_mask', NUMBERS, 2)
+    assert f'like those in {tmp_path}/covid: move covid_mask away' in refused(sources.folder, tmp_path)
+
+
 @pytest.mark.parametrize('folders', [
     {'P1': (NUMBERS, 256), 'P2': (NUMBERS, 256), 'P3': (('1', '2'), 256)},  # patients
     {'a': (NUMBERS, 256), 'a_lung': (NUMBERS, 256), 'b': (NUMBERS, 256)},  # a series of another kernel
     {'Segal': (NUMBERS, 256), 'Labelle': (NUMBERS, 256), 'Weight': (NUMBERS, 256)},
     {'P1': (NUMBERS, 256), 'P2_mask': (('7', '8'), 256)},
+    {'P1': (('a', 'b', 'c'), 256), 'P2': (('x', 'y', 'z'), 2)},  # called otherwise, without numbers
     {'P1': (NUMBERS, 2), 'P2': (NUMBERS, 2)},  # all alike: decoding says what they are
     {f'P{i}': (NUMBERS, 2 if i == 4 else 256) for i in range(9)}])  # more than masks come in: decoding sets one aside
 def test_scans_side_by_side_are_read(tmp_path, folders):
     for name, (files, levels) in folders.items():
         lay(tmp_path / 'covid' / name, files, levels)
     assert [exam.id for exam in sources.folder(tmp_path)] == sorted(f'covid/{name}' for name in folders)
+
+
+def test_what_speaks_of_pictures_makes_no_masks_of_them(tmp_path):
+    lay(tmp_path / 'covid' / 'P1', NUMBERS)
+    lay(tmp_path / 'covid' / 'P2', ('7',), 2)
+    for name in NUMBERS:
+        (tmp_path / 'covid' / 'P2' / f'{name}.txt').write_text('x')
+    assert len(sources.folder(tmp_path)) == 2
+
+
+def test_pictures_that_cannot_be_read_are_no_masks(tmp_path):
+    lay(tmp_path / 'covid' / 'P1', NUMBERS)
+    lay(tmp_path / 'covid' / 'P2', NUMBERS)
+    for path in (tmp_path / 'covid' / 'P2').iterdir():
+        path.write_bytes(b'x')
+    assert len(sources.folder(tmp_path)) == 2
+
+
+def test_a_folder_of_one_picture_is_no_class_of_many(tmp_path):
+    for label in ('covid', 'normal'):
+        lay(tmp_path / label / 'P1', ('1',))
+    said = []
+    assert len(sources.folder(tmp_path, said.append)) == 2 and not said
 
 
 def test_black_ends_of_a_scan_make_no_masks_of_it(tmp_path):

@@ -106,6 +106,7 @@ class TestManifest:
         ('path,label,label\na.npz,covid,covid\n', ['each once']),
         ('path,label\na.npz,covid\n\nb.npz,covid\nc.npz,covid\n', ["2 scans are not there, 'b.npz' (row 4), 'c.npz' (row 5)"]),
         ('path,label\na.npz,covid\nb.npz,covid\n', ["1 scan is not there, 'b.npz' (row 3)"]),
+        ('path,label\nx\\a.npz,covid\n', ["'x\\\\a.npz' (row 2): paths are relative to", ', and their folders are parted by /']),
         ('path,label\n,covid\n', ['row 2', "''"]),
         ('path,label\n' + 'x' * 5000 + ',covid\n', ['row 2']),
         ('path,label\na.npz,covid\na.npz,normal\n', ['row 3', "'a.npz' is already in row 2"]),
@@ -121,7 +122,9 @@ class TestManifest:
 
     def test_bytes_that_are_no_text_are_refused(self, write, tmp_path):
         (tmp_path / 'm.csv').write_bytes(b'PK\x03\x04\xff\xfe\x00')
-        assert 'm.csv' in refused(sources.manifest, tmp_path / 'm.csv')
+        assert 'm.csv: no text in UTF-8: save the table as "CSV UTF-8"' in refused(sources.manifest, tmp_path / 'm.csv')
+        (tmp_path / 'm.csv').write_text('path,label\na.npz,covid\n', encoding='utf-16')
+        assert 'm.csv: no text in UTF-8' in refused(sources.manifest, tmp_path / 'm.csv')
         assert 'source=folder' in refused(sources.manifest, tmp_path)
 
 

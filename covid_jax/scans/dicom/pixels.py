@@ -34,8 +34,9 @@ KEPT = (*FRAMES, HUFFMAN, SCAN, 0xDD, 0xF8)  # and restart intervals, and JPEG-L
 
 
 def read_voxels(planes: Sequence[Plane], order: np.ndarray, orient: Callable[[np.ndarray], np.ndarray],
-                hounsfield: bool) -> np.ndarray:
-    """The planes, which lie file by file, -> [depth, height, width]: int16 for whole Hounsfield units, else float32.
+                hounsfield: bool) -> tuple[np.ndarray, bool]:
+    """The planes, which lie file by file, -> ([depth, height, width]: int16 for whole Hounsfield units, else float32;
+    Scan.tissue_padding).
 
     ValueError for what the headers call Hounsfield units and what cannot be, see values.py.
     """
@@ -44,6 +45,7 @@ def read_voxels(planes: Sequence[Plane], order: np.ndarray, orient: Callable[[np
     out = None
     at = 0
     tallies = {}
+    tissue_padding = False
     for _, of_file in groupby(planes, key=lambda plane: id(plane.header)):
         frames = list(of_file)
         header = frames[0].header
@@ -51,8 +53,9 @@ def read_voxels(planes: Sequence[Plane], order: np.ndarray, orient: Callable[[np
             for plane, stored in zip(frames, _frames(header), strict=True):
                 stored = orient(stored)
                 hole = _padding(header, stored)
-                if hounsfield and hole is not None:
-                    hole = _outside(stored, hole, *plane.rescale)
+                if hounsfield and hole is not None and _is_tissue(stored, hole, *plane.rescale):
+                    tissue_padding = True
+                    hole = _outside(hole)
                 voxels = _hounsfield(stored, hole, *plane.rescale) if hounsfield else _grey(stored, hole, plane)
                 if out is None:
                     out = np.empty((len(planes), *voxels.shape), np.int16 if whole else np.float32)
@@ -66,7 +69,7 @@ def read_voxels(planes: Sequence[Plane], order: np.ndarray, orient: Callable[[np
     if tallies:
         upward = sorted(tallies)
         check_hounsfield([tallies[k] for k in upward], names=[planes[order[k]].name for k in upward])
-    return out
+    return out, tissue_padding
 
 
 def _frames(header):
@@ -153,7 +156,8 @@ def _bare_jpeg(data, header):
             raise ValueError('no lossless JPEG')
         at += 2 + length
     frames = [segment[1] for segment in kept[1:] if segment[1] in FRAMES]
-    # The pixels end at the first mark: in a JPEG at 0xFF and not 0, in JPEG-LS at 0xFF and a byte with its first bit set.
+    # The pixels end at the first mark: in a JPEG at 0xFF and not 0, in JPEG-LS at 0xFF and a byte whose first bit is
+    # set.
     end = re.compile(rb'\xff[\x80-\xff]' if FRAMES[1] in frames else rb'\xff[^\x00]').search(data, at)
     if data[:2] != b'\xff\xd8' or len(frames) != 1 or not end or end.group() != b'\xff\xd9':
         raise ValueError('no JPEG')
@@ -161,7 +165,8 @@ def _bare_jpeg(data, header):
 
 
 def _check_tables(tables):
-    """ValueError for Huffman tables that gdcm would read beyond: each is its number, 16 counts of codes, and the codes."""
+    """ValueError for Huffman tables that gdcm would read beyond: each is its number, 16 counts of codes, and the
+    codes."""
     while tables:
         end = 17 + sum(tables[1:17])
         if tables[0] > 3 or max(tables[17:end], default=0) > 16 or len(tables) < end:
@@ -204,11 +209,13 @@ def _padding(header, stored):
     return hole if hole.any() else None
 
 
-def _outside(stored, hole, slope, intercept):
-    """Of the padding that would be tissue, such as 0 where 0 is water, only what reaches the edge of the slice: the rest is
-    tissue of that value. bool like stored, or None."""
-    if slope * float(stored[hole].max()) + intercept < NO_GREY:
-        return hole
+def _is_tissue(stored, hole, slope, intercept):
+    """Whether padding has a value that tissue has too, such as 0 where 0 is water."""
+    return slope * float(stored[hole].max()) + intercept >= NO_GREY
+
+
+def _outside(hole):
+    """Of such padding only what reaches the edge of the slice: the rest is tissue of that value. bool, or None."""
     parts, _ = ndimage.label(hole)
     edges = np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))
     outside = np.isin(parts, edges[edges > 0])

@@ -57,8 +57,9 @@ def is_dicom(path: Path | str) -> bool:
 
 
 def begins_dicom(head: bytes) -> bool:
-    """Whether a file whose first 512 bytes these are (or all, if it is shorter) holds DICOM: 'DICM' stands at byte 128, or, in
-    files of before there was a preamble, it begins with elements of ascending tags in group 0002 or 0008, little endian."""
+    """Whether a file whose first 512 bytes these are (or all, if it is shorter) holds DICOM: 'DICM' stands at byte
+    128, or, in files of before there was a preamble, it begins with elements of ascending tags in group 0002 or 0008,
+    little endian."""
     if head[128:132] == b'DICM':
         return True
     at = 0
@@ -81,8 +82,8 @@ def begins_dicom(head: bytes) -> bool:
 def find(folder: Path) -> list[Path]:
     """The DICOM files below a folder, sorted: by their content, or named .dcm. Hidden ones and DICOMDIR are left out.
 
-    A file beside them that is called like a slice without suffix ('IM0007'), or has the suffix of one ('7.IMA', '7.dcm.part'), is
-    one of them even so: it is a broken slice, which decode_dicom refuses by name.
+    A file beside them that is called like a slice without suffix ('IM0007'), or has the suffix of one ('7.IMA',
+    '7.dcm.part'), is one of them even so: it is a broken slice, which decode_dicom refuses by name.
     """
     found: list[str] = []
     folders: list[Path | str] = [folder]
@@ -159,25 +160,27 @@ def decode_dicom(paths: Sequence[Path | str], series: str = '') -> Scan:
         check_pixels(header)
     raw = [header.path.name for header in headers if kinds in XRAY and _for_processing(header)]
     if raw:
-        raise ValueError(f'{raw[0]} is an X-ray FOR PROCESSING, the raw values of a detector: export the one FOR PRESENTATION')
+        raise ValueError(f'{raw[0]} is an X-ray FOR PROCESSING, the raw values of a detector: export the one FOR '
+                         'PRESENTATION')
     if kinds in XRAY and (len(headers) > 1 or headers[0].frames > 1):
         raise ValueError(f'{sum(header.frames for header in headers)} X-rays in one series '
                          f'({headers[0].path.name}, ...): give the path of one file')
     check_size((sum(header.frames for header in headers), headers[0].rows, headers[0].columns))
     planes = planes_of(headers)
     if kinds in XRAY:
-        return Scan(read_voxels(planes, np.zeros(1, int), lambda stored: stored, False), False, None)
+        return Scan(read_voxels(planes, np.zeros(1, int), lambda stored: stored, False)[0], False, None)
     order, orient, spacing = arrange(planes)
     hounsfield = all(plane.rescale is not None and plane.hounsfield for plane in planes)
     if not hounsfield:
         check_grey(planes)
     upward = [planes[int(i)] for i in order]
-    return Scan(read_voxels(planes, order, orient, hounsfield), hounsfield, spacing, affine=_affine(upward, spacing))
+    voxels, tissue_padding = read_voxels(planes, order, orient, hounsfield)
+    return Scan(voxels, hounsfield, spacing, affine=_affine(upward, spacing), tissue_padding=tissue_padding)
 
 
 def slices_of(paths: Sequence[Path | str], series: str = '') -> list[Path]:
-    """The file of each slice that decode_dicom reads of these, from the feet to the head. ValueError or UserError as there, and for files of
-    many frames."""
+    """The file of each slice that decode_dicom reads of these, from the feet to the head. ValueError or UserError as
+    there, and for files of many frames."""
     headers = _choose([read_header(Path(path)) for path in paths], series)
     many = [header.path.name for header in headers if header.frames > 1]
     if many:

@@ -64,6 +64,15 @@ def test_padding_that_tissue_has_too_is_padding_at_the_edge_alone(tmp_path, dtyp
     np.testing.assert_array_equal(got.voxels, [stored.astype(int) + intercept])
 
 
+@pytest.mark.parametrize('pad, stored, told', [
+    (0, [[0, 30], [40, 50]], True), (0, [[1, 30], [40, 50]], False), (None, [[0, 30], [40, 50]], False),
+    (-2000, [[-2000, 30], [40, 0]], False), (-201, [[-201, 30], [40, 0]], False), (-200, [[-200, 30], [40, 0]], True)])
+def test_padding_that_tissue_has_too_is_told_of(tmp_path, pad, stored, told):
+    path = ct(tmp_path / 'a', np.array(stored, '<i2'), RescaleIntercept=0, PixelPaddingValue=pad)
+    assert decode_dicom([path]).tissue_padding is told
+    assert decode(path).tissue_padding is told
+
+
 def test_padding_of_a_range_and_in_implicit_syntax(tmp_path):
     stored = np.array([[-2000, -1990, -1979, 10]], '<i2')
     for syntax in (uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian):
