@@ -168,7 +168,8 @@ def prepare(survey: Survey, root: Path | str, workers: int = 0, say: Callable[[s
         say(f'{len(odd)} of {len(made.lungs)} masks of lungs are less than a twentieth of the body, or on one side of '
             f'it alone ({some(odd, 3)}): look at them, and at {made.path / "table.json"}')
     learnt_sites = {e.site for e in exams if e.split == 'train'}
-    needed, purpose = ('train', 'learn from') if _learns(survey) else ('test', 'test on')
+    learns = any(exam.split == 'train' for exam in survey.exams)  # of `survey_test` none is
+    needed, purpose = ('train', 'learn from') if learns else ('test', 'test on')
     if needed not in {e.split for e in exams}:
         raise UserError(f'nothing is left to {purpose}: {next(iter(made.broken.values()), "there are no exams")}')
     sites = (*sorted(learnt_sites), *sorted({e.site for e in exams} - learnt_sites))
@@ -197,11 +198,6 @@ def prep_of(config: ConfigDict) -> Prep:
 
 def _reasons(left):
     return {one.id: one.reason for one in left}
-
-
-def _learns(survey):
-    """Whether any exam is to be learnt from; of `survey_test` none is."""
-    return any(exam.split == 'train' for exam in survey.exams)
 
 
 def gathered(data: ConfigDict, root: Path | str, folds: int,
