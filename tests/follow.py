@@ -34,7 +34,8 @@ SIZE = (8, 24, 24)
 
 
 def write_scans():
-    """scans/CLASS/N.npz, half of them with COVID, each of its own patient; scans.csv, volumes.csv, and other.csv without labels."""
+    """scans/CLASS/N.npz, half of them with COVID, each of its own patient; the tables scans.csv, volumes.csv and elsewhere.csv of them,
+    and other.csv without labels."""
     shutil.rmtree('scans', ignore_errors=True)
     rng = np.random.default_rng(0)
     rows = []
@@ -44,7 +45,7 @@ def write_scans():
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(path, hu=rng.integers(-1000, 400 + 200 * (label == 'covid'), SIZE, np.int16))
         rows.append(f'{path},{label},patient{n},{("oslo", "bergen")[n // 4 % 2]}')
-    for table in ('scans.csv', 'volumes.csv'):
+    for table in ('scans.csv', 'volumes.csv', 'elsewhere.csv'):
         Path(table).write_text('\n'.join(['path,label,patient,site', *rows]) + '\n')
     Path('other.csv').write_text('\n'.join(['path,label', *(f'{row.split(",")[0]},' for row in rows)]) + '\n')
 
@@ -172,18 +173,21 @@ def main(lines):
     from small_scans import hasten
 
     from covid_jax import experiment
+    from covid_jax import prepare as preparing
 
     for folder in ('configs', 'scripts'):
         Path(folder).symlink_to(PROJECT / folder)
     link_data()
-    whole = experiment.run
 
-    def small(config, folder):
-        tiny(config)
-        return whole(config, folder)
+    def smaller(whole):
+        def small(config, *rest):
+            tiny(config)
+            return whole(config, *rest)
+        return small
 
     wrong = 0
-    with mock.patch.object(experiment, 'run', small):
+    with (mock.patch.object(experiment, 'run', smaller(experiment.run)),
+          mock.patch.object(preparing, 'prepare', smaller(preparing.prepare))):
         hasten(pytest.MonkeyPatch())
         for line in lines:
             began = time.monotonic()
