@@ -106,6 +106,7 @@ NOT_FOLLOWED = {
     'scripts/best_covid_ct.py': 'trains fourteen recipes in processes of its own, for hours; recipes_test runs them small',
     'scripts/bench_prepare.py': 'measures against MONAI and SimpleITK, which the project does not ask for',
     'scripts/bench_augment.py': 'measures against MONAI, which the project does not ask for',
+    '--config.track=wandb': 'needs wandb, which the project does not ask for; track_test',
     'scripts/bench_emd.py': 'takes minutes and gigabytes of memory; its law is tested in ranking/',
 }
 COMMAND = re.compile(r'(\S*python3? (-m covid_jax\.\w+|scripts/\S+)|(\S*/)?covid-jax \w+) (?!--help)\S|--\w')

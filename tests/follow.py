@@ -13,6 +13,7 @@ import shutil
 import sys
 import time
 import traceback
+import zlib
 from pathlib import Path
 from unittest import mock
 
@@ -34,20 +35,21 @@ SIZE = (8, 24, 24)
 
 
 def write_scans():
-    """scans/CLASS/N.npz, half of them with COVID, each of its own patient; the tables scans.csv, volumes.csv and elsewhere.csv of them,
-    and other.csv without labels."""
-    shutil.rmtree('scans', ignore_errors=True)
+    """scans/CLASS/N.npz, half of them with COVID, each of its own patient, and the tables scans.csv, volumes.csv and elsewhere.csv of
+    them; the same of others, in other.csv without labels."""
     rng = np.random.default_rng(0)
-    rows = []
-    for n in range(SCANS):
-        label = ('covid', 'normal', 'covid', 'pneumonia')[n % 4]
-        path = Path('scans', label, f'{n}.npz')
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, hu=rng.integers(-1000, 400 + 200 * (label == 'covid'), SIZE, np.int16))
-        rows.append(f'{path},{label},patient{n},{("oslo", "bergen")[n // 4 % 2]}')
-    for table in ('scans.csv', 'volumes.csv', 'elsewhere.csv'):
-        Path(table).write_text('\n'.join(['path,label,patient,site', *rows]) + '\n')
-    Path('other.csv').write_text('\n'.join(['path,label', *(f'{row.split(",")[0]},' for row in rows)]) + '\n')
+    for folder, tables in {'scans': ('scans.csv', 'volumes.csv', 'elsewhere.csv'), 'others': ('other.csv',)}.items():
+        shutil.rmtree(folder, ignore_errors=True)
+        rows = []
+        for n in range(SCANS):
+            label = ('covid', 'normal', 'covid', 'pneumonia')[n % 4]
+            path = Path(folder, label, f'{n}.npz')
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(path, hu=rng.integers(-1000, 400 + 200 * (label == 'covid'), SIZE, np.int16))
+            told = '' if folder == 'others' else label
+            rows.append(f'{path},{told},{folder}{n},{("oslo", "bergen")[n // 4 % 2]}')
+        for table in tables:
+            Path(table).write_text('\n'.join(['path,label,patient,site', *rows]) + '\n')
 
 
 def link_data():
@@ -104,7 +106,7 @@ def shrink(c):
     phantom.update(train=min(phantom.train, 16), val=min(phantom.val, 8), test=min(phantom.test, 8))
     for method, fields in {'cmc': {'projection': 8}, 'moco': {'queue': 16, 'projection': 8}, 'rubik': {'gap': (1, 2, 2)},
                            'cross_site': {'embedding': (16, 8), 'warm_up': 0}}.items():
-        if method in c:
+        if fields.keys() <= (c[method].keys() if method in c else ()):  # a stage may be called as its method
             c[method].update(fields)
     if 'cmt' in c:
         c.cmt.latent = min(c.cmt.latent, 8)
@@ -116,7 +118,8 @@ def words_of(line):
     for name, value in PLACEHOLDERS.items():
         line = line.replace(name, value)
     if line.startswith('--'):
-        line = f'python -m covid_jax.main {line if "--config=" in line else f"{ON_SCANS} {line}"}'
+        workdir = '' if '--workdir=' in line else f' --workdir=runs/line{zlib.crc32(line.encode())}'  # each is a run of its own
+        line = f'python -m covid_jax.main {line if "--config=" in line else f"{ON_SCANS} {line}"}{workdir}'
     script = re.search(r'python3? (scripts/\S+)', line)
     return shlex.split(f'{line} {BRIEFLY.get(script[1], "") if script else ""}')
 
