@@ -98,7 +98,7 @@ def shrink(c):
     images = c.prep.size[0] == 1
     slices = c.views.depth and (SIZE[0] if c.views.depth == c.prep.size[0] else 6)
     c.prep.update(size=(1, 40, 40) if images else SIZE, spacing=(), lungs=c.prep.lungs if c.data.source == 'phantom' else '')
-    c.views.update(depth=0 if images else slices, plane=min(c.views.plane, 32))
+    c.views.update(depth=0 if images else slices, plane=c.views.plane and (40 if 'CRNet' in c.model.name else 32))
     c.train.update(epochs=1.0, batch=8, eval_every=min(c.train.eval_every, 1.0))
     c.eval.tta = min(c.eval.tta, 1)
     c.data.update(workers=1, store='store')
@@ -106,7 +106,7 @@ def shrink(c):
     phantom.update(train=min(phantom.train, 16), val=min(phantom.val, 8), test=min(phantom.test, 8))
     for method, fields in {'cmc': {'projection': 8}, 'moco': {'queue': 16, 'projection': 8}, 'rubik': {'gap': (1, 2, 2)},
                            'cross_site': {'embedding': (16, 8), 'warm_up': 0}}.items():
-        if fields.keys() <= (c[method].keys() if method in c else ()):  # a stage may be called as its method
+        if method in c and {*fields} <= {*c[method]}:  # a stage may be called as its method
             c[method].update(fields)
     if 'cmt' in c:
         c.cmt.latent = min(c.cmt.latent, 8)
