@@ -17,6 +17,7 @@ from covid_jax.report import beside, evidence, pictures
 from covid_jax.runtime import files
 from covid_jax.runtime.state import TrainState
 from covid_jax.sources.exams import POSITIVE
+from covid_jax.text import some
 
 FOLDS = 5  # a shortcut probe answers a fifth of the patients, and learns from the others
 NEW = 'new patients'  # the group of those that no run learnt from, where one did from some
@@ -103,14 +104,16 @@ def compared(outcome: Outcome) -> evidence.Evidence | None:
 
 
 def _check_new(opened, survey):
-    """UserError where each labelled exam is of a patient that a run learnt from."""
+    """UserError where each labelled exam is of a patient that one or another run learnt from."""
     labelled = {exam.id for exam in survey.exams if exam.label}
+    leaks = set()
     for run, _ in opened:
         before = lineage.inherited(lineage.read(run.folder), str(run.folder))
-        leaks = lineage.leaks(survey.exams, survey.hashes, before)
-        if labelled <= leaks.keys():
-            raise UserError(f'{run.folder} learnt from, or chose its checkpoint on, patients of each of the {len(labelled)} labelled exams: '
-                            'give data that are new to it')
+        leaks |= lineage.leaks(survey.exams, survey.hashes, before).keys()
+    if labelled <= leaks:
+        names = some([str(run.folder) for run, _ in opened])
+        raise UserError(f'{names} learnt from, or chose a checkpoint on, patients of each of the {len(labelled)} labelled exams: '
+                        'give data that are new to them')
 
 
 def _frozen(then):

@@ -338,4 +338,5 @@ def test_the_first_page_is_followed_with_three_scans_and_then_with_ten(tmp_path)
     plain, mine, compare = [line for line in code_lines(thirty) if line.startswith(('python -m covid_jax.main', 'covid-jax'))]
     assert '5 folds' in followed(f'{plain} {TINY}', project)
     followed(f'{mine} {TINY} --config.views.depth=6 --config.cmc.projection=8 --config.eval.tta=0', project)
-    assert re.search(r'auc +│ +-?\d', followed(compare, project))
+    told = followed(compare, project)
+    assert re.search(r'auc +│ +-?\d', told), told

@@ -79,6 +79,14 @@ def test_patients_that_a_run_learnt_from_are_told_and_left_out_apart(opened, tmp
         asked(opened[:1], tmp_path, train=8, val=0, test=0)
 
 
+def test_what_one_fold_or_another_learnt_from_is_nothing_new(opened, tmp_path, monkeypatch):
+    """Each of two runs learnt from half of the exams: of both no exam is left."""
+    halves = iter([range(4), range(4, 8)])
+    monkeypatch.setattr(external.lineage, 'leaks', lambda exams, hashes, before: {exams[i].id: 'learnt from' for i in next(halves)})
+    with pytest.raises(UserError, match='each of the 8 labelled exams: give data that are new to them'):
+        asked(opened, tmp_path, train=8, val=0, test=0)
+
+
 @pytest.fixture
 def eleven(monkeypatch):
     """A data set of 22 exams of 11 patients; what each fold of a probe learnt from and was asked about is noted."""

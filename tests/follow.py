@@ -35,10 +35,10 @@ SIZE = (8, 24, 24)
 
 
 def write_scans():
-    """scans/CLASS/N.npz, half of them with COVID, each of its own patient, and the tables scans.csv, volumes.csv and elsewhere.csv of
-    them; the same of others, in other.csv without labels."""
+    """scans/CLASS/N.npz, half of them with COVID, each of its own patient, and the tables scans.csv and volumes.csv of them; the same of
+    others in elsewhere.csv, and in other.csv without labels."""
     rng = np.random.default_rng(0)
-    for folder, tables in {'scans': ('scans.csv', 'volumes.csv', 'elsewhere.csv'), 'others': ('other.csv',)}.items():
+    for folder, tables in {'scans': ('scans.csv', 'volumes.csv'), 'others': ('elsewhere.csv', 'other.csv')}.items():
         shutil.rmtree(folder, ignore_errors=True)
         rows = []
         for n in range(SCANS):
@@ -46,10 +46,10 @@ def write_scans():
             path = Path(folder, label, f'{n}.npz')
             path.parent.mkdir(parents=True, exist_ok=True)
             np.savez(path, hu=rng.integers(-1000, 400 + 200 * (label == 'covid'), SIZE, np.int16))
-            told = '' if folder == 'others' else label
-            rows.append(f'{path},{told},{folder}{n},{("oslo", "bergen")[n // 4 % 2]}')
+            rows.append([path, label, f'{folder}{n}', ('oslo', 'bergen')[n // 4 % 2]])
         for table in tables:
-            Path(table).write_text('\n'.join(['path,label,patient,site', *rows]) + '\n')
+            told = [[path, '' if table == 'other.csv' else label, *rest] for path, label, *rest in rows]
+            Path(table).write_text('\n'.join(','.join(map(str, row)) for row in [('path', 'label', 'patient', 'site'), *told]) + '\n')
 
 
 def link_data():
@@ -114,7 +114,7 @@ def shrink(c):
 
 def words_of(line):
     """The program of a line and what it is given, with the placeholders of the docs in place."""
-    line = re.split(' {3,}', line)[0].split(' && ')[-1]
+    line = re.split(' {2,}', line)[0].split(' && ')[-1]
     for name, value in PLACEHOLDERS.items():
         line = line.replace(name, value)
     if line.startswith('--'):
@@ -131,7 +131,7 @@ def prepare(words):
     for run in dict.fromkeys(re.findall(r'\bruns/[\w/]+', ' '.join(words))):
         if run in written or Path(run).exists():
             continue
-        source = ON_SCANS
+        source = '--config=configs/cmc.py' if run == 'runs/cmc' else ON_SCANS
         if any(f'ranking={run}' in word for word in words):
             prepare(['--config.init_from=runs/first'])
             source = '--config=configs/rank.py --config.init_from=runs/first'
