@@ -1,6 +1,5 @@
 """What every config file starts from, how a row of a paper's table is named, and how stages follow the config."""
 
-import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -175,51 +174,6 @@ def base() -> ConfigDict:
     c.init_skip = 'auto'  # modules of the network that start afresh, with commas; auto: the classifier of another task
     c.allow_leak = False  # True: start from a run that learnt from this one's validation or test patients; outputs say so
     return c
-
-
-# The least that a number may be, and what a word may be.
-LEAST = {'seeds': 1, 'folds': 1, 'fold': 0, 'seed': 0, 'data.split_seed': 0, 'data.workers': 0,
-         'train.eval_every': 0, 'data.imbalance': 0, 'train.log_every': 1, 'train.patience': 0, 'eval.tta': 0, 'views.plane': 0,
-         'data.negatives.count': 0, 'data.negatives.seed': 0}
-CHOICES = {'kind': ('train', 'ensemble', 'choose', 'probe', 'rank', 'cross'), 'track': ('none', 'trackio', 'wandb', 'mlflow'),
-           'model.dtype': ('auto', 'float32', 'bfloat16', 'float64'), 'model.inflate': ('mean', 'centre'),
-           'data.group': ('source', 'clusters'), 'train.order': ('shuffle', 'by_site', 'balanced'),
-           'data.negatives.law': ('long-tail', 'normal', 'top', 'random'), 'data.negatives.by': ('joint', 'difficulty', 'diversity'),
-           'ranking.ground': ('index', 'value', 'uniform'), 'ranking.mass': ('normalise', 'partial')}
-# Tuples of names; all others are of numbers.
-NAMES = ('data.classes', 'data.sites', 'data.held_out', 'data.held_out_sites', 'views.ops')
-
-
-def check_ranges(config: ConfigDict) -> None:
-    """UserError for a number or a word of the sections above that cannot be, whatever the method, network and data are."""
-    _check_tuples(config)
-    for name, low in LEAST.items():
-        if (value := get(config, name)) < low:
-            raise UserError(f'--config.{name}={value} must be at least {low}')
-    for name, allowed in CHOICES.items():
-        if (value := get(config, name)) not in allowed:
-            raise UserError(f'--config.{name}={value} must be {", ".join(allowed[:-1])} or {allowed[-1]}')
-    if not 0 < config.eval.level < 1:
-        raise UserError(f'--config.eval.level={config.eval.level} must be above 0 and below 1, as 0.95')
-    if config.ranking.mass == 'partial' and config.ranking.ground != 'index':
-        raise UserError('--config.ranking.mass=partial is known of --config.ranking.ground=index alone: set one of them')
-    if config.folds > 1 and config.data.held_out_sites:
-        raise UserError(f'--config.folds={config.folds} and --config.data.held_out_sites both say what is tested: set one of them')
-
-
-def _check_tuples(config):
-    """UserError for what is in a tuple and is no name, or no number, as the field has it."""
-    sections = {name: config[name] for name in (*base(), config.get('method')) if name in config}
-    fields = {f'{name}.{key}': value for name, section in sections.items() if isinstance(section, ConfigDict)
-              for key, value in section.items()}
-    for name, value in fields.items():
-        if not isinstance(value, tuple):
-            continue
-        if name in NAMES and any(not isinstance(item, str) or not item for item in value):
-            raise UserError(f"--config.{name}={value} must be names: write --config.{name}=\"('a','b')\", or \"()\" for none")
-        if name not in NAMES and any(isinstance(item, bool) or not isinstance(item, int | float) or not math.isfinite(item)
-                                     for item in value):
-            raise UserError(f'--config.{name}={value} must be numbers: write --config.{name}="(1,2)", or "()" for none')
 
 
 def row(arg: str, rows: Sequence[str], **choices: tuple[str, ...]) -> tuple[str, dict[str, str]]:

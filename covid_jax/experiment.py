@@ -11,8 +11,7 @@ from typing import NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from covid_jax import UserError, choose, cross, ensemble, probe, rank, stages, start, summary, trainings, trunk
-from covid_jax import config as configs
+from covid_jax import UserError, choose, cross, ensemble, probe, ranges, rank, stages, start, summary, trainings, trunk
 from covid_jax.data import pipeline
 from covid_jax.predictions import of_run
 from covid_jax.report import evidence, matrix, tables, written
@@ -66,7 +65,7 @@ def run(config: ConfigDict, folder: str | Path) -> dict[str, dict]:
     todo = parts(config, folder)
     for part in todo:  # all of them, before the first trains
         with stages.named(part.stage):
-            configs.check_ranges(part.config)
+            ranges.check(part.config)
             KINDS[part.config.kind].check(part.config)
     ready = trainings.prepare(todo, folder, say)
     with _alone(folder):

@@ -16,7 +16,8 @@ from absl import flags
 from ml_collections import ConfigDict, FieldReference, config_flags
 
 from covid_jax import UserError
-from covid_jax.config import NAMES, get
+from covid_jax.config import get
+from covid_jax.ranges import NAMES
 
 FIELD = re.compile(r'--?(?:no)?config\.([^=]+)')
 QUOTED = re.compile(r"""'[^']*'|"[^"]*\"""")

@@ -4,31 +4,25 @@ Start-up over several hosts, dispatch, exit codes. Heavy imports wait until they
 import this file too.
 """
 
-import logging
 import os
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from absl import app, flags
-from absl import logging as absl_logging
-
 from covid_jax import UserError, commands
-from covid_jax.flags import explained, parse
-from covid_jax.runtime.interrupt import Interrupted
+from covid_jax.runtime.interrupt import Interrupted, leave
 from covid_jax.text import printable
 
 HELP = {'-h', '-help', '--help', '--helpshort', '--helpfull'}
 USER_ERROR = 2  # exit codes; of a signal 128 and its number, as a shell has it
-INTERRUPTED = 130
 NOBODY_READS = 141
-SECONDS_TO_EXIT = 5  # after Ctrl-C
 FATAL = '3'  # of XLA's levels of its own lines
 
 
 def train(arguments: list[str]) -> None:
     """python -m covid_jax.main: runs the config that the flags name."""
+    from covid_jax.flags import explained, parse
+
     if HELP & {*arguments}:
         print(f'{__doc__.splitlines()[0]}\n\n{commands.EXAMPLES}\nFlags:\n{explained()}')
         return
@@ -49,36 +43,51 @@ def train(arguments: list[str]) -> None:
 
 def run_and_exit(command: Callable[[list[str]], None]) -> None:
     """Runs a command with the process's arguments; what a user can cause ends in one line and an exit code."""
-    try:
-        app.run(lambda argv: _quietly(command, argv[1:]), flags_parser=_none_of_absl)
-    except UserError as e:
-        sys.exit(_say(e, USER_ERROR))
-    except Interrupted as e:
-        number, step = e.args
-        sys.exit(_say(f'saved at step {step}: the same command goes on', 128 + number))
-    except BrokenPipeError:  # as of head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still writes when it ends
-        sys.exit(NOBODY_READS)
-    except KeyboardInterrupt:
-        # An exit waits for threads and processes. Should one of them not end: all files are whole at any time.
-        forced = threading.Timer(SECONDS_TO_EXIT, os._exit, [INTERRUPTED])
-        forced.daemon = True
-        forced.start()
-        sys.exit(_say('interrupted: the same command goes on', INTERRUPTED))
+    with leave(_end) as left:
+        try:
+            _run(command)
+        except UserError as e:
+            sys.exit(_say(e, USER_ERROR))
+        except Interrupted as e:
+            number, step = e.args
+            sys.exit(_say(f'saved at step {step}: the same command goes on', 128 + number))
+        except BrokenPipeError:  # as of head
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still writes when it ends
+            sys.exit(NOBODY_READS)
+        except BaseException:  # a library that is interrupted while it is loaded makes an error of its own of that
+            if number := left():
+                sys.exit(_end(number))
+            raise
 
 
-def _quietly(command, arguments):
+def _end(number):
+    """Says that a signal of this number ended the command; the exit code."""
+    return _say('interrupted: the same command goes on', 128 + number)
+
+
+def _run(command):
     """Runs the command without what the libraries say of themselves: each step of each save, the processors that there are not,
     a compilation that takes minutes. What they raise is told all the same, and so is a processor that is there and not used."""
+    import logging
+
+    from absl import app
+    from absl import logging as absl_logging
+
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', FATAL)  # read when jax is imported, which the command does
-    absl_logging.set_verbosity(absl_logging.ERROR)
-    logging.getLogger('jax._src.xla_bridge').setLevel(logging.WARNING)
-    command(arguments)
-    sys.stdout.flush()
+
+    def quietly(argv):
+        absl_logging.set_verbosity(absl_logging.ERROR)
+        logging.getLogger('jax._src.xla_bridge').setLevel(logging.WARNING)
+        command(argv[1:])
+        sys.stdout.flush()
+
+    app.run(quietly, flags_parser=_none_of_absl)
 
 
 def _none_of_absl(argv):
     """absl's own flags keep their defaults; the command parses ours."""
+    from absl import flags
+
     flags.FLAGS(argv[:1])
     return argv
 

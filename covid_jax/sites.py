@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from covid_jax import UserError, methods, models
 from covid_jax.methods.method import abstract_batch
-from covid_jax.runtime import checkpoint, workdir
+from covid_jax.runtime import checkpoint, digests, workdir
 from covid_jax.sources.exams import Exam
 
 Names = Sequence[str]
@@ -106,7 +106,7 @@ def carried(run: Any, saved: Any, like: Any, theirs: Mapping[str, Any]) -> tuple
 
 def _by_row(rows, count, axis_of, own, path, value):
     """A saved array, where it is by site with our rows: those of so many there, or our own. None: it is of another form."""
-    name = checkpoint.name_of(path)
+    name = digests.name_of(path)
     if name not in axis_of:
         return value
     axis = axis_of[name]
@@ -120,7 +120,7 @@ def _by_row(rows, count, axis_of, own, path, value):
 
 
 def _leaves(tree):
-    return {checkpoint.name_of(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+    return {digests.name_of(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def _told(count, there, ours):

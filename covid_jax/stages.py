@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from covid_jax import UserError
+from covid_jax import UserError, ranges
 from covid_jax import config as configs
 
 # By kind, what is done with the finished runs that the field `runs` of its section names.
@@ -76,7 +76,7 @@ def stage_config(config: ConfigDict, stage: str) -> ConfigDict:
     c.kind = kinds_given[0] if kinds_given else c.kind
     if c.kind == 'cross':  # it is of all folds and seeds of its runs
         c.update({'folds': 1, 'seeds': 1})
-    if c.kind not in (kinds := configs.CHOICES['kind']):
+    if c.kind not in (kinds := ranges.CHOICES['kind']):
         raise UserError(f'--config.kind={c.kind} must be one of {", ".join(kinds)}')
     return c
 

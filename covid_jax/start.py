@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from covid_jax import UserError, methods, sites, warm
+from covid_jax import UserError, methods, ranges, sites, warm
 from covid_jax import config as configs
 from covid_jax.data import lineage, order, pipeline
 from covid_jax.data.prep import Prep
@@ -135,7 +135,7 @@ def _config_of(kept):
 
 def check_fields(config: ConfigDict) -> None:
     """UserError for a number or a word that cannot be, whatever the data are."""
-    configs.check_ranges(config)
+    ranges.check(config)
     if config.train.patience and config.eval.select == 'last':
         raise UserError('--config.train.patience needs a score to wait for: set --config.eval.select to another than last')
     optim.check(config.train)

@@ -70,13 +70,14 @@ def train_and_evaluate(run: start.Run, survey: pipeline.Survey, before: list[lin
         raise UserError(f'the training ends at step {total}, and what answers learns from step {run.method.warm_up} on: set '
                         '--config.train.epochs higher, or a shorter warm-up')
     key = jax.jit(partial(jax.random.key, config.seed), out_shardings=replicated(run.mesh))()
+    latest, saved = checkpoint.newest(folder / 'checkpoints', say)
     state, tx = warm.initial_state(run, order.epoch, jax.random.fold_in(key, INIT), say)
-    latest = checkpoint.latest_step(folder / 'checkpoints')
     begun = workdir.read(folder) is not None
 
     with checkpoint.manager(folder / 'checkpoints') as checkpoints:
-        if latest is not None:
-            state = checkpoint.restore(checkpoints, latest, state)
+        if saved:
+            state = checkpoint.restore(saved, state)
+            del saved
         if jax.process_index() == 0:  # after the start: one that fails must not claim the folder
             describe(run, survey, dataset, before, state)
         eval_every = max(1, round(config.train.eval_every * order.epoch))
@@ -92,7 +93,7 @@ def train_and_evaluate(run: start.Run, survey: pipeline.Survey, before: list[lin
         checkpoints.wait_until_finished()
         best = checkpoints.best_step()
         if best is not None and best != int(state.step):
-            state = checkpoint.restore(checkpoints, best, state)
+            state = checkpoint.restore(checkpoint.at(checkpoints, best), state)
     return report(session, answering(state), lineage.leaks(dataset.exams, dataset.hashes, before))
 
 

@@ -299,7 +299,7 @@ def test_a_finished_run_answers_other_data_as_it_answered_its_own(finished, tmp_
 
 def assert_averaged(folder):
     """That what is read of a run is not its last weights, which it goes on from."""
-    with checkpoint.manager(folder / 'checkpoints', read_only=True) as checkpoints:
+    with checkpoint.manager(folder / 'checkpoints') as checkpoints:
         step, read = checkpoint.read(folder)
         last = checkpoints.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))['state']
     params = last['params']['network']['classifier']

@@ -4,7 +4,7 @@ import pytest
 from conftest import small_config
 from ml_collections import ConfigDict
 
-from covid_jax import UserError, config, experiment, flags
+from covid_jax import UserError, config, experiment, flags, ranges
 from covid_jax.methods import METHODS
 
 
@@ -44,7 +44,7 @@ def test_names_that_are_numbers_are_text(parse, field, value, names):
 @pytest.mark.parametrize('value', ['', '(,)', 'a,,b'])
 def test_a_name_that_is_none_is_one_line(parse, value):
     with pytest.raises(UserError, match='must be names'):
-        config.check_ranges(parse(f'{ROW} --config.data.held_out={value}').config)
+        ranges.check(parse(f'{ROW} --config.data.held_out={value}').config)
 
 
 def test_names_that_are_numbers_are_text_in_a_stage_too(parse):
@@ -60,14 +60,14 @@ def test_what_a_tuple_cannot_hold_is_one_line(field, value, words):
     c = config.base()
     config.put(c, field, value)
     with pytest.raises(UserError, match=f'--config.{field}=.*{words}') as e:
-        config.check_ranges(c)
+        ranges.check(c)
     assert '\n' not in str(e.value)
 
 
 def test_a_tuple_of_the_method_is_of_numbers(parse):
     c = parse("--config=configs/cross_site.py --config.cross_site.embedding=('wide',)").config
     with pytest.raises(UserError, match='cross_site.embedding=.*must be numbers'):
-        config.check_ranges(c)
+        ranges.check(c)
 
 
 @pytest.mark.parametrize('given, folder', [('configs/cmc.py', 'runs/cmc'), ('a/b/cmc.py:model1', 'runs/cmc-model1'),

@@ -13,7 +13,7 @@ from conftest import small_config
 from covid_jax import UserError, evaluate, experiment, methods, models, sites, stages, start, trainings, warm
 from covid_jax.data import lineage, pipeline
 from covid_jax.methods import supervised
-from covid_jax.runtime import checkpoint, workdir
+from covid_jax.runtime import checkpoint, digests, workdir
 from covid_jax.runtime.state import TrainState
 
 
@@ -72,7 +72,7 @@ def trained(c, folder):
 
 
 def by_name(tree):
-    return {checkpoint.name_of(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+    return {digests.name_of(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def test_each_site_gets_what_is_of_its_name(tmp_path, images):

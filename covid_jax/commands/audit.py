@@ -33,14 +33,15 @@ def run(data: Annotated[str, typer.Argument(metavar='DATA', help='The folder, or
         ) -> None:
     """What is in a data set, what is there twice or not read, and what tells the label: exit code 1 where it would
     spoil a result."""
-    from covid_jax.config import base, check_ranges
+    from covid_jax import ranges
+    from covid_jax.config import base
 
     config = base()
     config.data.update(root=data, split=split, group=group, workers=workers)
     if classes:
         config.data.classes = tuple(classes.split(','))
     try:
-        check_ranges(config)
+        ranges.check(config)
         config.data.source = source or told(data, config.data.classes)
         _check_roots(config.data)
         found = _audit(config, store, out)

@@ -33,7 +33,7 @@ class Ranking(NamedTuple):
 
 
 def check(data: ConfigDict) -> None:
-    """UserError for a choice that cannot be, whatever the data are. data: the config's section, which config.check_ranges passes."""
+    """UserError for a choice that cannot be, whatever the data are. data: the config's section, which ranges.check passes."""
     asked = data.negatives
     if asked.count and not asked.ranking and asked.law != 'random':
         raise UserError(f'--config.data.negatives.law={asked.law} needs a ranking: set --config.data.negatives.ranking to the folder of '

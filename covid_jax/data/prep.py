@@ -2,6 +2,7 @@
 prediction."""
 
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +16,7 @@ from covid_jax.scans.lungs import box, guess_spacing, lung_mask
 from covid_jax.scans.scan import Scan
 
 LUNGS = ('', 'crop', 'mask')
+MOST_VOXELS = 10**9  # of a prepared scan: 1000 x 1000 x 1000
 LONGEST = 2  # how many times its shorter side the longer side of a scan that keeps its aspect may be
 BLACKED = 0.7  # of the height and of the width of an image, about its middle (Maguolo and Nanni 2020)
 
@@ -55,6 +57,8 @@ class Prep:
                             'least and the greatest of each scan')
         if len(self.size) != 3 or min(self.size) < 1 or any(n % 1 for n in self.size):
             raise UserError(f'--config.prep.size={self.size} must be three whole numbers: depth, height, width')
+        if math.prod(self.size) > MOST_VOXELS:
+            raise UserError(f'--config.prep.size={self.size} is {math.prod(self.size):.1e} voxels: of a scan at most {MOST_VOXELS:.0e} are taken')
         if self.spacing and (len(self.spacing) != 3 or min(self.spacing) <= 0):
             raise UserError(f'--config.prep.spacing={self.spacing} must be (), or three lengths in mm: z, y, x')
         if self.lungs not in LUNGS:

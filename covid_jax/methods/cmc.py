@@ -53,13 +53,10 @@ def mixed_views(key: jax.Array, step: jax.Array | int, views: jax.Array, target:
 
 
 def make(config: ConfigDict, mesh: Mesh) -> Method:
-    """The Method of config.cmc. UserError for a batch that leaves a scan without a partner, and where nothing trains the
-    classifier."""
+    """The Method of config.cmc. UserError for numbers that cannot be, for a batch that leaves a scan without a partner, and where nothing
+    trains the classifier."""
+    check(config)
     options = config.cmc
-    if config.train.batch % 2 and options.mixup:
-        raise UserError(f'mixup pairs neighbouring scans: --config.train.batch={config.train.batch} must be even')
-    if not options.classification and not options.mixup:
-        raise UserError('nothing trains the classifier: set --config.cmc.classification=True or --config.cmc.mixup=0.5')
     net = build_network(config, mesh)
     view = training_view(config)
     tested = seen_in_test(config)
@@ -109,3 +106,17 @@ def make(config: ConfigDict, mesh: Mesh) -> Method:
         return joint_loss(contrastive, classification, log_sigma), (state_after, scalars)
 
     return Method(net, init, loss, predictor(net, config))
+
+
+def check(config: ConfigDict) -> None:
+    """UserError as `make`."""
+    options = config.cmc
+    if options.temperature <= 0 or options.base_temperature < 0 or options.mixup < 0:
+        raise UserError(f'--config.cmc.temperature={options.temperature} must be above 0, --config.cmc.base_temperature='
+                        f'{options.base_temperature} and --config.cmc.mixup={options.mixup} at least 0')
+    if options.projection < 1:
+        raise UserError(f'--config.cmc.projection={options.projection} must be at least 1')
+    if config.train.batch % 2 and options.mixup:
+        raise UserError(f'mixup pairs neighbouring scans: --config.train.batch={config.train.batch} must be even')
+    if not options.classification and not options.mixup:
+        raise UserError('nothing trains the classifier: set --config.cmc.classification=True or --config.cmc.mixup=0.5')

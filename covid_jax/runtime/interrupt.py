@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM become a request to save and stop, looked at between two steps."""
+"""Ctrl-C and SIGTERM: in the training a request to save and stop, looked at between two steps; elsewhere the end, soon."""
 
 import os
 import signal
@@ -7,10 +7,55 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 STOPS = signal.SIGINT, signal.SIGTERM
+SECONDS_TO_EXIT = 5
 
 
 class Interrupted(Exception):
     """A run that saved and stopped because it was asked to: args (signal number, step)."""
+
+
+@contextmanager
+def leave(end: Callable[[int], int]) -> Iterator[Callable[[], int]]:
+    """Until the block is left, a signal raises KeyboardInterrupt. Yields left() -> its number, or 0.
+
+    The exception may be lost in a library, and an exit waits for threads and processes, of which one may not end. So the process is gone
+    SECONDS_TO_EXIT later at most, with what `end` of the number says and returns: all files are whole at any time. A library that is being
+    loaded aborts at an exception: then it is gone at once. A signal that the process was started to ignore is ignored.
+    """
+    number = 0
+
+    def gone():
+        os._exit(end(number))
+
+    def stop(signum, frame):
+        nonlocal number
+        first = not number
+        number = number or signum
+        if _is_loading(frame):
+            gone()
+        if first:
+            forced = threading.Timer(SECONDS_TO_EXIT, gone)
+            forced.daemon = True
+            forced.start()
+        raise KeyboardInterrupt
+
+    before = {s: signal.getsignal(s) for s in STOPS}
+    for s, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(s, stop)
+    try:
+        yield lambda: number
+    finally:
+        if not number:
+            for s, handler in before.items():
+                signal.signal(s, handler)
+
+
+def _is_loading(frame):
+    """Whether a frame of Python is below an import."""
+    while frame is not None and not frame.f_code.co_filename.startswith('<frozen importlib'):
+        frame = frame.f_back
+    return frame is not None
 
 
 @contextmanager

@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from covid_jax import UserError
-from covid_jax.config import base, check_ranges
+from covid_jax import UserError, ranges
+from covid_jax.config import base
 from covid_jax.data import negatives
 from covid_jax.ranking import select
 from covid_jax.sources.exams import Exam
@@ -32,7 +32,7 @@ def ranking(order):
 def data(**choice):
     c = base()
     c.data.negatives.update(choice)
-    check_ranges(c)
+    ranges.check(c)
     negatives.check(c.data)
     return c.data
 
@@ -108,7 +108,7 @@ def test_an_exam_of_test_among_the_candidates_is_an_error(folder):
 @pytest.mark.parametrize('choice, message', [
     ({'count': 5}, 'needs a ranking: set --config.data.negatives.ranking to the folder of one, or --config.data.negatives.law=random'),
     ({'ranking': 'x'}, 'how many negatives are to be learnt from'), ({'ranking': 'x', 'count': 2.5}, 'a whole number, or below 1 a share'),
-    ({'count': float('nan'), 'law': 'random'}, 'whole number'), ({'count': float('inf'), 'law': 'random'}, 'whole number'),
+    ({'count': float('nan'), 'law': 'random'}, 'a finite number'), ({'count': float('inf'), 'law': 'random'}, 'a finite number'),
     ({'count': -1, 'law': 'random'}, 'at least 0'), ({'count': 5, 'law': 'best'}, 'must be long-tail, normal, top or random'),
     ({'count': 5, 'ranking': 'x', 'by': 'age'}, 'must be joint, difficulty or diversity')])
 def test_a_choice_that_cannot_be(choice, message):

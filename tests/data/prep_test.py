@@ -154,7 +154,8 @@ def test_hash_tells_preps_apart_and_is_stable():
 
 
 @pytest.mark.parametrize('window,size', [((400.0, -1000.0), (8, 8, 8)), ((-1000.0, 400.0), (8, 8)), ((0.0,), (8, 8, 8)),
-                                         ((0.0, 1.0), (0, 8, 8))])
+                                         ((0.0, 1.0), (0, 8, 8)), ((0.0, 1.0), (8.5, 8, 8)),
+                                         ((0.0, 1.0), (10**6, 10**6, 10**6))])
 def test_a_prep_that_cannot_be_is_refused(window, size):
     with pytest.raises(UserError, match='config.prep'):
         Prep(window, size)

@@ -8,7 +8,7 @@ import pytest
 from conftest import small_config
 
 from covid_jax import UserError, start
-from covid_jax.config import CHOICES
+from covid_jax.ranges import CHOICES
 from covid_jax.runtime import track
 from covid_jax.runtime.writers import Writer
 
