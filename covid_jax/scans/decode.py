@@ -19,9 +19,9 @@ import numpy as np
 
 from covid_jax import UserError, phantom
 from covid_jax.scans import arrays, dicom, geometry, images, lost, volumes
+from covid_jax.scans.grey import check_grey
 from covid_jax.scans.names import masks_among, natural, scan_of_mask
 from covid_jax.scans.scan import BYTES, FILES, Scan, blame, hidden
-from covid_jax.scans.values import check_grey
 from covid_jax.text import some
 
 ARRAYS = ('.npz', '.npy')

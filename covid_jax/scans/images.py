@@ -16,9 +16,9 @@ from PIL import Image, UnidentifiedImageError
 
 from covid_jax import UserError
 from covid_jax.scans import scan
+from covid_jax.scans.grey import check_deep
 from covid_jax.scans.names import in_order
 from covid_jax.scans.scan import Scan, blame
-from covid_jax.scans.values import check_deep
 
 PREVIEWS = ('.bmp', '.gif', '.webp')  # formats in which a picture of a scan lies beside its slices
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.jfif', '.tif', '.tiff', *PREVIEWS)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from covid_jax import UserError
 from covid_jax.scans import names
+from covid_jax.scans.grey import check_grey
 from covid_jax.scans.images import decode_image
-from covid_jax.scans.values import check_grey
 from covid_jax.sources.listing import image_files, normalised, subfolders, visible
 
 WORDS = {'mask', 'masks', 'seg', 'segs', 'segmentation', 'segmentations', 'label', 'labels', 'annotation', 'annotations',
