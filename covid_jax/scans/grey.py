@@ -14,7 +14,7 @@ from covid_jax.scans.values import JUDGED
 BINS = 16  # from the least grey to the TOP: how often each comes
 TOP = 99  # % of the values, beyond which a hot spot lies
 RISE = 1.5  # times as many in the next bin are no mode: noise makes so many
-DARK = 0.245  # from the least grey to the TOP lie the values of a map at most, on average: of decay at 0.21, of X-rays turned over at 0.27
+DARK = 0.225  # of the way from the least grey to the TOP the values of a map are at most, on average: decay at 0.2, pictures turned over at 0.24
 EMPTY = 0.995  # of the voxels of one value are an empty picture, or a mask of little
 NEAR = 8  # grey values beside a level that resampling, or JPEG, makes of it
 SPAN = 64  # grey values that a mask's levels are apart at least; a scan of low contrast may have fewer
