@@ -11,7 +11,7 @@ import numpy as np
 
 FEW = 4  # values, or fewer, are a segmentation
 LABELS = 128  # values, or fewer, are a segmentation, too, where they are flat and their edges leap
-FLAT = 0.75  # of the neighbours that most of the values have are of the same value: they are regions, at least 4 voxels wide
+FLAT = 0.78  # of the neighbours that most of the values have are of the same value: they are regions, about 5 voxels wide or more
 LEAP = 1 / 3  # of the neighbours of two values are at least further apart than one level
 
 
@@ -41,7 +41,7 @@ def distinct(near: np.ndarray, counts: np.ndarray, least: int) -> Distinct:
 
 
 def check_labels(slices: Iterable[Distinct]) -> None:
-    """ValueError for slices of at most 4 values; and of at most 128, where most values have three quarters of their neighbours in
+    """ValueError for slices of at most 4 values; and of at most 128, where most values have 78 % of their neighbours in
     common with themselves, and a third of the edges leap over a level. Slices of one value are passed over."""
     found = [each for each in slices if len(each.values)]
     if not found:

@@ -17,10 +17,10 @@ DENSE = 2000  # HU: above is metal alone; the hardest bone stays below
 AIR_SHARE = 0.01  # of the voxels at least are air or lung: of a chest it is a tenth or more
 DENSE_SHARE = 0.05  # of the voxels at most are metal: what is outside of a scanner's circle is a fifth
 LOW_SHARE = 0.05  # of the voxels at most lie below THIN and are no fill: the edge of a filled circle, resampled, is 3 %
-FILL = 50  # HU around their median in which the fill of a circle lies; lungs are 150 above the air
+FILL = 50  # HU around a median in which the fill of a circle lies; lungs are 150 above the air
 TISSUE_SHARE = 0.03  # of air and tissue at least is tissue, or what is less dense is lung: bone alone, which an offset leaves there, is less
 LUNG = -950  # HU: the median of lungs lies above, that of air, and of tissue off by an offset, below
-LEAP = 500  # HU that not all values of a slice lie above or below those of its neighbour; a lost offset is 1000 or more
+LEAP = 500  # HU that not all values of a slice lie above or below those of its neighbour, and that two fills are apart; an offset is 1000 or more
 QUANTILES = (5, 25, 50, 75, 95)  # % of a slice: what all its values are told by
 SAMPLE = 2**14  # values of a slice by which its quantiles are found
 JUDGED = 1000  # voxels: what has fewer is not judged by how its values are spread
@@ -29,7 +29,7 @@ JUDGED = 1000  # voxels: what has fewer is not judged by how its values are spre
 
 class Tally(NamedTuple):
     """Values of one slice that were measured: how many; how many of them are air or lung, of those how many are above LUNG and how many of
-    one value; how many are tissue, dense, below what air can be (thin), and that without the fill of a circle (stray); the least and the
+    one value; how many are tissue, dense, below what air can be (thin), and that without what fills the outside of a circle and of a border (stray); the least and the
     greatest; their QUANTILES, None where few or all one; what they are where few (distinct)."""
 
     total: int
@@ -51,7 +51,7 @@ def tally(values: np.ndarray) -> Tally:
     near = np.rint(np.clip(values, -2**15, 2**15 - 1)).astype(np.int16)
     counts = np.bincount((near.ravel() + np.int32(2**15)), minlength=2**16)
     thin = values[values <= THIN]
-    stray = int(np.count_nonzero(np.abs(thin - np.median(thin)) > FILL)) if thin.size else 0
+    stray = len(_stray(thin))
     tissue = int(np.count_nonzero(values >= NO_GREY))
     lung = int(np.count_nonzero((values > LUNG) & (values < NO_GREY)))
     clipped = int(counts[THIN + 1 + 2**15:NO_GREY + 2**15].max())
@@ -63,9 +63,20 @@ def tally(values: np.ndarray) -> Tally:
                  stray, float(values.min()), float(values.max()), quantiles, distinct(near, counts, -2**15))
 
 
+def _stray(thin):
+    """Of values below THIN those of no fill. A second fill, as of a border around the circle, lies LEAP from the first: air and lungs, which an
+    offset brought there, do not."""
+    if not thin.size:
+        return thin
+    fill = np.quantile(thin, .5, method='lower')
+    thin = thin[np.abs(thin - fill) > FILL]
+    others = thin[np.abs(thin - fill) > LEAP]
+    return thin[np.abs(thin - np.median(others)) > FILL] if others.size else thin
+
+
 def check_hounsfield(tallies: Iterable[Tally], said: bool = False, names: Sequence[str] | None = None) -> None:
     """ValueError unless the values of all slices, from the feet to the head, can be Hounsfield units of a chest: within 16 bits; of 1000
-    or more at least 1 % air or lung (-1500 to -200), at most 5 % above 2000, at most 5 % below -1500 but for a fill, and at least 3 % tissue
+    or more at least 1 % air or lung (-1500 to -200), at most 5 % above 2000, at most 5 % below -1500 but for two fills, and at least 3 % tissue
     or lungs of which half lies above -950; no segmentation; and no slice 500 HU off its neighbour in all its values. said: a person says
     that they are, then air may be missing.
     names: of the slices, their numbers from 0 where there are none."""
