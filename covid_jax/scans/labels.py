@@ -37,7 +37,7 @@ def distinct(near: np.ndarray, counts: np.ndarray, least: int) -> Distinct:
     ranks = rank[near.astype(np.int32) - least]
     across = ranks[..., :-1] * np.uint16(n) + ranks[..., 1:]
     down = ranks[:-1] * np.uint16(n) + ranks[1:] if ranks.ndim > 1 else across[:0]
-    return Distinct(values, sum(np.bincount(codes.ravel(), minlength=n * n) for codes in (across, down)).reshape(n, n))
+    return Distinct(values, np.bincount(np.concatenate([across.ravel(), down.ravel()]), minlength=n * n).reshape(n, n))
 
 
 def check_labels(slices: Iterable[Distinct]) -> None:

@@ -163,9 +163,8 @@ def test_a_circle_and_a_border_may_have_fills_of_their_own(tmp_path, rng, outsid
     hu = np.pad(chest(outside), ((0, 0), (6, 6), (4, 4)), constant_values=border)
     np.save(tmp_path / 'a.npy', hu)
     np.testing.assert_array_equal(decode(tmp_path / 'a.npy').voxels, hu)
-    lungs = np.pad(np.where(anatomy() == 40, -900, -1000) + rng.normal(0, 20, anatomy().shape), ((0, 0), (6, 6), (4, 4)), constant_values=-2000)
-    lungs[:, 20, 20:28] = 900
-    np.save(tmp_path / 'b.npy', lungs - 1024)  # air and lungs are no two fills
+    hu[:, 14:26, 10:22] = rng.normal(-850, 60, (6, 12, 12))
+    np.save(tmp_path / 'b.npy', hu - 1024)  # then air and lungs lie there, too, and are no second fill
     refused(tmp_path / 'b.npy', 'below -1500', TWICE)
 
 
