@@ -66,7 +66,7 @@ def test_a_folder_called_after_its_class_is_no_scan_of_it(tmp_path):
 @pytest.mark.parametrize('folders', [
     {'P1': (NUMBERS, 256), 'P2': (NUMBERS, 256), 'P3': (('1', '2'), 256)},  # patients
     {'a': (NUMBERS, 256), 'a_lung': (NUMBERS, 256), 'b': (NUMBERS, 256)},  # a series of another kernel
-    {'GT02': (NUMBERS, 256), 'Seg-3': (NUMBERS, 256), 'SEG0001': (NUMBERS, 256), 'ROI 180mm': (NUMBERS, 256), 'Label_Anna': (NUMBERS, 256)},
+    {'P1': (NUMBERS, 256), 'GT02': (NUMBERS, 256), 'Seg-3': (NUMBERS, 256), 'SEG0001': (NUMBERS, 256), 'ROI 180mm': (NUMBERS, 256), 'Label_Anna': (NUMBERS, 256)},
     {'Segal': (NUMBERS, 256), 'Labelle': (NUMBERS, 256), 'Weight': (NUMBERS, 256)},
     {'P1': (NUMBERS, 256), 'P2_mask': (('7', '8'), 256)},
     {'P1': (('a', 'b', 'c'), 256), 'P2': (('x', 'y', 'z'), 2)},  # called otherwise, without numbers
