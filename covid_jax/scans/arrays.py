@@ -20,7 +20,7 @@ KEYS = ('hu', 'volume', 'image')  # the first that is there is the scan
 def decode_npy(path: Path) -> Scan:
     """The one array of a .npy file as a Scan; see `as_scan` for its units."""
     with path.open('rb') as stream:
-        return as_scan(_grey(_array(stream, path.stat().st_size)), False, None)
+        return as_scan(_slices(_array(stream, path.stat().st_size)), False, None)
 
 
 def decode_npz(path: Path) -> Scan:
@@ -37,8 +37,10 @@ def decode_npz(path: Path) -> Scan:
             if len(lengths) != 3 or not all(0 < mm < math.inf for mm in lengths):
                 raise ValueError(f'spacing_mm must be three positive numbers (z, y, x), not {lengths}')
             check_spacing(lengths)
+            if math.isclose(lengths[0], lengths[1], rel_tol=.01) and not math.isclose(lengths[1], lengths[2], rel_tol=.01):
+                raise ValueError(f'spacing_mm is {lengths}, but pixels are square: its order is (z, y, x), that of [depth, height, width]')
             spacing = lengths[0], lengths[1], lengths[2]
-        return as_scan(_grey(member(archive, key)), key == 'hu', spacing)
+        return as_scan(_slices(member(archive, key)), key == 'hu', spacing)
 
 
 def member(archive: zipfile.ZipFile, key: str, kinds: str = 'iuf', ndims: Sequence[int] = (2, 3),
@@ -79,6 +81,7 @@ def as_scan(array: np.ndarray, hounsfield: bool, spacing: tuple[float, float, fl
     in [0, 1], which are multiplied by 255. ValueError for values that are neither (see values.py), or not finite.
     """
     array = array[None] if array.ndim == 2 else array
+    _check_colours(array)
     low = float(array.min())
     high = float(array.max())
     if not (math.isfinite(low) and math.isfinite(high)):
@@ -94,6 +97,21 @@ def as_scan(array: np.ndarray, hounsfield: bool, spacing: tuple[float, float, fl
     if array.dtype.kind != 'f':
         return Scan(array.astype(np.uint8, copy=False), False, spacing)
     return Scan(array.astype(np.float32) * np.float32(scale), False, spacing)
+
+
+def _check_colours(array):
+    """ValueError for 3 slices, or 4, of which the first three are one and the same: grey that was saved as colours."""
+    if len(array) in (3, 4) and min(array.shape[1:]) >= SIDE and np.ptp(array[0]) and all((array[0] == plane).all() for plane in array[1:3]):
+        raise ValueError('three slices that are one and the same: the colours of one picture in the place of the depth, no scan: save it as one slice')
+
+
+def _slices(array):
+    """The array as `_grey` has it. ValueError for [height, width, depth]: slices are square, and nothing else says which axis is which."""
+    array = _grey(array)
+    if array.ndim == 3 and min(array.shape[:2]) >= SIDE and array.shape[0] == array.shape[1] != array.shape[2]:
+        raise ValueError(f'shape {list(array.shape)} seems to be [height, width, depth]: save it as [depth, height, width]; where it is '
+                         'that, save it as NIfTI, which says what its axes are')
+    return array
 
 
 def _grey(array):

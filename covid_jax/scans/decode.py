@@ -19,9 +19,9 @@ import numpy as np
 
 from covid_jax import UserError, phantom
 from covid_jax.scans import arrays, dicom, geometry, images, lost, volumes
+from covid_jax.scans.grey import check_grey
 from covid_jax.scans.names import masks_among, natural, scan_of_mask
 from covid_jax.scans.scan import BYTES, FILES, Scan, blame, hidden
-from covid_jax.scans.values import check_grey
 from covid_jax.text import some
 
 ARRAYS = ('.npz', '.npy')
@@ -144,7 +144,7 @@ def _zip_digest(path, series):
 
 
 def _decode(path, series='', scratch=None, judged=True):
-    """judged: whether grey is asked whether it can be a scan; of DICOM the header says what the values are."""
+    """judged: whether grey is asked whether it can be a scan."""
     if path.is_dir():
         return _folder(path, series, judged)
     if not path.is_file():
@@ -154,15 +154,15 @@ def _decode(path, series='', scratch=None, judged=True):
         return _zip(path, series, scratch, judged)
     reader = next((reader for suffixes, reader in READERS if name.endswith(suffixes)), None)
     if reader is None and (name.endswith('.dcm') or dicom.is_dicom(path)):
-        return dicom.decode_dicom([path], series)
+        return _no_mask(dicom.decode_dicom([path], series), judged)
     if reader is None:
         raise ValueError(NOT_A_SCAN)
     _no_series(series)
-    return _no_mask(reader(path)) if judged else reader(path)
+    return _no_mask(reader(path), judged)
 
 
-def _no_mask(scan):
-    if not scan.hounsfield:
+def _no_mask(scan, judged):
+    if judged and not scan.hounsfield:
         check_grey(scan.voxels)
     return scan
 
@@ -225,10 +225,10 @@ def _folder(folder, series, judged):
                         f'(found: {some(entry.name for entry in found) or "nothing"})')
     (kind, files), = contents.items()
     if kind == 'DICOM file':
-        return dicom.decode_dicom(files, series)
+        return _no_mask(dicom.decode_dicom(files, series), judged)
     _no_series(series)
     if kind == 'image':
-        return _no_mask(images.decode_slices(files)) if judged else images.decode_slices(files)
+        return _no_mask(images.decode_slices(files), judged)
     if len(files) > 1:
         raise UserError(f'{folder} holds {counted[0]}: keep one, or give its path')
     return _decode(files[0], judged=judged)

@@ -16,9 +16,9 @@ from PIL import Image, UnidentifiedImageError
 
 from covid_jax import UserError
 from covid_jax.scans import scan
+from covid_jax.scans.grey import check_deep
 from covid_jax.scans.names import in_order
 from covid_jax.scans.scan import Scan, blame
-from covid_jax.scans.values import check_deep
 
 PREVIEWS = ('.bmp', '.gif', '.webp')  # formats in which a picture of a scan lies beside its slices
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.jfif', '.tif', '.tiff', *PREVIEWS)
@@ -134,12 +134,20 @@ def _header(path):
     with _open(path) as image:
         if image.mode == 'F':
             raise ValueError('floating-point pixels have no known range: save them as .npy or .npz')
+        _check_colours(image)
         if image.format in MOVING and getattr(image, 'n_frames', 1) > 1:
             raise ValueError(f'a moving picture of {image.n_frames} frames: save each slice as a picture of its own')
         # of a TIFF, image.size is that of the image already turned
         width, height = (image.tag_v2[WIDTH], image.tag_v2[LENGTH]) if image.format == 'TIFF' else image.size
         lies = _orientation(image) > 4  # 5 to 8 are quarter turns
         return Header((height, width) if lies else (width, height), _pages(image), image.mode.startswith('I'))
+
+
+def _check_colours(image):
+    """ValueError for colours, or transparency, of 16 bits: Pillow keeps 8 of them, which hides what they held."""
+    bits = max(_whole(image, BITS), default=1) if image.format == 'TIFF' else 16 if any('16' in str(tile[3]) for tile in image.tile) else 8
+    if bits > 8 and image.mode[0] not in 'IF':
+        raise ValueError(f'colours or transparency of {bits} bits: save it as grey of 16 bits, or in 8 bits')
 
 
 def _pages(image):
@@ -212,6 +220,7 @@ def _fill(path, planes):
                 image.seek(page)
             if image.format == 'TIFF' and int(image.tag_v2.get(SUBFILE, 0)) & PART:
                 raise ValueError(f'page {page} is a thumbnail or a mask of another: save the slices alone')
+            _check_colours(image)
             plane = next(planes)
             inverted = image.format == 'TIFF' and image.tag_v2.get(PHOTOMETRIC) == 0  # of 8 bits Pillow knows
             if math.prod(image.size) > PIXELS:

@@ -4,6 +4,7 @@ import tracemalloc
 import zipfile
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -143,3 +144,38 @@ def test_volumes_of_covid_ct_md(name, depth):
     scan = decode(real('COVID-CT-MD/volumes') / f'{name}.npz')
     assert scan.voxels.shape == (depth, 128, 128) and scan.voxels.dtype == np.int16 and scan.hounsfield
     assert scan.voxels.min() == -1024 and scan.spacing[0] == 2 and 2 < scan.spacing[1] == scan.spacing[2] < 3
+
+
+@pytest.mark.parametrize('shape, read', [((40, 40, 20), False), ((40, 40, 9), False), ((20, 40, 40), True), ((40, 40, 40), True), ((40, 41, 20), True), ((8, 8, 5), True)])
+def test_height_width_and_depth_in_a_wrong_order_are_refused(tmp_path, rng, shape, read):
+    values = rng.integers(0, 256, shape).astype(np.uint8)
+    np.save(tmp_path / 'a.npy', values)
+    np.savez(tmp_path / 'b.npz', volume=values, spacing_mm=(5, .7, .7))
+    for path in (tmp_path / 'a.npy', tmp_path / 'b.npz'):
+        if read:
+            assert decode(path).voxels.shape == shape
+        else:
+            refused(path, 'seems to be [height, width, depth]', 'as NIfTI')
+
+
+@pytest.mark.parametrize('spacing, read', [((.7, .7, 5), False), ((5, .7, .7), True), ((1, 1, 1), True), ((5, .7, .8), True)])
+def test_spacing_in_a_wrong_order_is_refused(tmp_path, rng, spacing, read):
+    np.savez(tmp_path / 'a.npz', volume=rng.integers(0, 256, (4, 20, 20)).astype(np.uint8), spacing_mm=spacing)
+    if read:
+        assert decode(tmp_path / 'a.npz').spacing == spacing
+    else:
+        refused(tmp_path / 'a.npz', 'pixels are square', '(z, y, x)')
+
+
+@pytest.mark.parametrize('count', [3, 4])
+def test_colours_in_the_place_of_the_depth_are_no_volume(tmp_path, rng, count):
+    """Grey that was saved as RGB, or with its opacity behind; as three slices that differ it may be a volume."""
+    picture = rng.integers(0, 256, (20, 24)).astype(np.uint8)
+    values = np.stack([picture, picture, picture, np.full_like(picture, 255)][:count])
+    np.save(tmp_path / 'a.npy', values)
+    nibabel.save(nibabel.Nifti1Image(values.T, np.diag([-1, -1, 5, 1])), tmp_path / 'b.nii')
+    for name in ('a.npy', 'b.nii'):
+        refused(tmp_path / name, 'the colours of one picture in the place of the depth')
+    values[1, 0, 0] ^= 1
+    np.save(tmp_path / 'a.npy', values)
+    assert decode(tmp_path / 'a.npy').voxels.shape == values.shape

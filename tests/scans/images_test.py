@@ -349,3 +349,33 @@ def test_exported_slices_come_back_in_order(tmp_path):
     for i, plane in enumerate(grey):
         Image.fromarray(plane).save(tmp_path / f'P001 [{i}].png')
     np.testing.assert_array_equal(decode(tmp_path).voxels, grey)
+
+
+def deep_png(path, values):
+    """A PNG of 16 bits, [height, width, 2, 3 or 4], which Pillow does not write."""
+    def chunk(name, data):
+        return struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data))
+
+    height, width, channels = values.shape
+    rows = b''.join(b'\0' + row.astype('>u2').tobytes() for row in values)
+    header = struct.pack('>IIBBBBB', width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    path.write_bytes(b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b''))
+
+
+@pytest.mark.parametrize('channels', [2, 3, 4])
+def test_16_bits_of_colours_or_transparency_are_refused_in_png(tmp_path, rng, channels):
+    """Of which Pillow would keep 8: Hounsfield units in them would pass as grey."""
+    deep_png(tmp_path / 'a.png', rng.integers(0, 2**16, (40, 40, channels)))
+    refused(tmp_path / 'a.png', 'colours or transparency of 16 bits')
+
+
+@pytest.mark.parametrize('planar', [False, True])
+def test_16_bits_of_colours_are_refused_in_tiff_on_any_page(tmp_path, rng, planar):
+    values = rng.integers(0, 2**16, (40, 40, 3)).astype(np.uint16)
+    layout = {'data': values.transpose(2, 0, 1), 'planarconfig': 'separate'} if planar else {'data': values}
+    tifffile.imwrite(tmp_path / 'a.tif', photometric='rgb', **layout)
+    refused(tmp_path / 'a.tif', 'colours or transparency of 16 bits')
+    with tifffile.TiffWriter(tmp_path / 'b.tif') as pages:
+        pages.write((values >> 8).astype(np.uint8), photometric='rgb', metadata=None)
+        pages.write(photometric='rgb', metadata=None, **layout)
+    refused(tmp_path / 'b.tif', 'colours or transparency of 16 bits')

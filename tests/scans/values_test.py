@@ -5,10 +5,10 @@ import nrrd
 import numpy as np
 import pytest
 import tifffile
-from dicoms import ct, no_name_is_told  # noqa: F401
+from dicoms import ct, no_name_is_told, xray  # noqa: F401
 from PIL import Image
 from scan_files import refused
-from scipy.ndimage import zoom
+from scipy.ndimage import gaussian_filter, zoom
 from volumes import meta
 
 from covid_jax import UserError
@@ -156,6 +156,23 @@ def test_a_fill_that_is_not_quite_one_value_is_read(tmp_path, rng):
     hu = np.where(chest(9999) == 9999, rng.normal(-2000, 10, chest().shape), chest())
     np.save(tmp_path / 'a.npy', hu)
     np.testing.assert_allclose(decode(tmp_path / 'a.npy').voxels, hu, rtol=1e-6)
+
+
+@pytest.mark.parametrize('outside, border', [(-2048, -3024), (-3024, -2048), (-2000, -3000)])
+def test_a_circle_and_a_border_may_have_fills_of_their_own(tmp_path, rng, outside, border):
+    hu = np.pad(chest(outside), ((0, 0), (6, 6), (4, 4)), constant_values=border)
+    np.save(tmp_path / 'a.npy', hu)
+    np.testing.assert_array_equal(decode(tmp_path / 'a.npy').voxels, hu)
+    hu[:, 14:26, 10:22] = rng.normal(-850, 60, (6, 12, 12))
+    np.save(tmp_path / 'b.npy', hu - 1024)  # then air and lungs lie there, too, and are no second fill
+    refused(tmp_path / 'b.npy', 'below -1500', TWICE)
+
+
+def test_contrast_whose_offset_was_applied_twice_and_cut_off_looks_like_lungs_alone(tmp_path, rng):
+    """What docs/data.md says cannot be told: vessels and organs lie where lungs do, all else at one value."""
+    hu = np.where(anatomy() == 40, rng.normal(160, 60, anatomy().shape), anatomy())
+    np.save(tmp_path / 'a.npy', (hu - 1024).clip(-1000).round().astype(np.int16))
+    assert decode(tmp_path / 'a.npy').hounsfield
 
 
 def test_a_filled_circle_that_was_resampled_has_an_edge_and_is_read(tmp_path):
@@ -315,11 +332,11 @@ def test_a_hot_spot_makes_no_grey_scan_of_a_map_of_uptake(tmp_path, name, hot):
 
 
 def decay(fall, rise=0., top=255, whole=False):
-    """[4, 200, 50]: values up to top, in 16 bins each as many times rarer than the one before, in all so many times; of one in the middle there
+    """[4, 200, 50]: values up to top, in 16 bins each as many times rarer than the one before, in all so many times; of one there
     are `rise` times as many as of the one before, which is a mode."""
     counts = np.geomspace(fall, 1, 16)
     if rise:
-        counts[5] = rise * counts[4]
+        counts[11] = rise * counts[10]
     bins = np.repeat(np.arange(16), np.rint(counts / counts.sum() * 39000).astype(int))
     rng = np.random.default_rng(0)
     values = rng.choice(bins, (4, 200, 50)) + rng.random((4, 200, 50))
@@ -327,8 +344,8 @@ def decay(fall, rise=0., top=255, whole=False):
 
 
 @pytest.mark.parametrize('values, read', [
-    (decay(14), True), (decay(30), False), (decay(100, rise=1.3), False), (decay(100, rise=2), True),
-    (decay(100, top=60, whole=True), False), (decay(100, top=80, whole=True), True)])
+    (decay(14), True), (decay(48), True), (decay(200), False), (decay(400, rise=1.3), False), (decay(400, rise=2), True),
+    (decay(200, top=60, whole=True), False), (decay(200, whole=True), False), (decay(48, whole=True), True)])
 def test_a_map_is_told_by_its_fall_without_a_mode_and_by_low_values(tmp_path, values, read):
     np.save(tmp_path / 'a.npy', values)
     if read:
@@ -423,6 +440,93 @@ def test_many_labels_are_no_scan_in_hounsfield_units(tmp_path, rng):
     assert decode(tmp_path / 'b.npy').hounsfield
 
 
+def five_boxes():
+    """[6, 128, 128]: five boxes of 25 x 30 voxels, 1 to 5, on 0."""
+    labels = np.zeros((6, 128, 128), np.int16)
+    for i in range(5):
+        labels[:, 5 + i // 3 * 60:30 + i // 3 * 60, 5 + i % 3 * 40:35 + i % 3 * 40] = i + 1
+    return labels
+
+
+@pytest.mark.parametrize('make', [lambda labels: labels.astype(np.uint8), lambda labels: labels.astype(np.float32) / 5, lambda labels: (labels * 50).astype(np.uint8),
+                                  lambda labels: labels[:1].astype(np.uint8), lambda labels: (labels * 20 - 1024).astype(np.int16)])
+def test_small_labels_on_much_background_are_a_segmentation(tmp_path, make):
+    np.save(tmp_path / 'a.npy', make(five_boxes()))
+    refused(tmp_path / 'a.npy', '6 different values alone', 'a segmentation')
+
+
+@pytest.mark.parametrize('side, read', [(3, True), (5, False)])
+def test_labels_are_flat(tmp_path, rng, side, read):
+    """In regions wider than 4 voxels; smaller ones are the texture of a picture."""
+    boxes = np.kron(rng.integers(0, 20, (1, 40, 40)), np.ones((1, side, side)))
+    np.save(tmp_path / 'a.npy', boxes.astype(np.uint8))
+    if read:
+        assert not decode(tmp_path / 'a.npy').hounsfield
+    else:
+        refused(tmp_path / 'a.npy', '20 different values alone')
+
+
+@pytest.mark.parametrize('levels, read', [('012345432101', True), ('014523012345', True), ('012543014523', False), ('035142035142', False)])
+def test_the_edges_of_labels_leap(tmp_path, levels, read):
+    """Stripes: of 11 edges none, 3, 4 and all go to another level than the next."""
+    np.save(tmp_path / 'a.npy', np.kron(np.array([*map(int, levels)]), np.ones((1, 64, 8))).astype(np.uint8))
+    if read:
+        assert not decode(tmp_path / 'a.npy').hounsfield
+    else:
+        refused(tmp_path / 'a.npy', '6 different values alone')
+
+
+def smooth(size=256, sigma=6.):
+    """[1, size, size] in [0, 255]: a picture without noise, of soft shapes."""
+    values = gaussian_filter(np.random.default_rng(4).normal(size=(1, size, size)), (0, sigma, sigma))
+    return (values - values.min()) / np.ptp(values) * 255
+
+
+@pytest.mark.parametrize('levels', [8, 16, 32, 64])
+@pytest.mark.parametrize('frame', [0, 100])
+def test_a_picture_of_few_levels_is_read(tmp_path, levels, frame):
+    """A screenshot of 4 bits, say, in a frame of its own grey: from one level it goes to the next, however wide they are."""
+    grey = np.pad(np.floor(smooth() / 256 * levels) * (255 // (levels - 1)), ((0, 0), (frame, frame), (frame, frame)), constant_values=255 // (levels - 1))
+    np.save(tmp_path / 'a.npy', grey.astype(np.uint8))
+    np.testing.assert_array_equal(decode(tmp_path / 'a.npy').voxels, grey)
+
+
+def test_a_picture_of_hard_contrast_is_read_where_it_breaks_into_regions(tmp_path):
+    """Hardly anything lies between black and white in either; of a mask there are few regions."""
+    for number, (sigma, read) in enumerate(((3, True), (40, False))):
+        grey = ((smooth(sigma=sigma) - 110) * 40 + 128).clip(0, 255).astype(np.uint8)
+        assert np.mean((grey > 8) & (grey < 247)) < .1
+        np.save(tmp_path / f'{number}.npy', grey)
+        if read:
+            assert not decode(tmp_path / f'{number}.npy').hounsfield
+        else:
+            refused(tmp_path / f'{number}.npy', 'few levels in few regions')
+
+
+def turned_over():
+    """[200, 200] in [0, 1]: no mode, and bright on average, as a radiograph whose black and white were exchanged: the top of a broad hump."""
+    return 1 - np.random.default_rng(0).random((200, 200)) ** (1 / 4)
+
+
+def test_a_radiograph_turned_over_is_no_map_in_any_format(tmp_path):
+    grey = turned_over()
+    np.save(tmp_path / 'a.npy', grey.astype(np.float32))
+    Image.fromarray((grey * 65535).astype(np.uint16)).save(tmp_path / 'b.png')
+    Image.fromarray((grey * 65535).astype(np.uint16)).save(tmp_path / 'c.tif')
+    Image.fromarray((grey * 255).astype(np.uint8)).save(tmp_path / 'd.png')
+    for name in ('a.npy', 'b.png', 'c.tif', 'd.png'):
+        assert not decode(tmp_path / name).hounsfield
+
+
+def test_a_map_of_uptake_is_told_in_every_format(tmp_path):
+    values = np.random.default_rng(0).gamma(1, 1.5, (96, 96)).clip(0, 12) / 12
+    np.save(tmp_path / 'a.npy', values)
+    Image.fromarray((values * 65535).astype(np.uint16)).save(tmp_path / 'b.png')
+    Image.fromarray((values * 255).astype(np.uint8)).save(tmp_path / 'c.png')
+    for name in ('a.npy', 'b.png', 'c.png'):
+        refused(tmp_path / name, 'a map of uptake')
+
+
 @pytest.mark.parametrize('border', [0, 200])
 def test_a_picture_of_low_contrast_in_a_wide_border_is_no_segmentation(tmp_path, rng, border):
     """The border makes nearly all neighbours alike, and is left out."""
@@ -476,7 +580,7 @@ def test_less_than_a_thousand_voxels_are_not_judged(tmp_path, side, read):
 @pytest.mark.parametrize('apart, read', [(60, True), (70, False)])
 def test_levels_of_a_mask_are_far_apart(tmp_path, rng, apart, read):
     """Of low contrast a scan may have few, too."""
-    values = 100 + apart * (rng.random((2, 64, 64)) < .4) + rng.integers(-2, 3, (2, 64, 64))
+    values = 100 + apart * (blob(64)[:2] > 0) + rng.integers(-2, 3, (2, 64, 64))
     np.save(tmp_path / 'a.npy', values.astype(np.uint8))
     if read:
         assert not decode(tmp_path / 'a.npy').hounsfield
@@ -491,3 +595,11 @@ def test_a_slice_whose_middle_leaps_and_whose_ends_do_not_is_no_lost_offset(tmp_
     volume = np.stack([one, one, between, between]).reshape(4, 100, 100)
     np.save(tmp_path / 'a.npy', volume.astype(np.float32))
     assert decode(tmp_path / 'a.npy').hounsfield
+
+
+def test_x_rays_of_dicom_are_asked_what_all_grey_is(tmp_path, rng):
+    """One law in every format: of a mask a header of DX makes no radiograph."""
+    xray(tmp_path / 'a.dcm', (five_boxes()[0] * 500).astype('<u2'))
+    refused(tmp_path / 'a.dcm', '6 different values alone')
+    xray(tmp_path / 'b.dcm', rng.integers(0, 2500, (64, 64)).astype('<u2'))
+    assert not decode(tmp_path / 'b.dcm').hounsfield

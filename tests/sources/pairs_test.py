@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from dicoms import ct
 from layouts import refused
 from PIL import Image
 
@@ -20,7 +21,7 @@ def lay(folder, names, levels=256):
 
 @pytest.mark.parametrize('pictures, masks, levels', [
     ('CT', 'Lung_mask', 256), ('scan', 'label', 256), ('CT_scans', 'GT', 256), ('frames', 'ground truth', 256), ('x', 'InfectionMask', 256), ('x', 'LabelMap', 256),
-    ('x', 'chestmasks', 256), ('x', 'chestmask', 256), ('slices', 'lung', 2), ('a', 'b', 2), ('b', 'a', 4)])
+    ('x', 'chestmasks', 256), ('x', 'GT02', 2), ('x', 'Label_Anna', 2), ('x', 'chestmask', 256), ('slices', 'lung', 2), ('a', 'b', 2), ('b', 'a', 4)])
 def test_a_folder_of_masks_beside_one_of_pictures_is_refused(tmp_path, pictures, masks, levels):
     lay(tmp_path / 'covid' / pictures, NUMBERS)
     lay(tmp_path / 'covid' / masks, NUMBERS, levels)
@@ -28,6 +29,23 @@ def test_a_folder_of_masks_beside_one_of_pictures_is_refused(tmp_path, pictures,
     why = 'is called like masks' if levels == 256 else 'holds pictures of few values'
     assert f'{masks} {why}' in line and f'like those in {tmp_path}/covid/{pictures}: move {masks} away' in line
     assert f'a folder in {tmp_path}/covid is one scan' in line and 'source=chest_xray' in line
+
+
+def test_among_many_folders_those_whose_name_speaks_of_masks_are_looked_into(tmp_path):
+    for i in range(9):
+        lay(tmp_path / 'covid' / f'P{i}', NUMBERS)
+    lay(tmp_path / 'covid' / 'Label_Anna', NUMBERS)
+    assert len(sources.folder(tmp_path)) == 10
+    lay(tmp_path / 'covid' / 'Label_Anna', NUMBERS, 2)
+    assert 'Label_Anna holds pictures of few values' in refused(sources.folder, tmp_path)
+
+
+def test_dicom_files_are_no_masks_whatever_their_folder_is_called(tmp_path):
+    for name in ('GT', 'CT'):
+        (tmp_path / 'covid' / name).mkdir(parents=True)
+        for k in range(3):
+            ct(tmp_path / 'covid' / name / f'IM{k}', np.zeros((8, 8), '<u2'), 5. * k, k + 1)
+    assert len(sources.folder(tmp_path)) == 2
 
 
 def test_files_are_called_alike_by_their_numbers_and_lie_in_the_class_itself_too(tmp_path):
@@ -48,6 +66,7 @@ def test_a_folder_called_after_its_class_is_no_scan_of_it(tmp_path):
 @pytest.mark.parametrize('folders', [
     {'P1': (NUMBERS, 256), 'P2': (NUMBERS, 256), 'P3': (('1', '2'), 256)},  # patients
     {'a': (NUMBERS, 256), 'a_lung': (NUMBERS, 256), 'b': (NUMBERS, 256)},  # a series of another kernel
+    {'P1': (NUMBERS, 256), 'GT02': (NUMBERS, 256), 'Seg-3': (NUMBERS, 256), 'SEG0001': (NUMBERS, 256), 'ROI 180mm': (NUMBERS, 256), 'Label_Anna': (NUMBERS, 256)},
     {'Segal': (NUMBERS, 256), 'Labelle': (NUMBERS, 256), 'Weight': (NUMBERS, 256)},
     {'P1': (NUMBERS, 256), 'P2_mask': (('7', '8'), 256)},
     {'P1': (('a', 'b', 'c'), 256), 'P2': (('x', 'y', 'z'), 2)},  # called otherwise, without numbers
