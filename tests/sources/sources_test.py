@@ -13,7 +13,9 @@ from layouts import refused, touch
 
 from covid_jax import UserError, sources
 from covid_jax.config import base
+from covid_jax.scans import decode
 from covid_jax.sources.exams import class_index
+from covid_jax.sources.folders import unread_in
 from covid_jax.sources.listing import read_ids
 
 
@@ -27,6 +29,16 @@ class TestFolder:
             ('covid/a.npz', 'covid', ''), ('covid/scan 2', 'covid', ''),
             ('normal/b.JPG', 'normal', ''), ('normal/c.npy', 'normal', '')]
         assert all(exam.patient == exam.id and exam.path == str(tmp_path / exam.id) for exam in exams)
+
+    def test_what_systems_leave_behind_is_silent(self, tmp_path):
+        """Folders and files, in the root, in a class and in the folder of a scan."""
+        junk = ('x.dcm:Zone.Identifier', 'Icon\r', 'ehthumbs.db', 'Thumbs.db:encryptable', 'THUMBS.DB', 'a.png~', '._x', '.DS_Store', 'desktop.ini',
+                '@eaDir/1.png', '$RECYCLE.BIN/1.png', 'System Volume Information/1.png', 'lost+found/1.png', '#recycle/1.png', '@Recycle/1.png')
+        touch(tmp_path, 'covid/a.npz', 'normal/s/1.png', *(f'{place}{name}' for place in ('', 'covid/', 'normal/s/') for name in junk))
+        assert [exam.id for exam in sources.folder(tmp_path)] == ['covid/a.npz', 'normal/s'] and unread_in(tmp_path) == []
+        assert decode.files_of(tmp_path / 'normal' / 's') == [tmp_path / 'normal' / 's' / '1.png']
+        touch(tmp_path, 'covid/Icon', 'covid/zone', 'covid/lost', 'covid/12:30')
+        assert [left.id for left in unread_in(tmp_path)] == ['covid/12:30', 'covid/Icon', 'covid/lost', 'covid/zone']
 
     def test_folders_of_splits(self, tmp_path):
         touch(tmp_path, 'train/covid/1.png', 'train/normal/1.png', 'val/covid/2.png', 'test/covid/1.png', 'train/x.csv')
@@ -286,6 +298,13 @@ class TestPatients:
             shutil.copytree(folder, tmp_path / name)
         line = refused(exams_of, data('folder', tmp_path))
         assert 'covid/a = covid/b = normal/c: all 3 DICOM scans are one and the same' in line and 'keep one' in line and 'STUDY-1' not in line
+
+
+    def test_a_link_without_content_in_scans_of_one_patient_id_makes_them_no_copies(self, hospital, tmp_path):
+        """Nor an error of ours: decoding names the link."""
+        for name in ('covid/a', 'normal/b', 'normal/c'):
+            (hospital(name, 'STUDY-1') / 's9.dcm').symlink_to('nowhere')
+        assert 'all 3 DICOM scans carry one PatientID' in refused(exams_of, data('folder', tmp_path))
 
 
 def test_workers_that_decode_do_not_import_jax():
