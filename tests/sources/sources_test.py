@@ -108,6 +108,14 @@ class TestManifest:
         assert found == [('a,b.npz', 'p, q', 'default', 'covid', '', str(tmp_path / 'a,b.npz'))]
         assert sources.manifest(write(f'path,label\na.npz,a{mark}b\n'))[0].label == f'a{mark}b'
 
+    @pytest.mark.parametrize('start', ['sep=;\r\n', '"sep=;"\n', '\n', '\r\n \r\nsep=;\n\n'])
+    def test_what_stands_before_the_header_is_no_row(self, write, start):
+        """What tells Excel the delimiter, and blank lines; rows are called by their lines all the same."""
+        assert [exam.label for exam in sources.manifest(write(f'{start}path;label\na.npz;covid, x\n'))] == ['covid, x']
+        assert f'row {start.count(chr(10)) + 2})' in refused(sources.manifest, write(f'{start}path;label\ngone.npz;covid\n'))
+        assert sources.manifest(write('sep=\t\npath\tlabel\na.npz\tcovid\n'))[0].label == 'covid'
+        assert sources.manifest(write('sep=|\npath|label\na.npz|covid\n'))[0].label == 'covid'
+
     @pytest.mark.parametrize('text, words', [
         ('path,label,age\na.npz,covid,70\n', ["'age'", 'path, label, id, patient, site, split']),
         ('path;lable\na.npz;covid\n', ["is 'lable' meant to be 'label'?; accepted are"]),
@@ -135,8 +143,9 @@ class TestManifest:
     def test_bytes_that_are_no_text_are_refused(self, write, tmp_path):
         (tmp_path / 'm.csv').write_bytes(b'PK\x03\x04\xff\xfe\x00')
         assert 'm.csv: no text in UTF-8: save the table as "CSV UTF-8"' in refused(sources.manifest, tmp_path / 'm.csv')
-        (tmp_path / 'm.csv').write_text('path,label\na.npz,covid\n', encoding='utf-16')
-        assert 'm.csv: no text in UTF-8' in refused(sources.manifest, tmp_path / 'm.csv')
+        for encoding in ('utf-16', 'utf-16-le', 'cp1252'):
+            (tmp_path / 'm.csv').write_text('path,label\na.npz,schön\n', encoding=encoding)
+            assert 'm.csv: no text in UTF-8: save the table as "CSV UTF-8"' in refused(sources.manifest, tmp_path / 'm.csv')
         assert 'source=folder' in refused(sources.manifest, tmp_path)
 
 
