@@ -58,6 +58,11 @@ def manifest(path: Path | str, say: Callable[[str], None] = print) -> list[Exam]
     return found
 
 
+def places(path: Path) -> set[Path]:
+    """The folders in which the scans of a table lie. UserError as `manifest` where it is none."""
+    return {decode.split_address(path.parent / row.get('path', ''))[0].resolve().parent for _, row in _rows(path)}
+
+
 def _rows(path):
     """(line number, {column: stripped cell}) of every row that is not blank."""
     with blame(path):
