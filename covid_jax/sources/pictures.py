@@ -11,6 +11,7 @@ from covid_jax.scans import decode
 from covid_jax.scans.images import SUFFIXES
 from covid_jax.scans.names import NUMBER
 from covid_jax.sources.exams import Exam
+from covid_jax.sources.listing import visible
 from covid_jax.sources.names import article
 from covid_jax.sources.unread import without_masks
 from covid_jax.text import some
@@ -60,8 +61,10 @@ def say_few_scans(root: Path, exams: Sequence[Exam], say: Callable[[str], None])
 
 
 def _images(folder):
-    """The slices of a scan's folder that are images."""
-    return [file for file in decode.files_of(folder) if file.name.lower().endswith(SUFFIXES)]
+    """The slices of a scan's folder that are images, none where files of another kind lie beside them."""
+    files = [path for path in visible(folder) if path.name.lower().endswith(decode.SUFFIXES)]
+    images = [path for path in files if path.name.lower().endswith(SUFFIXES)]
+    return images if len(images) == len(files) else []
 
 
 def _form(path):
@@ -71,8 +74,7 @@ def _form(path):
 
 def _are_numbered(images):
     """Whether most names differ in numbers, or in single letters, alone."""
-    counted = Counter(_form(image) for image in images if NUMBER.search(image.stem) or LETTER.search(image.stem))
-    return 2 * max(counted.values(), default=0) > len(images)
+    return 2 * max(Counter(map(_form, images)).values()) > len(images)
 
 
 def _share_a_count(several):

@@ -26,9 +26,9 @@ def test_folders_of_many_people_s_pictures_are_refused_with_the_way_out(tmp_path
 @pytest.mark.parametrize('files', [
     ['a/1.png', 'a/2.png', 'b/1.png'], ['a/slice_-5.0.png', 'a/slice_2.5.png'], ['a/IM-0001-0001.png', 'a/IM-0001-0002.png'],
     ['a/ct 1.png', 'a/ct 2.png', 'a/scout.png'],  # most are
-    ['a/slice a.png', 'a/slice b.png'], ['a/1.png', 'a/(2).png'], ['a/1.png', 'a/1e-17.png', 'a/0.5.png'],
+    ['a/slice a.png', 'a/slice b.png'], ['a/1.png', 'a/(2).png'], ['a/z5.5e-17.png', 'a/z-2.5.png'],
     ['a/00001362_001.png', 'a/00001362_002.png'],  # one patient
-    ['a/x.png', 'b.npz'], ['a/x.npz', 'a/front.gif', 'a/side.gif', 'b.png'], ['a/1.png', 'a/2.png', 'b.tif'], ['a/1.png', 'a/2.png', 'b.nii.gz'],
+    ['a/x.png', 'b.npz'], ['a/x.npz', 'a/front.gif', 'a/side.gif', 'b.png'], ['a/1.png', 'a/2.png', 'b.tif'], ['a/1.png', 'a/2.png', 'b.TIFF'], ['a/1.png', 'a/2.png', 'b.nii.gz'],
     ['a/1.png', 'a/2.png', 'a_mask.png'],
     [f'{"AB"[k // 10]}/{k}.png' for k in range(20)],  # one after the other, as a scanner numbers its series
     [f'{"AB"[k % 2]}/{k // 2}.png' for k in range(20)], [*INTERLEAVED, 'A/COVID-1.png'],  # a number comes twice

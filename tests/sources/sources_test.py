@@ -296,6 +296,20 @@ class TestPatients:
         (tmp_path / 'm.csv').write_text(rows.format('eva'))
         assert 'anna, eva' in refused(exams_of, data('manifest', tmp_path / 'm.csv'))
 
+    def test_patients_that_a_table_names_stay_and_that_they_share_an_id_is_said(self, hospital, tmp_path):
+        for name in 'abcde':
+            hospital(name, '7' if name < 'd' else '8')
+        (tmp_path / 'm.csv').write_text('path,label,patient\na,covid,anna\nb,covid,eva\nc,normal,eva\nd,normal,ida\ne,covid,ida\n')
+        found, notes = self.patients(tmp_path / 'm.csv', 'manifest')
+        assert found == {'a': 'anna', 'b': 'eva', 'c': 'eva', 'd': 'ida', 'e': 'ida'}
+        assert ['1 PatientID has scans of several patients, as the table names them' in line for line in notes] == [True]
+
+    def test_two_scans_of_one_patient_id_alone_are_of_one_patient(self, hospital, tmp_path):
+        """A follow-up; only of three or more one id tells nothing."""
+        hospital('covid/a', '7')
+        hospital('normal/b', '7')
+        assert self.patients(tmp_path) == ({'covid/a': 'covid/a', 'normal/b': 'covid/a'}, [f'{tmp_path}: 2 DICOM scans of 1 patient, by their PatientID'])
+
     def test_one_patient_id_for_all_is_no_patient_id(self, hospital, tmp_path):
         for number, name in enumerate(('covid/a', 'normal/b', 'normal/c')):
             hospital(name, 'STUDY-1', SeriesNumber=number)
