@@ -9,7 +9,6 @@ from pathlib import Path
 from covid_jax import UserError
 from covid_jax.scans import decode
 from covid_jax.scans.images import SUFFIXES
-from covid_jax.scans.names import NUMBER
 from covid_jax.sources.exams import Exam
 from covid_jax.sources.listing import visible
 from covid_jax.sources.names import article
@@ -69,7 +68,7 @@ def _images(folder):
 
 def _form(path):
     """What stands around the numbers of a name: its letters, without those that count themselves."""
-    return re.sub(r'[\W\d_]+', '', LETTER.sub('', NUMBER.sub(' ', path.stem.lower())))
+    return re.sub(r'[\W\d_]+', '', LETTER.sub('', path.stem.lower()))
 
 
 def _are_numbered(images):

@@ -20,13 +20,13 @@ class Scaled(Protocol):
 
 
 def check_offsets(planes: Sequence[Scaled], voxels: np.ndarray) -> None:
-    """ValueError for two neighbours of one slope and of intercepts 500 HU apart or more, whose values would be more alike under one
-    intercept. Where a series was stored in two ways they are alike as they are.
+    """ValueError for two neighbours of intercepts 500 HU apart or more, whose values would be more alike under one intercept. Where a series
+    was stored in two ways they are alike as they are.
 
     planes: from the feet to the head; voxels: theirs, in Hounsfield units.
     """
     for k, (one, other) in enumerate(pairwise(planes)):
-        if one.rescale is None or other.rescale is None or one.rescale[0] != other.rescale[0]:
+        if one.rescale is None or other.rescale is None:
             continue
         apart = other.rescale[1] - one.rescale[1]
         if abs(apart) < LEAP:
