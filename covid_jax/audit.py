@@ -52,11 +52,12 @@ def audit(config: ConfigDict, root: Path | str, say: Say = print) -> Audit:
                         'folder')
     dataset = _dataset(config, exams, known, made)
     thumbnails = [dataset.images[int(i)]['image'] for i in dataset.row]
-    _copies(dataset, _contents(dataset, thumbnails, made), data.classes, found)
+    contents = _contents(dataset, thumbnails, made)
+    _copies(dataset, contents, data.classes, found)
     names = (*class_names(data.classes), telling.NO_LABEL)
     words = [names[label] for label in dataset.label]
     found.pictures.update(samples(dataset.exams, words, names, thumbnails, made.seen))
-    _near(dataset, words, thumbnails, made.seen, found)
+    _near(dataset, words, thumbnails, contents, made.seen, found)
     spoils = found.spoils.append
     looks = found.looks.append
     telling.unread(exams, made.broken, left, spoils, looks)
@@ -124,14 +125,17 @@ def _contents(dataset, thumbnails, made):
 
 
 def _copies(dataset, contents, classes, found):
-    """Scans that are there more than once."""
+    """Scans that are there more than once. What spoils a result is not said again because of the patients."""
     exams = dataset.exams
     one_of = 'keep one of each, or give all the same patient'
     mend = 'mend the labels, or remove them all'
-    for several, findings, what, way_out in (
-            (copies.of_two_splits(exams, contents), found.spoils, 'in several splits', one_of),
-            (copies.of_two_classes(exams, contents, classes), found.spoils, 'of several classes', mend),
-            (copies.of_two_patients(exams, contents), found.looks, 'of several patients', one_of)):
+    of_splits = copies.of_two_splits(exams, contents)
+    of_classes = copies.of_two_classes(exams, contents, classes)
+    said = {several.exams for several in (*of_splits, *of_classes)}
+    of_patients = [several for several in copies.of_two_patients(exams, contents) if several.exams not in said]
+    for several, findings, what, way_out in ((of_splits, found.spoils, 'in several splits', one_of),
+                                             (of_classes, found.spoils, 'of several classes', mend),
+                                             (of_patients, found.looks, 'of several patients', one_of)):
         if several:
             findings.append(f'{count(len(several), "scan is", "scans are")} here more than once, {what}: '
                             f'{some(several, LISTED)}; {way_out}')
@@ -139,18 +143,18 @@ def _copies(dataset, contents, classes, found):
             found.lists[f'one scan {what}'] = [('scan', 'exam', ''), *rows]
 
 
-def _near(dataset, classed, thumbnails, seen, found):
-    """Says which scans look alike, in two splits and of two classes, and shows them, pair by pair. Those that look so
-    alike that they are no two people's spoil a result; of others, as two X-rays, nobody knows. classed: the class of
-    each."""
+def _near(dataset, classed, thumbnails, contents, seen, found):
+    """Says which scans look alike and are no copies, in two splits and of two classes, and shows them, pair by pair. Those that
+    look so alike that they are no two people's spoil a result; of others, as two X-rays, nobody knows. classed: the class of each;
+    contents: as from `_contents`."""
     signatures = np.array([duplicates.signature(image) for image in thumbnails])
     place = [exam.split for exam in dataset.exams]
     classed = ['' if word == telling.NO_LABEL else word for word in classed]
     alike = duplicates.clusters(signatures)
-    pairs = _torn(alike, signatures, place)
+    pairs = _torn(alike, signatures, place, contents)
     sure = [(i, k) for i, k in pairs if signatures[i] @ signatures[k] > duplicates.SURE]
     maybe = [pair for pair in pairs if pair not in sure]
-    mixed = _torn(alike, signatures, classed)
+    mixed = _torn(alike, signatures, classed, contents)
     drawn = ('take --split=drawn --group=clusters here, in training --config.data.split=drawn '
              '--config.data.group=clusters')
     doubt = f"two people's X-rays may look so; if these are slices of one, {drawn}"
@@ -168,19 +172,26 @@ def _near(dataset, classed, thumbnails, seen, found):
                 picture(dataset.exams[i], thumbnails[i], seen, words[i]) for i in shown]
 
 
-def _torn(clusters, signatures, words):
-    """The two members of each cluster that are most alike of those of different words; '' is none. clusters: int [n],
-    the cluster of each exam; signatures: float32 [n, 1024]; words: of each exam."""
+def _torn(clusters, signatures, words, contents):
+    """The two members of each cluster that are most alike of those of different words and contents; '' is no word. clusters: int [n],
+    the cluster of each exam; signatures: float32 [n, 1024]; words, contents: of each exam."""
     members = defaultdict(list)
     for i, cluster in enumerate(clusters):
         if words[i]:
             members[cluster].append(i)
-    return [_most_alike(of, signatures, words) for of in members.values() if len({words[i] for i in of}) > 1]
+    pairs = [_most_alike(of, signatures, words, contents) for of in members.values()]
+    return [pair for pair in pairs if pair]
 
 
-def _most_alike(of, signatures, words):
-    called = np.array([words[i] for i in of])
-    near = np.where(called[:, None] == called, -np.inf, signatures[of] @ signatures[of].T)
+def _most_alike(of, signatures, words, contents):
+    """None where there are no two of different words and contents."""
+    equal = np.zeros((len(of), len(of)), bool)
+    for told in (words, contents):
+        named = np.array([told[i] for i in of])
+        equal |= named[:, None] == named
+    if equal.all():
+        return None
+    near = np.where(equal, -np.inf, signatures[of] @ signatures[of].T)
     one, other = np.unravel_index(near.argmax(), near.shape)
     return of[one], of[other]
 

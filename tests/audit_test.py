@@ -17,7 +17,7 @@ from covid_jax.audit import _is_above_chance, _placed, _torn, audit
 from covid_jax.commands.audit import _check_folder, _page, in_own_words
 from covid_jax.config import base
 from covid_jax.data.parts import Seen
-from covid_jax.data.telling import kinds_of_files, unread
+from covid_jax.data.telling import kinds_of_files, units, unread
 from covid_jax.predictions import Predictions
 from covid_jax.report import evidence
 from covid_jax.report.audit import Audit, write
@@ -60,7 +60,7 @@ def spoilt(tmp_path_factory):
     for i in range(2):
         np.save(root / f'flat{i}.npy', np.full((4, 64, 64), -1001 - i, np.int16))  # all below the window
     (root / 'broken.npy').write_bytes(b'x')
-    rows += ['to_val.npy,normal,p0,val', 'as_covid.npy,covid,P2,train', 'near.png,covid,n1,train', 'near2.png,covid,n2,test', 'near3.bmp,covid,n3,train',
+    rows += ['to_val.npy,normal,p0,val', 'as_covid.npy,covid,P2,train', 'near.png,covid,n1,train', 'near2.png,normal,n2,test', 'near3.bmp,covid,n3,train',
              'flat0.npy,normal,f0,train', 'flat1.npy,normal,f1,val', 'broken.npy,covid,b,train']
     (root / 'm.csv').write_text('\n'.join(rows))
     return audit(of('manifest', root / 'm.csv'), root / 'store', lambda line: None)
@@ -70,18 +70,18 @@ def spoilt(tmp_path_factory):
     '1 patient or article is in more than one split: p0;',
     '1 scan is here more than once, in several splits: s0.npy (train) = to_val.npy (val);',
     '1 scan is here more than once, of several classes: s2.npy (normal) = as_covid.npy (covid);',
-    'near duplicates in two splits: 2 clusters, s0.npy (train) = to_val.npy (val), near.png (train) = near2.png (test);',
-    '1 file or scan is not read (covid 1 of 9, normal 0 of 7):'])
+    'near duplicates in two splits: 1 cluster, near.png (train) = near2.png (test);',
+    'in Hounsfield units and in grey values are mixed (normal 7 and 1, covid 1 and 6)',
+    '1 file or scan is not read (covid 1 of 8, normal 0 of 8):'])
 def test_what_would_spoil_a_result_is_said(spoilt, words):
     assert [words in line for line in spoilt.spoils].count(True) == 1, spoilt.spoils
 
 
 @pytest.mark.parametrize('words', [
-    '2 scans are here more than once, of several patients: s2.npy (p2) = as_covid.npy (P2), near.png (n1) = near3.bmp (n3);',
-    'near duplicates of two classes: 1 cluster, s2.npy (normal)',
+    '1 scan is here more than once, of several patients: near.png (n1) = near3.bmp (n3);',
+    'near duplicates of two classes: 1 cluster, near.png (covid) = near2.png (normal);',
     'probes of shortcuts on val: no interval: 1 patient of class covid, 2 needed',
-    "patients that differ in case, spaces or zeros in front alone are kept apart, as they are written: 'P2' and 'p2'",
-    'in Hounsfield units and in grey values are mixed (normal 7 and 0, covid 1 and 7)'])
+    "patients that differ in case, spaces or zeros in front alone are kept apart, as they are written: 'P2' and 'p2'"])
 def test_what_wants_a_look_is_said(spoilt, words):
     assert [words in line for line in spoilt.looks].count(True) == 1, spoilt.looks
 
@@ -89,11 +89,11 @@ def test_what_wants_a_look_is_said(spoilt, words):
 def test_tables_tell_the_classes_apart(spoilt):
     assert list(spoilt.unread) == ['broken.npy']
     exams, scans, probes = spoilt.tables.values()
-    assert exams == [('class', 'site', 'train', 'val', 'test'), ('normal', 'default', '3 (3)', '3 (3)', '1 (1)'),
-                     ('covid', 'default', '6 (6)', '1 (1)', '2 (2)')]
-    assert scans[0] == ('', 'normal', 'covid') and ('in Hounsfield units', '7', '1') in scans and ('in grey values', '0', '7') in scans
-    assert ('files', '7 npy', '5 npy, 2 PNG L, 1 BMP L') in scans
-    assert ('slices', '4', '1 .. 4 .. 4') in scans and ('greatest value', '-1002 .. 899 .. 899', '147 .. 255 .. 899') in scans
+    assert exams == [('class', 'site', 'train', 'val', 'test'), ('normal', 'default', '3 (3)', '3 (3)', '2 (2)'),
+                     ('covid', 'default', '6 (6)', '1 (1)', '1 (1)')]
+    assert scans[0] == ('', 'normal', 'covid') and ('in Hounsfield units', '7', '1') in scans and ('in grey values', '1', '6') in scans
+    assert ('files', '7 npy, 1 PNG L', '5 npy, 1 PNG L, 1 BMP L') in scans
+    assert ('slices', '1 .. 4 .. 4', '1 .. 4 .. 4') in scans and ('greatest value', '-1002 .. 899 .. 899', '254 .. 255 .. 899') in scans
     assert [row[0] for row in probes] == ['probe', 'thumbnail', 'border', 'file']
 
 
@@ -102,22 +102,24 @@ def test_the_page_holds_all_of_it_and_runs_nothing_of_a_name(spoilt, tmp_path):
     pictures = {**spoilt.pictures, name: [(name, np.eye(64, dtype=np.uint8))]}
     write(tmp_path / 'new', name, spoilt._replace(unread={name: 'why'}, pictures=pictures, said=[name], lists={**spoilt.lists, name: [(name,)]}))
     page = (tmp_path / 'new' / 'audit.html').read_text()
-    assert all(html.escape(line) in page for line in [*spoilt.spoils, *spoilt.looks]) and '<td>6 (6)</td>' in page
+    assert all(html.escape(line) in re.sub('</?span[^>]*>', '', page) for line in [*spoilt.spoils, *spoilt.looks])
+    assert '<span class="option">--config.data.split</span>=drawn' in page and '<td>6 (6)</td>' in page
     assert '<script' not in page and page.count(html.escape(name)) == 8 and '<meta name="viewport"' in page
-    assert list(spoilt.pictures) == ['normal: 7 of 7', 'covid: 8 of 8', 'near duplicates in two splits, pair by pair',
+    assert list(spoilt.pictures) == ['normal: 8 of 8', 'covid: 7 of 7', 'near duplicates in two splits, pair by pair',
                                      'near duplicates of two classes, pair by pair']
     captions = [caption for caption, _ in spoilt.pictures['near duplicates in two splits, pair by pair']]
-    assert captions == ['s0.npy (train)', 'to_val.npy (val)', 'near.png (train)', 'near2.png (test)'] and page.count('<img') == 7 + 8 + 4 + 2 + 1
-    assert page.count('<span class="pair"><figure>') == 3
+    assert captions == ['near.png (train)', 'near2.png (test)'] and page.count('<img') == 8 + 7 + 2 + 2 + 1
+    assert page.count('<span class="pair"><figure>') == 2
     picture = re.findall('base64,([^"]*)"', page)[-1]
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(picture)))), np.eye(64))
 
 
 def test_the_page_lists_all_that_a_finding_gives_examples_of(spoilt):
     assert spoilt.lists['patients in more than one split'] == [('patient', 'splits'), ('p0', 'train and val')]
-    assert spoilt.lists['one scan of several patients'][1:] == [
-        ('1', 's2.npy', 'p2'), ('1', 'as_covid.npy', 'P2'), ('2', 'near.png', 'n1'), ('2', 'near3.bmp', 'n3')]
-    assert spoilt.lists['near duplicates in two splits, the two of each cluster that are most alike'][2] == ('near.png', 'train', 'near2.png', 'test')
+    assert spoilt.lists['one scan of several patients'][1:] == [('1', 'near.png', 'n1'), ('1', 'near3.bmp', 'n3')]
+    assert spoilt.lists['near duplicates in two splits, the two of each cluster that are most alike'][1:] == [('near.png', 'train', 'near2.png', 'test')]
+    pairs = [row for title, rows in spoilt.lists.items() if 'near' in title for row in rows[1:]]
+    assert not any({row[0], row[2]} in ({'s0.npy', 'to_val.npy'}, {'s2.npy', 'as_covid.npy'}) for row in pairs)  # said as copies
 
 
 @pytest.mark.parametrize('shape, spacing, size', [((1, 30, 60), None, (64, 128)), ((1, 60, 30), None, (128, 64)), ((9, 64, 64), (5.0, 1.0, 2.0), (64, 128)),
@@ -193,9 +195,11 @@ def test_masks_and_what_speaks_of_scans_spoil_nothing(tmp_path, capsys):
 @pytest.mark.parametrize('kinds, told', [
     ({'covid': 'RGBA RGBA', 'normal': 'L L'}, 'L: covid 0 of 2, normal 2 of 2; RGBA: covid 2 of 2, normal 0 of 2'),
     ({'covid': 'RGBA', 'normal': 'L L'}, ''), ({'covid': 'RGBA RGBA L', 'normal': 'L L L'}, ''),
-    ({'covid': 'RGB ' * 20, 'normal': 'RGB ' * 8 + 'L ' * 12}, 'L: covid 0 of 20, normal 12 of 20; RGB: covid 20 of 20, normal 8 of 20'),
+    ({'covid': 'RGB ' * 20, 'normal': 'RGB ' * 9 + 'L ' * 11}, 'L: covid 0 of 20, normal 11 of 20; RGB: covid 20 of 20, normal 9 of 20'),
+    ({'covid': 'RGB ' * 20, 'normal': 'RGB ' * 11 + 'L ' * 9}, ''),  # by chance once in 800
     ({'covid': 'L ' * 99 + 'RGB', 'normal': 'L ' * 97 + 'RGB ' * 3}, ''), ({'covid': 'L ' * 20, 'normal': 'L ' * 14 + 'RGB ' * 6}, ''),
-    ({'covid': 'L ' * 2000, 'normal': 'L ' * 1960 + 'RGB ' * 40}, ''), ({'covid': 'L L'}, ''), ({'covid': 'L L', '': 'RGB RGB'}, '')])
+    ({'covid': 'L ' * 2000, 'normal': 'L ' * 1960 + 'RGB ' * 40}, ''), ({'covid': 'L L'}, ''), ({'covid': 'L L', '': 'RGB RGB'}, ''),
+    ({'covid': 'L ' * 20, 'normal': 'L ' * 20, '': 'RGB ' * 20}, '')])
 def test_kinds_of_files_that_go_with_the_class_are_said(kinds, told):
     of = [(label, mode) for label, modes in kinds.items() for mode in modes.split()]
     exams = [Exam(f'{i}', f'{i}', '', label, '', '') for i, (label, _) in enumerate(of)]
@@ -204,7 +208,21 @@ def test_kinds_of_files_that_go_with_the_class_are_said(kinds, told):
     assert [f'({told})' in line for line in said] == [True] * bool(told), said
 
 
-@pytest.mark.parametrize('lost, spoils', [(0, None), (4, False), (7, True)])
+@pytest.mark.parametrize('hounsfield, spoils', [
+    ({'covid': (12, 0), 'normal': (1, 12)}, True), ({'covid': (5, 0), 'normal': (0, 5)}, True), ({'covid': (1, 0), 'normal': (0, 1)}, True),
+    ({'covid': (4, 0), 'normal': (2, 2)}, True), ({'covid': (4, 0), 'normal': (3, 2)}, False), ({'covid': (3, 1), 'normal': (1, 1)}, False),
+    ({'covid': (100, 20), 'normal': (60, 60)}, True), ({'covid': (100, 3), 'normal': (100, 8)}, False), ({'covid': (3, 9)}, False),
+    ({'covid': (5, 0), 'normal': (5, 0)}, None), ({'covid': (5, 5), 'normal': (5, 5), '': (0, 9)}, False)])
+def test_units_that_go_with_the_class_spoil_a_result_by_their_majority(hounsfield, spoils):
+    of = [(label, k < hu) for label, (hu, other) in hounsfield.items() for k in range(hu + other)]
+    exams = [Exam(f'{i}', f'{i}', '', label, 'train', '') for i, (label, _) in enumerate(of)]
+    seen = {f'{i}': Seen((4, 4, 4), None, is_hu, 0, 1) for i, (_, is_hu) in enumerate(of)}
+    said = {True: [], False: []}
+    units(exams, seen, CLASSES, said[True].append, said[False].append)
+    assert [kind for kind, lines in said.items() if lines] == ([] if spoils is None else [spoils])
+
+
+@pytest.mark.parametrize('lost, spoils', [(0, None), (5, False), (6, True)])
 def test_what_is_not_read_spoils_a_result_where_one_class_has_5_percent_more_of_it(lost, spoils):
     exams = [Exam(f'{i}', f'{i}', '', CLASSES[i % 2], '', '') for i in range(200)]
     left = [Unread(f'x{i}', 'covid', '', LOST, 'why') for i in range(lost)]
@@ -257,9 +275,11 @@ def test_of_a_chain_of_near_duplicates_the_two_most_alike_are_named():
     """0 and 1 are in train, 2 and 3 in val; 1 and 2 are most alike, and 3 is alone."""
     angles = np.array([0.0, 0.3, 0.5, 2.0])
     signatures = np.stack([np.cos(angles), np.sin(angles)], 1)
-    assert _torn([0, 0, 0, 1], signatures, ['train', 'train', 'val', 'val']) == [(1, 2)]
-    assert _torn([0, 0, 0, 1], signatures, ['train', '', 'val', 'val']) == [(0, 2)]
-    assert _torn([0, 0, 0, 1], signatures, ['', 'train', 'train', 'val']) == []
+    assert _torn([0, 0, 0, 1], signatures, ['train', 'train', 'val', 'val'], 'abcd') == [(1, 2)]
+    assert _torn([0, 0, 0, 1], signatures, ['train', '', 'val', 'val'], 'abcd') == [(0, 2)]
+    assert _torn([0, 0, 0, 1], signatures, ['', 'train', 'train', 'val'], 'abcd') == []
+    assert _torn([0, 0, 0, 1], signatures, ['train', 'train', 'val', 'val'], 'abbd') == [(0, 2)]  # the copies are said as such
+    assert _torn([0, 0, 1, 1], signatures, ['train', 'val', 'train', 'val'], 'aabc') == [(2, 3)]
 
 
 def test_a_page_goes_where_one_is_and_never_into_the_data(tmp_path, monkeypatch):
@@ -274,6 +294,21 @@ def test_a_page_goes_where_one_is_and_never_into_the_data(tmp_path, monkeypatch)
         assert _page('', data) == ''
         data.root = str(tmp_path / 'data')
         monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize('scans, here, page', [
+    ('a.npy b.npy', '.', ''), ('covid/a.npy normal/b.npy', '.', ''), ('covid/a.npy normal/b.npy', 'covid', ''), ('covid/s normal/t', 'covid/s', ''),
+    ('covid/p/a.npy normal/q/b.npy', 'covid', ''), ('covid/a.npy normal/b.npy::slice=0', 'reports', '.'), ('scans/a.npy scans/b.npy', '.', '.'),
+    ('scans/covid/a.npy scans/normal/b.npy', '.', '.'), ('scans/covid/a.npy scans/normal/b.npy', 'scans', ''), ('scans/a.npy scans/b.npy', '..', '.')])
+def test_a_page_goes_never_where_scans_of_a_table_lie(tmp_path, monkeypatch, scans, here, page):
+    """Which may be beside the table, as where it is written for a folder of scans, or nowhere near."""
+    root = tmp_path / 'data'
+    root.mkdir()
+    (root / here).mkdir(parents=True, exist_ok=True)
+    (root / 'm.csv').write_text('\n'.join(['path,label', *(f'{name},covid' for name in scans.split())]))
+    monkeypatch.chdir(root / here)
+    data = of('manifest', root / 'm.csv').data
+    assert _page('', data) == page and _page('out', data) == 'out'
 
 
 @pytest.mark.parametrize('folder', ['/proc/x/y', '/proc', 'a file', 'a file/x'])

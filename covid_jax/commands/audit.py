@@ -72,13 +72,17 @@ def _check_roots(data):
     """UserError for a path that is not there, or not one for each source."""
     if data.source == 'phantom':
         raise UserError('the phantom is made, not read: there is nothing to audit')
-    roots = data.root.split(',') if ',' in data.source else [data.root]
+    roots = _roots(data)
     if len(roots) != len(data.source.split(',')):
         raise UserError(f'--source={data.source} and {data.root}: give each source its folder or file, with commas '
                         'between them')
     for root in roots:
         if not os.path.exists(root):
             raise UserError(f'there is nothing at {root or "a path that is empty"}')
+
+
+def _roots(data):
+    return data.root.split(',') if ',' in data.source else [data.root]
 
 
 def _audit(config, store, out):
@@ -107,9 +111,19 @@ def _audit(config, store, out):
 def _page(out, data):
     """The folder of audit.html: the one that is asked for, else the current one, '' where that one is, or is in, a
     folder of the data."""
-    here = Path.cwd()
-    in_data = any(here.is_relative_to(Path(root).resolve()) for root in data.root.split(',') if os.path.isdir(root))
-    return out or ('' if in_data else '.')
+    return out or ('' if any(_is_in(Path.cwd(), Path(root)) for root in _roots(data)) else '.')
+
+
+def _is_in(here, root):
+    """Whether a folder is of a source's data; of a table's where scans lie in it or, as in that of a class, below it."""
+    from covid_jax.sources.manifests import places
+
+    if root.is_dir():
+        return here.is_relative_to(root.resolve())
+    of_scans = places(root)
+    shared = os.path.commonpath(of_scans) if of_scans else root
+    above = any(place.is_relative_to(here) for place in of_scans) and here.is_relative_to(shared)
+    return above or any(map(here.is_relative_to, of_scans))
 
 
 def _check_folder(option, folder):

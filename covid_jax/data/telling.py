@@ -15,6 +15,7 @@ from covid_jax.sources.unread import LOST, Unread, of_kind
 from covid_jax.text import count
 
 UNEVEN = 0.05  # by which a share of one class differs from that of another where it tells the label
+MOST = 0.5  # the same of Hounsfield units, however few: most of one class have them, and most of another have not
 BY_CHANCE = 0.001  # the probability below which files of one kind are not dealt to the classes by chance
 NO_LABEL = 'without a label'
 
@@ -38,13 +39,14 @@ def unread(exams: Sequence[Exam], broken: Mapping[str, str], left: Sequence[Unre
 
 
 def units(exams: Sequence[Exam], seen: Mapping[str, Seen], classes: Sequence[str], spoils: Say, looks: Say) -> None:
-    """Says that Hounsfield units are beside grey values: to `spoils` where they go with the class, each of which is of
-    one kind, else to `looks`. seen: exam id -> what its scan is; classes: as declared."""
-    kinds = defaultdict(set)
+    """Says that Hounsfield units are beside grey values: to `spoils` where they go with the class, in shares that differ by half or by more
+    than chance, else to `looks`. seen: exam id -> what its scan is; classes: as declared."""
+    units = defaultdict(Counter)
     for exam in exams:
         if exam.label:
-            kinds[class_index(exam.label, classes)].add(seen[exam.id].hounsfield)
-    tells = len(kinds) > 1 and all(len(of) == 1 for of in kinds.values())
+            units[class_index(exam.label, classes)][seen[exam.id].hounsfield] += 1
+    shares = [of[True] / of.total() for of in units.values()]
+    tells = len(shares) > 1 and (max(shares) - min(shares) >= MOST or _tells(True, units))
     remarks.two_kinds(exams, seen, classes, spoils if tells else looks)
 
 
@@ -74,7 +76,7 @@ def _are_apart(counts):
 
 
 def _tells(name, of_class):
-    """Whether a class has files of a kind more or less often than the others together, by more than UNEVEN and more
+    """Whether a class has scans of a kind more or less often than the others together, by more than UNEVEN and more
     than chance."""
     whole = sum(of_class.values(), Counter())
     for here in of_class.values():

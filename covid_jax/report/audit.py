@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +27,9 @@ h2::first-letter { text-transform: uppercase }
 td, th { border: 1px solid #bbb; padding: .2em .6em; text-align: left; vertical-align: top }
 .spoils { color: #a00; font-weight: bold } .pair { display: inline-block; margin-right: 1.5em }
 figure { display: inline-block; width: 134px; margin: 3px; vertical-align: top }
-img { display: block } figcaption { font-size: 11px; overflow-wrap: anywhere }"""
+img { display: block } figcaption { font-size: 11px; padding-right: 6px; overflow-wrap: anywhere } .option { white-space: nowrap }"""
+OPTION = re.compile(r'--[a-z][a-z._]*')  # a browser would end a line behind its dashes
+WHOLE = r'<span class="option">\g<0></span>'
 
 Row = tuple[str, ...]
 Rows = Sequence[Row]  # the header first
@@ -92,7 +95,7 @@ def write(folder: Path | str, title: str, found: Audit) -> None:
 
 
 def _lines(title, lines, style=''):
-    found = ''.join(f'<li>{_text(line)}</li>' for line in lines) or '<li>nothing</li>'
+    found = ''.join(f'<li>{OPTION.sub(WHOLE, _text(line))}</li>' for line in lines) or '<li>nothing</li>'
     return f'<h2>{title}</h2><ul class="{style if lines else ""}">{found}</ul>'
 
 

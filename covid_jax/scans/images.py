@@ -101,7 +101,8 @@ def _check_alike(paths, headers):
     usual = Counter(header.deep for header in headers).most_common(1)[0][0]
     for path, (size, pages, deep) in zip(paths, headers, strict=True):
         if size != (width, height):
-            raise UserError(f'{path}: this slice is {size[0]} x {size[1]} pixels, the others are {width} x {height}')
+            raise UserError(f'{path}: this slice is {size[0]} x {size[1]} pixels, the others are {width} x {height}: a folder is one scan, so '
+                            "where each image is an exam, give each a row of a manifest, or move them into the class's folder itself")
         if pages > 1 and len(paths) > 1:
             raise UserError(f'{path}: {pages} pages in one of {len(paths)} slices: put each scan into a folder of its '
                             'own')

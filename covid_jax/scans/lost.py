@@ -6,21 +6,43 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from covid_jax import UserError
+from covid_jax.scans import images, volumes
 from covid_jax.scans.names import BESIDE
 from covid_jax.scans.scan import hidden
+from covid_jax.text import some
 
 DIGITS = re.compile('([0-9]+)')
+READ = ('.npy', '.npz', *images.SUFFIXES, *volumes.SUFFIXES)  # what is read of a folder, and of no folder in it
 
 
 def links(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The links below a folder that lead to nothing, and those that lead to a folder, in order; hidden ones are left out."""
+    """The links below a folder that lead to nothing, and those that lead to a folder, in order; hidden ones are left out.
+    UserError where slices, or volumes, lie in the folder and in folders of it."""
     empty = []
     folders = []
+    read = []
     for here, inside, files in os.walk(folder):
         inside[:] = sorted(name for name in inside if not hidden(name))
         folders += [Path(here, name) for name in inside if os.path.islink(os.path.join(here, name))]
-        empty += [Path(here, name) for name in sorted(files) if not hidden(name) and not os.path.exists(os.path.join(here, name))]
+        shown = [Path(here, name) for name in sorted(files) if not hidden(name)]
+        empty += [path for path in shown if not os.path.exists(path)]
+        read += [path for path in shown if path.name.lower().endswith(READ)]
+    _check_levels(folder, read)
     return empty, folders
+
+
+def _check_levels(folder, read):
+    """UserError where some of what is read of a folder lies deeper, and would be left out. Previews beside scans of another kind
+    are no slices, wherever they lie."""
+    top = [path for path in read if path.parent == folder]
+    kinds = READ if all(path.name.lower().endswith(images.PREVIEWS) for path in top) else tuple(
+        suffix for suffix in READ if suffix not in images.PREVIEWS)
+    deeper = [path.relative_to(folder) for path in read if path.parent != folder and path.name.lower().endswith(kinds)]
+    if top and deeper:
+        raise UserError(f'{folder}: {len(top)} of its files lie in it and {len(deeper)} in folders of it ({some(deeper, 3)}), which would be '
+                        'left out: put all slices of a scan into one folder, each other scan into one of its own, and masks and '
+                        'previews elsewhere')
 
 
 def namesakes(folder: Path, slices: Sequence[Path], suffixes: Sequence[str]) -> list[Path]:
@@ -36,7 +58,8 @@ def namesakes(folder: Path, slices: Sequence[Path], suffixes: Sequence[str]) -> 
         stem = path.stem.lower()
         return broken_off or DIGITS.sub('0', stem) in forms and stem not in stems and any(map(str.isdecimal, stem))
 
-    return sorted(path for path in folder.iterdir() if path.is_file() and not hidden(path.name) and is_namesake(path))
+    return sorted(path for path in folder.iterdir()
+                  if path.is_file() and not hidden(path.name.rstrip('~')) and is_namesake(path))
 
 
 def missing_numbers(slices: Sequence[Path]) -> list[int]:

@@ -16,6 +16,9 @@ VERSION = 2  # raised whenever a decoder gives other voxels for the same bytes: 
 VOXELS = 2**30  # of one scan: ten times the largest CT of a chest
 BYTES = 2**32  # of its array, and of what an archive unpacks to
 FILES = 4096  # that one scan may be made of
+JUNK = ('thumbs.db', 'ehthumbs.db', 'ehthumbs_vista.db', 'desktop.ini', 'icon\r', '$recycle.bin', 'system volume information', 'lost+found',
+        '@eadir', '@recycle', '#recycle')  # of Windows, macOS, file systems and network drives, in small letters
+JUNK_ENDS = ('zone.identifier', ':encryptable', '~')  # streams of NTFS beside a file, and what editors keep of an older one
 MACHINE = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT)  # not the file's fault
 
 
@@ -77,5 +80,6 @@ def check_spacing(spacing: Sequence[float] | np.ndarray) -> None:
 
 
 def hidden(name: str) -> bool:
-    """Whether a file or folder is hidden, or something that macOS or Windows adds on its own."""
-    return name.startswith(('.', '__MACOSX')) or name.lower() in ('thumbs.db', 'desktop.ini')
+    """Whether a file or folder is hidden, or something that systems, network drives and editors add on their own."""
+    low = name.lower()
+    return name.startswith(('.', '__MACOSX')) or low in JUNK or low.endswith(JUNK_ENDS)

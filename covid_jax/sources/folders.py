@@ -6,10 +6,11 @@ from pathlib import Path
 from covid_jax import UserError
 from covid_jax.scans import decode
 from covid_jax.sources.exams import SPLITS, Exam
-from covid_jax.sources.listing import found_in, image_files, normalised, subfolders, visible
+from covid_jax.sources.listing import found_in, normalised, subfolders, visible
 from covid_jax.sources.pairs import refuse_masks
 from covid_jax.sources.patients import one_patient
-from covid_jax.sources.unread import Unread, files_read, in_folder, without_masks
+from covid_jax.sources.pictures import refuse_pictures, say_few_scans
+from covid_jax.sources.unread import Unread, files_read, in_folder
 from covid_jax.text import some
 
 LAYOUT = f'expected <class>/<scan> or {{train,val,test}}/<class>/<scan>, where a scan is {decode.EXPECTED}'
@@ -24,7 +25,8 @@ def folder(root: Path | str, say: Callable[[str], None] = print) -> list[Exam]:
     A scan is whatever `decode` reads; other files and hidden ones are skipped, see `unread_in`. The label is the name
     of the class folder, the id is the path below root. Every scan is its own patient, but for DICOM scans of one
     PatientID. UserError if there is nothing of the kind, if folders of splits and of classes are mixed, for a link to a
-    folder that is not there, and for a folder of a class that holds folders of many people's pictures, or one of masks.
+    folder that is not there, and for a folder of a class that holds folders of many people's pictures, or one of masks, as far as
+    their names and what lies beside them tell.
     """
     root = Path(root)
     places = places_of(root)
@@ -34,7 +36,8 @@ def folder(root: Path | str, say: Callable[[str], None] = print) -> list[Exam]:
     exams = [_exam(root, split, scan) for split, place in places for scan in visible(place) if decode.is_scan(scan)]
     if not exams:
         raise UserError(f'no scans in {root} ({found_in(root)}): {LAYOUT}')
-    _say_one_scan(root, exams, say)
+    refuse_pictures(root, exams)
+    say_few_scans(root, exams, say)
     return one_patient(exams, root, say)
 
 
@@ -78,17 +81,6 @@ def _refuse_collections(root, place):
                         f'many people would be its slices; where each image is an exam, move the images themselves into {name} and masks '
                         'away, or, for X-rays, set --config.data.source=chest_xray; a split goes above the class; a scan that is '
                         'called so needs another name')
-
-
-def _say_one_scan(root, exams, say):
-    """Whether every class is one folder of images: these may be exams of their own."""
-    paths = [Path(exam.path) for exam in without_masks(exams)[0]]
-    alone = all(path.is_dir() for path in paths) and len({path.parent for path in paths}) == len(paths)
-    counts = {path: len(image_files(path)) for path in paths} if alone else {}
-    if counts and all(count > 1 for count in counts.values()):
-        told = ', '.join(f'{path.relative_to(root)}: {count}' for path, count in counts.items())
-        say(f'{root}: each class is one scan, whose slices are the images of one folder ({told}): where each image is an exam, move the '
-            'images themselves into the folder of the class')
 
 
 def _exam(root, split, scan):

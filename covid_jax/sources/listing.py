@@ -14,6 +14,8 @@ from covid_jax.sources.exams import Exam
 from covid_jax.text import count, some
 
 TEXT = 2**24  # bytes that a list or table may have
+DELIMITERS = ',;\t'  # what spreadsheets put between cells, by their language
+SEPARATOR = re.compile('"?sep=(.?)"?')  # nothing where a tab was stripped
 ALIKE = 0.7  # difflib's ratio from which on one name may be a misspelling of the other
 
 
@@ -123,18 +125,47 @@ def say_other_counts(name: str, labels: Iterable[str], paper: Mapping[str, int],
         say(f'{name}: other counts than in the paper: {listed}')
 
 
+def read_text(path: Path) -> str:
+    """The text of a file. UserError where it is none in UTF-8."""
+    try:
+        text = path.read_bytes().decode('utf-8-sig')
+    except UnicodeDecodeError:
+        text = '\0'
+    if '\0' in text:  # as in UTF-16
+        raise UserError(f'{path}: no text in UTF-8: save the table as "CSV UTF-8", a list as UTF-8')
+    return text
+
+
+def delimiter_of(text: str, columns: Collection[str]) -> tuple[str, bool]:
+    """What parts the cells of a table, and whether its first row, 'sep=;', says so, as Excel has it. Else it is what parts most of
+    these columns in the header; a comma where several part as many."""
+    header = next((line for line in map(str.strip, text.splitlines()) if line), '')
+
+    def known(delimiter):
+        return len({name.strip().strip('"').lower() for name in header.split(delimiter)}.intersection(columns))
+
+    said = SEPARATOR.fullmatch(header)
+    return (said[1] or '\t', True) if said else (max(DELIMITERS, key=known), False)
+
+
 def read_lines(path: Path) -> list[str]:
     """The stripped lines of a small text file that are not blank."""
+    return [line.strip() for line in _lines(path)]
+
+
+def _lines(path):
     with blame(path):
         if path.stat().st_size > TEXT:
             raise ValueError(f'a list or table of more than {TEXT} bytes')
-        return [line.strip() for line in path.read_text('utf-8-sig').split('\n') if line.strip()]
+        return [line for line in read_text(path).split('\n') if line.strip()]
 
 
 def read_columns(path: Path, *columns: str) -> list[tuple[str, ...]]:
-    """The stripped cells of these columns, row by row, of a small comma-separated file; case of the header ignored."""
+    """The stripped cells of these columns, row by row, of a small table, see `delimiter_of`; case of the header ignored."""
     with blame(path):
-        rows = list(csv.reader(read_lines(path), strict=True))
+        lines = [line.strip(' \r') for line in _lines(path)]  # of tabs those in front part cells
+        delimiter, said = delimiter_of('\n'.join(lines[:1]), [column.lower() for column in columns])
+        rows = list(csv.reader(lines, delimiter=delimiter, strict=True))[said:]
         header = [cell.strip().lower() for cell in rows[0]] if rows else []
         if not {column.lower() for column in columns} <= set(header):
             raise ValueError(f'expected the columns {", ".join(columns)}, found {", ".join(header) or "none"}')

@@ -1,6 +1,7 @@
 """The user's own table of scans: a CSV file with a row for each."""
 
 import csv
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,18 +10,17 @@ from covid_jax import UserError
 from covid_jax.scans import decode
 from covid_jax.scans.scan import blame
 from covid_jax.sources.exams import SPLITS, Exam
-from covid_jax.sources.listing import did_you_mean
+from covid_jax.sources.listing import delimiter_of, did_you_mean, read_text
 from covid_jax.sources.patients import one_patient
 from covid_jax.text import count, some
 
 NOBODY = ('nan', 'none', 'null', 'n/a', '<na>', '#n/a')  # what pandas and spreadsheets write where nothing is known
 COLUMNS = ('path', 'label', 'id', 'patient', 'site', 'split')
-DELIMITERS = ',;\t'  # what spreadsheets put between cells, by their language
 
 
 def manifest(path: Path | str, say: Callable[[str], None] = print) -> list[Exam]:
     """A table with the columns path and label, and optionally id, patient, site and split. Commas part its cells, or
-    what else parts the columns of its header: semicolons or tabs.
+    what else parts the columns of its header: semicolons, tabs, or what a line 'sep=;' before it says.
 
     Paths are relative to the file and may name a part, as in 'a::series=1.2.3'. An empty id is the path, of an absolute
     path below the file's folder the rest of it; an empty site is 'default'; an empty patient, or one called 'nan' or
@@ -58,17 +58,19 @@ def manifest(path: Path | str, say: Callable[[str], None] = print) -> list[Exam]
     return found
 
 
+def places(path: Path) -> set[Path]:
+    """The folders in which the scans of a table lie. UserError as `manifest` where it is none."""
+    return {decode.split_address(path.parent / row.get('path', ''))[0].resolve().parent for _, row in _rows(path)}
+
+
 def _rows(path):
     """(line number, {column: stripped cell}) of every row that is not blank."""
-    with blame(path), path.open(newline='', encoding='utf-8-sig') as stream:
-        try:
-            delimiter = _delimiter(stream.readline())
-            stream.seek(0)
-            reader = csv.reader(stream, delimiter=delimiter, strict=True)
-            filled = (cells for cells in reader if any(map(str.strip, cells)))
-            rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in filled]
-        except UnicodeDecodeError:
-            raise UserError(f'{path}: no text in UTF-8: save the table as "CSV UTF-8"') from None
+    with blame(path):
+        text = read_text(path)
+        delimiter, said = delimiter_of(text, COLUMNS)
+        reader = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter, strict=True)
+        filled = (cells for cells in reader if any(map(str.strip, cells)))
+        rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in filled][said:]
     columns = rows[0][1] if rows else []
     unknown = [name for name in columns if name not in COLUMNS]
     if unknown:
@@ -83,14 +85,6 @@ def _rows(path):
         if len(cells) > len(columns):
             raise UserError(f'{path} row {line}: {len(cells)} cells for {len(columns)} columns')
     return [(line, dict(zip(columns, cells, strict=False))) for line, cells in rows[1:]]
-
-
-def _delimiter(header):
-    """What parts most of the columns that are known, in a header; a comma where several part as many."""
-    def known(delimiter):
-        return len({name.strip().strip('"') for name in header.split(delimiter)}.intersection(COLUMNS))
-
-    return max(DELIMITERS, key=known)
 
 
 def _exists(path, row):

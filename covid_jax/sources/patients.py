@@ -49,11 +49,14 @@ def one_patient(exams: list[Exam], root: Path | str, say: Callable[[str], None])
 
 def _are_one_scan(exams):
     """Whether the files of all of them are the same, byte for byte; nothing is read where there are not as many, or not
-    as large."""
+    as large. What cannot be read, as a link whose content is not here, is the same as nothing."""
     files = [decode.files_of(exam.path) for exam in exams]
-    if len({tuple(sorted(file.stat().st_size for file in of)) for of in files}) > 1:
+    try:
+        if len({tuple(sorted(file.stat().st_size for file in of)) for of in files}) > 1:
+            return False
+        return len({tuple(sorted(hashlib.sha256(file.read_bytes()).digest() for file in of)) for of in files}) == 1
+    except OSError:  # decoding says what is wrong
         return False
-    return len({tuple(sorted(hashlib.sha256(file.read_bytes()).digest() for file in of)) for of in files}) == 1
 
 
 def _by_patient_id(exams):

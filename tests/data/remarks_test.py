@@ -253,14 +253,14 @@ class TestOfDataThatAreAllTest:
     def test_what_is_not_read_and_what_lacks_slices_is(self, tmp_path):
         for k in (0, 1, 2, 5):
             picture(tmp_path / 'data' / 'covid' / 'a' / f'{k}.png', k)
-        picture(tmp_path / 'data' / 'normal' / 'b.png', 9)
-        picture(tmp_path / 'data' / 'normal' / 'b_mask.png', 10)
+        picture(tmp_path / 'data' / 'normal' / 'b.tif', 9)
+        picture(tmp_path / 'data' / 'normal' / 'b_mask.tif', 10)
         (tmp_path / 'data' / 'covid' / 'c.xyz').write_bytes(b'x')
         found, said = self.asked(tmp_path / 'data')
         assert said == ['1 scan has slices whose numbers are not all there (1 covid), as covid/a, which lacks 3, 4: it is read as if they were neighbours',
                         '1 file in class folders is not read (covid: 1, and 1 exam, normal: 0, and 1 exam), as covid/c.xyz: what is left out may tell '
-                        'the label', '1 file is by its name the mask of a scan beside it, and no exam (1 normal), as normal/b_mask.png']
-        assert list(found.unread) == ['covid/c.xyz', 'normal/b_mask.png'] and [e.id for e in found.exams] == ['covid/a', 'normal/b.png']
+                        'the label', '1 file is by its name the mask of a scan beside it, and no exam (1 normal), as normal/b_mask.tif']
+        assert list(found.unread) == ['covid/c.xyz', 'normal/b_mask.tif'] and [e.id for e in found.exams] == ['covid/a', 'normal/b.tif']
 
     def test_one_scan_of_two_patients_is_said_once(self, tmp_path):
         for name in ('s', 't'):
@@ -318,7 +318,7 @@ class TestCollections:
         assert {e.split for e in found.exams} == ({'train'} if prefix else {'train', 'val', 'test'})
         assert any('each of 18 images beside masks is an exam' in line and f'{prefix}Lung_Opacity are left out' in line for line in said)
 
-    def test_one_folder_of_images_in_each_class_is_said(self, tmp_path):
+    def test_classes_of_one_folder_of_images_or_of_a_few_are_said(self, tmp_path):
         root = tmp_path / 'data'
         for label in ('covid', 'normal'):
             for i in range(3):
@@ -328,6 +328,12 @@ class TestCollections:
                         'image is an exam, move the images themselves into the folder of the class']
         for i in range(2):
             picture(root / 'covid' / 'more' / f'{i}.png', [77, i])
+            picture(root / 'covid' / 'third' / f'{i}.png', [78, i])
+        _, said = survey('folder', root, val=0.0, test=0.0)
+        assert [f'{root}: each class is 3 scans or fewer, each the images of one folder (covid/all: 3, covid/more: 2, covid/third: 2, normal/all: '
+                '3): where' in line for line in said] == [True]
+        for i in range(2):
+            picture(root / 'covid' / 'fourth' / f'{i}.png', [79, i])
         assert not survey('folder', root, val=0.0, test=0.0)[1]
 
 

@@ -144,7 +144,7 @@ def test_files_of_an_address_are_all_that_is_read(tmp_path, hu):
     folder = slices(tmp_path / 'scan', 2)
     (folder / 'more').mkdir()
     (folder / 'more' / 'x.dcm').write_bytes(b'x')
-    (folder / 'more' / 'x.png').write_bytes(b'x')
+    (folder / 'more' / 'x.txt').write_bytes(b'x')
     (folder / '.hidden').mkdir()
     for name in ('.DS_Store', 'notes.txt', '._ct 0.png', '.hidden/ct 0.dcm', 'a.raw'):
         (folder / name).write_bytes(b'x')

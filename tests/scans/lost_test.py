@@ -72,6 +72,40 @@ def test_a_broken_slice_of_any_suffix_is_not_passed_over(tmp_path, suffix, damag
         decode(tmp_path / 'scan')
 
 
+@pytest.mark.parametrize('top, deeper', [('a.png', 'part2/b.png'), ('a.png', 'x/part2/b.tif'), ('a.npz', 'part2/b.npz'), ('a.nii.gz', 'more/b.png'),
+                                         ('a.png', 'more/b.npy'), ('a.gif', 'more/b.bmp')])
+def test_what_lies_in_a_folder_of_a_scan_s_folder_is_not_left_out(tmp_path, top, deeper):
+    """Slices or volumes; before they are opened, for a part of the scan would pass for the whole."""
+    for name in (top, deeper):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b'x')
+    refused(tmp_path, f'1 of its files lie in it and 1 in folders of it ({deeper}), which would be left out: put all slices')
+    before = content_hashes([Exam('a', 'a', '', '', '', str(tmp_path))], tmp_path / '.store')
+    (tmp_path / deeper).unlink()
+    assert content_hashes([Exam('a', 'a', '', '', '', str(tmp_path))], tmp_path / '.store') != before
+
+
+def test_what_is_no_slice_may_lie_in_a_folder_of_a_scan_s_folder(tmp_path):
+    folder = slices(tmp_path / 'scan', 3)
+    for name in ('more/preview.gif', '.ipynb_checkpoints/1.png', '@eaDir/1.png', 'more/list.csv', '$RECYCLE.BIN/9.png'):
+        (folder / name).parent.mkdir(exist_ok=True)
+        Image.new('L', (8, 6), 9).save(folder / name) if name.endswith('png') else (folder / name).write_bytes(b'x')
+    assert len(decode(folder).voxels) == 3
+    series(tmp_path / 'dicom')
+    slices(tmp_path / 'dicom' / 'pictures', 3)
+    assert len(decode(tmp_path / 'dicom').voxels) == 4
+
+
+@pytest.mark.parametrize('name, lost', [('ct 1.png~', False), ('ct 7.png~', True), ('.ct 7.png~', False)])
+def test_an_older_slice_that_an_editor_kept_is_none_unless_it_is_all_there_is(tmp_path, name, lost):
+    folder = slices(tmp_path / 'scan', 3)
+    (folder / name).write_bytes(b'x')
+    if lost:
+        refused(folder, f'{name}: 1 files that are called like its slices')
+    else:
+        assert len(decode(folder).voxels) == 3
+
+
 def test_what_only_lies_beside_dicom_slices_is_none(tmp_path):
     series(tmp_path / 'scan')
     for name in ('LICENSE', 'README.md', 'Thumbs.db', 'desktop.ini', 'notes.doc', 'DICOMDIR', 's1.dcm.md5', 's2.dcm.xml'):

@@ -1,4 +1,7 @@
-from covid_jax.sources.listing import say_other_counts
+import pytest
+from layouts import refused
+
+from covid_jax.sources.listing import read_columns, read_ids, say_other_counts
 
 
 def test_only_other_counts_than_the_papers_are_said():
@@ -7,3 +10,17 @@ def test_only_other_counts_than_the_papers_are_said():
     assert said == []
     say_other_counts('X', ['covid', 'odd'], {'covid': 2}, said.append)
     assert said == ['X: other counts than in the paper: 1 covid (the paper: 2), 1 odd (the paper: 0)']
+
+
+@pytest.mark.parametrize('text', [
+    'a,b,c\n1, x ,\n,y,2\n', '\n\r\nA;B;c\r\n1;x;\r\n;y;2\r\n', 'sep=;\nb;a\nx;1\ny;\n', 'c\tb\ta\n\tx\t1\n2\ty\n', 'sep=\t\r\na\tb\r\n1\tx\r\n\ty\r\n'])
+def test_tables_of_any_spreadsheet_are_read(tmp_path, text):
+    (tmp_path / 'm.csv').write_bytes(text.encode('utf-8-sig'))
+    assert read_columns(tmp_path / 'm.csv', 'a', 'b') == [('1', 'x'), ('', 'y')]
+
+
+@pytest.mark.parametrize('encoding', ['utf-16', 'utf-16-le', 'cp1252'])
+def test_text_of_another_encoding_says_what_to_do(tmp_path, encoding):
+    (tmp_path / 'x').write_bytes('a,schön\n1,2\n'.encode(encoding))
+    for call in (read_ids, lambda path: read_columns(path, 'a')):
+        assert 'x: no text in UTF-8: save the table as "CSV UTF-8", a list as UTF-8' in refused(call, tmp_path / 'x')

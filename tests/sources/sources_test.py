@@ -13,7 +13,9 @@ from layouts import refused, touch
 
 from covid_jax import UserError, sources
 from covid_jax.config import base
+from covid_jax.scans import decode
 from covid_jax.sources.exams import class_index
+from covid_jax.sources.folders import unread_in
 from covid_jax.sources.listing import read_ids
 
 
@@ -27,6 +29,16 @@ class TestFolder:
             ('covid/a.npz', 'covid', ''), ('covid/scan 2', 'covid', ''),
             ('normal/b.JPG', 'normal', ''), ('normal/c.npy', 'normal', '')]
         assert all(exam.patient == exam.id and exam.path == str(tmp_path / exam.id) for exam in exams)
+
+    def test_what_systems_leave_behind_is_silent(self, tmp_path):
+        """Folders and files, in the root, in a class and in the folder of a scan."""
+        junk = ('x.dcm:Zone.Identifier', 'Icon\r', 'ehthumbs.db', 'Thumbs.db:encryptable', 'THUMBS.DB', 'a.png~', '._x', '.DS_Store', 'desktop.ini',
+                '@eaDir/1.png', '$RECYCLE.BIN/1.png', 'System Volume Information/1.png', 'lost+found/1.png', '#recycle/1.png', '@Recycle/1.png')
+        touch(tmp_path, 'covid/a.npz', 'normal/s/1.png', *(f'{place}{name}' for place in ('', 'covid/', 'normal/s/') for name in junk))
+        assert [exam.id for exam in sources.folder(tmp_path)] == ['covid/a.npz', 'normal/s'] and unread_in(tmp_path) == []
+        assert decode.files_of(tmp_path / 'normal' / 's') == [tmp_path / 'normal' / 's' / '1.png']
+        touch(tmp_path, 'covid/Icon', 'covid/zone', 'covid/lost', 'covid/12:30')
+        assert [left.id for left in unread_in(tmp_path)] == ['covid/12:30', 'covid/Icon', 'covid/lost', 'covid/zone']
 
     def test_folders_of_splits(self, tmp_path):
         touch(tmp_path, 'train/covid/1.png', 'train/normal/1.png', 'val/covid/2.png', 'test/covid/1.png', 'train/x.csv')
@@ -96,6 +108,14 @@ class TestManifest:
         assert found == [('a,b.npz', 'p, q', 'default', 'covid', '', str(tmp_path / 'a,b.npz'))]
         assert sources.manifest(write(f'path,label\na.npz,a{mark}b\n'))[0].label == f'a{mark}b'
 
+    @pytest.mark.parametrize('start', ['sep=;\r\n', '"sep=;"\n', '\n', '\r\n \r\nsep=;\n\n'])
+    def test_what_stands_before_the_header_is_no_row(self, write, start):
+        """What tells Excel the delimiter, and blank lines; rows are called by their lines all the same."""
+        assert [exam.label for exam in sources.manifest(write(f'{start}path;label\na.npz;covid, x\n'))] == ['covid, x']
+        assert f'row {start.count(chr(10)) + 2})' in refused(sources.manifest, write(f'{start}path;label\ngone.npz;covid\n'))
+        assert sources.manifest(write('sep=\t\npath\tlabel\na.npz\tcovid\n'))[0].label == 'covid'
+        assert sources.manifest(write('sep=|\npath|label\na.npz|covid\n'))[0].label == 'covid'
+
     @pytest.mark.parametrize('text, words', [
         ('path,label,age\na.npz,covid,70\n', ["'age'", 'path, label, id, patient, site, split']),
         ('path;lable\na.npz;covid\n', ["is 'lable' meant to be 'label'?; accepted are"]),
@@ -123,8 +143,9 @@ class TestManifest:
     def test_bytes_that_are_no_text_are_refused(self, write, tmp_path):
         (tmp_path / 'm.csv').write_bytes(b'PK\x03\x04\xff\xfe\x00')
         assert 'm.csv: no text in UTF-8: save the table as "CSV UTF-8"' in refused(sources.manifest, tmp_path / 'm.csv')
-        (tmp_path / 'm.csv').write_text('path,label\na.npz,covid\n', encoding='utf-16')
-        assert 'm.csv: no text in UTF-8' in refused(sources.manifest, tmp_path / 'm.csv')
+        for encoding in ('utf-16', 'utf-16-le', 'cp1252'):
+            (tmp_path / 'm.csv').write_text('path,label\na.npz,schön\n', encoding=encoding)
+            assert 'm.csv: no text in UTF-8: save the table as "CSV UTF-8"' in refused(sources.manifest, tmp_path / 'm.csv')
         assert 'source=folder' in refused(sources.manifest, tmp_path)
 
 
@@ -275,6 +296,20 @@ class TestPatients:
         (tmp_path / 'm.csv').write_text(rows.format('eva'))
         assert 'anna, eva' in refused(exams_of, data('manifest', tmp_path / 'm.csv'))
 
+    def test_patients_that_a_table_names_stay_and_that_they_share_an_id_is_said(self, hospital, tmp_path):
+        for name in 'abcde':
+            hospital(name, '7' if name < 'd' else '8')
+        (tmp_path / 'm.csv').write_text('path,label,patient\na,covid,anna\nb,covid,eva\nc,normal,eva\nd,normal,ida\ne,covid,ida\n')
+        found, notes = self.patients(tmp_path / 'm.csv', 'manifest')
+        assert found == {'a': 'anna', 'b': 'eva', 'c': 'eva', 'd': 'ida', 'e': 'ida'}
+        assert ['1 PatientID has scans of several patients, as the table names them' in line for line in notes] == [True]
+
+    def test_two_scans_of_one_patient_id_alone_are_of_one_patient(self, hospital, tmp_path):
+        """A follow-up; only of three or more one id tells nothing."""
+        hospital('covid/a', '7')
+        hospital('normal/b', '7')
+        assert self.patients(tmp_path) == ({'covid/a': 'covid/a', 'normal/b': 'covid/a'}, [f'{tmp_path}: 2 DICOM scans of 1 patient, by their PatientID'])
+
     def test_one_patient_id_for_all_is_no_patient_id(self, hospital, tmp_path):
         for number, name in enumerate(('covid/a', 'normal/b', 'normal/c')):
             hospital(name, 'STUDY-1', SeriesNumber=number)
@@ -286,6 +321,13 @@ class TestPatients:
             shutil.copytree(folder, tmp_path / name)
         line = refused(exams_of, data('folder', tmp_path))
         assert 'covid/a = covid/b = normal/c: all 3 DICOM scans are one and the same' in line and 'keep one' in line and 'STUDY-1' not in line
+
+
+    def test_a_link_without_content_in_scans_of_one_patient_id_makes_them_no_copies(self, hospital, tmp_path):
+        """Nor an error of ours: decoding names the link."""
+        for name in ('covid/a', 'normal/b', 'normal/c'):
+            (hospital(name, 'STUDY-1') / 's9.dcm').symlink_to('nowhere')
+        assert 'all 3 DICOM scans carry one PatientID' in refused(exams_of, data('folder', tmp_path))
 
 
 def test_workers_that_decode_do_not_import_jax():

@@ -31,6 +31,7 @@ from covid_jax.scans.dicom.header import (
     parse,
     read_header,
 )
+from covid_jax.scans.dicom.offsets import check_offsets
 from covid_jax.scans.dicom.pixels import read_voxels
 from covid_jax.scans.dicom.planes import arrange, check_grey, planes_of
 from covid_jax.scans.names import BESIDE
@@ -175,6 +176,8 @@ def decode_dicom(paths: Sequence[Path | str], series: str = '') -> Scan:
         check_grey(planes)
     upward = [planes[int(i)] for i in order]
     voxels, tissue_padding = read_voxels(planes, order, orient, hounsfield)
+    if hounsfield:
+        check_offsets(upward, voxels)
     return Scan(voxels, hounsfield, spacing, affine=_affine(upward, spacing), tissue_padding=tissue_padding)
 
 
