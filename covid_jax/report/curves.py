@@ -11,6 +11,7 @@ import numpy as np
 from covid_jax.metrics.bands import Band, precision_recall_band, roc_band
 from covid_jax.predictions import Predictions
 from covid_jax.report import calibration, pictures, plots
+from covid_jax.scans.scan import blame
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,10 +91,11 @@ def training_figure(rows: Sequence[Mapping[str, Any]]) -> 'Figure | None':
 
 
 def training_rows(folder: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl, but for a last one that is cut off."""
+    """The rows of metrics.jsonl, but for a last one that is cut off. UserError for a damaged file."""
     path = folder / 'metrics.jsonl'
-    lines = path.read_text(encoding='utf-8').split('\n')[:-1] if path.is_file() else []
-    return [json.loads(line) for line in lines]
+    with blame(path):
+        lines = path.read_text(encoding='utf-8').split('\n')[:-1] if path.is_file() else []
+        return [json.loads(line) for line in lines]
 
 
 def _banded(bands: Mapping[str, Band | None], across: str, up: str) -> 'Figure':

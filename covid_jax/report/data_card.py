@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from covid_jax.data.lineage import Row
+from covid_jax.scans.scan import blame
 from covid_jax.sources.exams import SPLITS, Exam, class_index, class_names
 from covid_jax.text import from_cell
 
@@ -59,7 +60,7 @@ def quarantine(folder: Path) -> dict[str, str]:
     path = folder / 'quarantine.csv'
     if not path.is_file():
         return {}
-    with path.open(newline='', encoding='utf-8') as file:
+    with blame(path), path.open(newline='', encoding='utf-8') as file:
         return {from_cell(row[0]): from_cell(row[1]) for row in list(csv.reader(file))[1:] if len(row) == 2}
 
 
@@ -89,10 +90,15 @@ def splits(kept: Kept, rows: Sequence[Row], before: Sequence[Row]) -> dict[str, 
     used = [row for row in rows if row.exam.split]
     n = Counter(row.exam.split for row in used)
     shares = ', '.join(f'{100 * n[split] / len(used):.0f} % {split}' for split in SPLITS if n[split])
+    patients = _in_two((row.exam.patient, row.exam.split) for row in used)
+    copies = _in_two((row.hash, row.exam.split) for row in used if row.hash)
+    unknown = sum(not row.hash for row in used)
+    apart = ['patients'] * (patients == 0) + ['scans of equal content'] * (copies == unknown == 0)
     return {'assignment': f'{_rule(kept)}: {shares}' if used else '',
-            'disjoint': 'patients, and scans of equal content' if used else '',
-            'patients_in_two': _in_two((row.exam.patient, row.exam.split) for row in used),
-            'copies_in_two': _in_two((row.hash, row.exam.split) for row in used if row.hash),
+            'disjoint': ', and '.join(apart) if used else '',
+            'patients_in_two': patients,
+            'copies_in_two': copies,
+            'without_hash': unknown,
             'earlier_runs': len({row.run for row in before}),
             'leak_allowed': bool(kept.get('allow_leak')),
             'balance': _balance(kept)}

@@ -20,6 +20,7 @@ from covid_jax.methods.method import Method
 from covid_jax.report import gradcam
 from covid_jax.runtime import files
 from covid_jax.runtime.state import TrainState
+from covid_jax.scans.scan import blame
 from covid_jax.sources.exams import Exam
 
 FILE = 'looks.npz'
@@ -92,10 +93,11 @@ def keep(folder: Path | str, found: Sequence[Look]) -> None:
 
 
 def read(folder: Path | str) -> list[Look]:
-    """What `write` wrote, in its order; [] where there is none."""
+    """What `write` wrote, in its order; [] where there is none. UserError for a damaged file."""
     if not there(folder):
         return []
-    with np.load(Path(folder) / FILE, allow_pickle=False) as kept:
+    path = Path(folder) / FILE
+    with blame(path), np.load(path, allow_pickle=False) as kept:
         return [Look(each['id'], kept[f'image_{k}'], kept[f'heat_{k}'], each['slices'], each['depth'])
                 for k, each in enumerate(json.loads(str(kept['about'])))]
 

@@ -7,7 +7,7 @@ from covid_jax.report import checklists, markup
 from covid_jax.report.items import LISTS
 from covid_jax.report.markup import Picture, folded, paragraph, section, table
 from covid_jax.report.tables import interval, number
-from covid_jax.text import html
+from covid_jax.text import count, html
 
 WORDS = {'auc': 'AUC', 'average_precision': 'average precision', 'macro_f1': 'macro F1', 'ece': 'ECE', 'brier': 'Brier score'}
 TILES = ('auc', 'sensitivity', 'specificity', 'macro_f1')
@@ -133,11 +133,18 @@ def _said(value):
 def _splits(splits):
     if not splits['assignment']:
         return paragraph('exams.csv is not there: nothing can be checked.', 'none')
-    found = [(f'{n} {what} in more than one split.', 'bad' if n else 'good')
-             for n, what in ((splits['patients_in_two'], 'patients are'), (splits['copies_in_two'], 'scans of equal content are'))]
+    found = [_in_two(splits['patients_in_two'], 'patient is', 'patients are')]
+    if splits['copies_in_two'] or not splits['without_hash']:
+        found.append(_in_two(splits['copies_in_two'], 'scan of equal content is', 'scans of equal content are'))
+    if splits['without_hash']:
+        found.append(paragraph(f'exams.csv has no hash of {count(splits["without_hash"], "exam")}: copies of these would not be seen.', 'none'))
     earlier = f'It builds on {splits["earlier_runs"]} earlier runs, whose exams were compared with these.' if splits['earlier_runs'] else ''
-    return ''.join([paragraph(f'{splits["assignment"]}. {splits["balance"]}.'), *(paragraph(*of) for of in found), paragraph(earlier) if earlier else '',
+    return ''.join([paragraph(f'{splits["assignment"]}. {splits["balance"]}.'), *found, paragraph(earlier) if earlier else '',
                     paragraph('Patients of earlier runs were allowed in validation and test.', 'bad') if splits['leak_allowed'] else ''])
+
+
+def _in_two(n, one, more):
+    return paragraph(f'{count(n, one, more)} in more than one split.', 'bad' if n else 'good')
 
 
 def _plots(plots, names, otherwise):

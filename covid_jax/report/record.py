@@ -48,7 +48,7 @@ def read(folder: Path | str) -> dict[str, Any]:
         'evaluation': _evaluation(folder, kept, metrics), 'results': _results(folder, answers, metrics, split),
         'robustness': {'shortcuts': load(folder / 'shortcuts.json'), 'sites': _sites(metrics.get(split, {}))},
         'explanations': {'method': looks.METHOD if looks.there(folder) else ''},
-        'limits': [*LIMITS, *_own_limits(kept, answers, split)], 'intended_use': USE, 'availability': AVAILABILITY}
+        'limits': [*LIMITS, *_own_limits(kept, rows, answers, split)], 'intended_use': USE, 'availability': AVAILABILITY}
     record = {'study': _study(kept, record, split), **record}
     record['checklists'] = {name: checklists.answered(record, items) for name, items in checklists.LISTS.items()}
     return record
@@ -119,7 +119,8 @@ def _study(kept, record, split):
 
 def _model(folder, kept):
     path = folder / 'network.txt'
-    text = path.read_text(encoding='utf-8') if path.is_file() else ''
+    with blame(path):
+        text = path.read_text(encoding='utf-8') if path.is_file() else ''
     total = re.search(r'^Total: ([\d,]+)', text, re.M)
     trained = bool(text)
     start = kept.get('init_from') or kept.get('model.pretrained')
@@ -182,10 +183,12 @@ def _sites(groups):
     return found or ('all exams are of one site' if groups else {})
 
 
-def _own_limits(kept, answers, split):
+def _own_limits(kept, rows, answers, split):
     """What this run cannot tell."""
     if kept.get('data.source') == data_card.PHANTOM:
         yield 'the scans are made up: nothing here says how it does on patients'
+    elif rows and len({row.exam.patient for row in rows}) == len(rows):
+        yield 'each exam counts as a patient of its own, as its source names them: two exams of one person would not be seen'
     if split == 'val':
         yield 'there is no labelled test split: validation chose the checkpoint and the threshold, so that these numbers are too good'
     if kept.get('allow_leak'):

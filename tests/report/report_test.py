@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from finished_runs import finish, finished, leave
 
-from covid_jax import evaluate, predictions
+from covid_jax import UserError, evaluate, predictions
 from covid_jax.metrics.bands import precision_recall_band, roc_band
 from covid_jax.report import checklists, curves, looks, record, written
 from covid_jax.report.items import LISTS
@@ -150,15 +150,49 @@ def test_without_a_test_split_the_report_is_of_validation_and_says_so(folder, wr
     assert found['results']['split'] == 'val' and any('too good' in limit for limit in found['limits'])
 
 
-def test_patients_and_copies_in_two_splits_are_counted(folder):
+def test_patients_and_copies_in_two_splits_are_counted_and_nothing_is_called_disjoint(folder, write):
     """Of 81 exams one patient is in train and test, and one scan is in val as in train."""
     lines = (folder / 'exams.csv').read_text().splitlines()
     row = next(line for line in lines if ',test,' in line).split(',')
     copied = next(line for line in lines if ',val,' in line).split(',')
     more = ['b', row[1], *row[2:3], 'train', 'covid', 'x', *row[6:]], ['c', 'c', 'oslo', 'train', 'covid', copied[5], *row[6:]]
     (folder / 'exams.csv').write_text('\n'.join([*lines, *map(','.join, more)]) + '\n')
-    found = record.read(folder)['splits']
-    assert (found['patients_in_two'], found['copies_in_two']) == (1, 1)
+    found = record.read(folder)
+    splits = found['splits']
+    assert (splits['patients_in_two'], splits['copies_in_two'], splits['disjoint']) == (1, 1, '')
+    assert found['checklists']['CLAIM 2024']['20'] == checklists.AUTHOR
+    write(folder)
+    told = Parsed((folder / 'report.html').read_text()).text
+    assert '1 patient is in more than one split' in told and '1 scan of equal content is in more than one split' in told
+
+
+def test_copies_are_not_called_absent_where_a_hash_lacks(folder, write):
+    lines = (folder / 'exams.csv').read_text().splitlines()
+    cells = lines[-1].split(',')
+    cells[lines[0].split(',').index('hash')] = ''
+    files.write(folder / 'exams.csv', '\n'.join([*lines[:-1], ','.join(cells)]) + '\n')
+    assert write(folder)['splits']['disjoint'] == 'patients'
+    told = Parsed((folder / 'report.html').read_text()).text
+    assert 'no hash of 1 exam:' in told and '0 patients are' in told and 'equal content' not in told
+
+
+def test_patients_whom_the_source_does_not_tell_are_a_limit(folder):
+    kept = json.loads((folder / 'config.json').read_text())
+    kept['data']['source'] = 'folder'
+    files.write(folder / 'config.json', json.dumps(kept))
+    assert any('patient of its own' in limit for limit in record.read(folder)['limits'])
+    lines = (folder / 'exams.csv').read_text().splitlines()
+    one, other = (line.split(',') for line in lines[-2:])
+    files.write(folder / 'exams.csv', '\n'.join([*lines[:-1], ','.join([other[0], one[1], *other[2:]])]) + '\n')
+    assert not any('patient of its own' in limit for limit in record.read(folder)['limits'])
+
+
+@pytest.mark.parametrize(('name', 'content'), [('looks.npz', b'PK'), ('metrics.jsonl', b'{"step": 0, \n'), ('network.txt', b'\xff'),
+                                               ('quarantine.csv', b'\xff'), ('shortcuts.json', b'{"test"')])
+def test_a_damaged_file_is_named(folder, write, name, content):
+    files.write(folder / name, content)
+    with pytest.raises(UserError, match=name):
+        write(folder) if name != 'metrics.jsonl' else curves.training_rows(folder)
 
 
 def test_names_that_are_markup_or_formulas_are_text_everywhere(tmp_path, write):
@@ -206,7 +240,7 @@ def test_a_field_that_is_gone_leaves_its_items_to_the_author():
     for items in LISTS.values():
         before = checklists.answered(whole, items)
         for field in fields:
-            for empty in ('', None, {}, [], {'value': None, 'n': 3}, {'a': {'b': ''}}):
+            for empty in ('', None, {}, [], {'value': None, 'n': 3}, {'a': {'b': ''}}, {'reason': 'no probe'}):
                 without = json.loads(json.dumps(whole))
                 section, _, last = field.rpartition('.')
                 (checklists.at(without, section) if section else without)[last] = empty
