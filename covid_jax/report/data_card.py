@@ -65,7 +65,7 @@ def quarantine(folder: Path) -> dict[str, str]:
 
 
 def units(folder: Path, kept: Kept, exams: Sequence[Exam]) -> dict[str, int]:
-    """{'Hounsfield units', 'grey values': how many exams are in them}, as the store of their prepared scans tells; {} where there is none."""
+    """{'Hounsfield units', 'grey values': how many exams are in them}, as the store of prepared scans tells, if there is one."""
     wanted = {exam.id for exam in exams}
     for path in sorted(Path(kept.get('data.store') or folder / 'store').glob('*/table.json')):
         table = json.loads(path.read_text(encoding='utf-8'))

@@ -24,7 +24,7 @@ from covid_jax.scans.scan import blame
 from covid_jax.sources.exams import Exam
 
 FILE = 'looks.npz'
-METHOD = 'Grad-CAM of the class that was decided for, on the last feature map, of the scans that the page shows; nobody has validated the maps'
+METHOD = 'Grad-CAM of the class that was decided for, on the last feature map, of some scans; nobody has validated the maps'
 SLICES = 16  # of a volume, at most
 SIDE = 160  # pixels of the longer side, at most
 
@@ -106,7 +106,8 @@ def look(run: Running, state: TrainState, dataset: Data, i: int, target: int) ->
     """The Look at exam i of the data set, its map that of the class `target`."""
     image = dataset.images[int(dataset.row[i])]['image']
     fields = jax.tree.map(jnp.asarray, together([image], run.prep.canvas))
-    batch = {**fields, 'label': jnp.array([-1], jnp.int32), 'site': jnp.array([dataset.site[i]], jnp.int32), 'draw': jnp.zeros(1, jnp.uint32)}
+    batch = {**fields, 'label': jnp.array([-1], jnp.int32), 'site': jnp.array([dataset.site[i]], jnp.int32),
+             'draw': jnp.zeros(1, jnp.uint32)}
     coarse = np.asarray(jax.device_get(gradcam.gradcam(run.method, state.params, state.state, batch, target)))[0]
     shape = fields['image'].shape[1:4]
     heat = ndimage.zoom(coarse, np.divide(shape, coarse.shape), order=1, mode='nearest', grid_mode=True)

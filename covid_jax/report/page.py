@@ -35,7 +35,8 @@ def page(name: str, record: Record, plots: Mapping[str, Picture], scans: Sequenc
                 ('mistakes', 'Mistakes', _mistakes(record['results'])), ('scans', 'Scans', _scans(scans)),
                 ('config', 'Config and versions', _config(record)), ('lists', 'Check lists', _lists(record))]
     links = ''.join(f'<li><a href="#{anchor}">{html(title)}</a></li>' for anchor, title, _ in sections)
-    head = [f'<a class="skip" href="#results">To the results</a><header><p class="soft">{html(name)}</p><h1>{html(record["study"]["title"])}</h1>',
+    head = ['<a class="skip" href="#results">To the results</a>',
+            f'<header><p class="soft">{html(name)}</p><h1>{html(record["study"]["title"])}</h1>',
             paragraph(f'{MEDICAL} {record["study"]["row"]}'), f'</header><nav aria-label="sections"><ul>{links}</ul></nav><main>']
     return markup.page(f'{name}: report', [*head, *(section(*of) for of in sections), '</main>'])
 
@@ -46,13 +47,14 @@ def of_parts(name: str, parts: Sequence[tuple[str, Record]]) -> str:
     for folder, record in parts:
         metrics = record['results']['internal']
         cells = ''.join(f'<td>{html(_value(_frozen(metrics, metric)))}</td>' for metric in TILES)
-        rows.append(f'<tr><th scope="row"><a href="{html(folder)}/report.html">{html(folder)}</a></th><td>{html(record["results"]["split"] or "-")}</td>'
-                    f'{cells}</tr>')
+        rows.append(f'<tr><th scope="row"><a href="{html(folder)}/report.html">{html(folder)}</a></th>'
+                    f'<td>{html(record["results"]["split"] or "-")}</td>{cells}</tr>')
     heads = ''.join(f'<th scope="col">{html(head)}</th>' for head in ('part', 'split', *(_word(metric) for metric in TILES)))
     grid = (f'<div class="wide"><table><caption>What each part reaches, with its interval</caption><thead><tr>{heads}</tr></thead>'
             f'<tbody>{"".join(rows)}</tbody></table></div>')
     told = paragraph('Means and spreads over folds and seeds stand in results.md.', 'soft')
-    return markup.page(f'{name}: report', [f'<main><h1>{html(name)}</h1>', paragraph(MEDICAL), section('parts', 'Its parts', grid, told), '</main>'])
+    return markup.page(f'{name}: report', [f'<main><h1>{html(name)}</h1>', paragraph(MEDICAL),
+                                           section('parts', 'Its parts', grid, told), '</main>'])
 
 
 def _word(metric):
@@ -71,6 +73,11 @@ def _value(entry):
     return f'{number(entry["value"])} ({bounds})' if bounds else number(entry['value'])
 
 
+def _cells(entry):
+    """Value and interval, each a cell; empty where there is no entry."""
+    return (number(entry['value']), interval(entry)) if entry else ('', '')
+
+
 def _results(record):
     metrics = record['results']['internal']
     if not metrics:
@@ -78,9 +85,11 @@ def _results(record):
     threshold = record['evaluation']['threshold']
     where = f'at the threshold {threshold["value"]:.3f}, frozen on validation' if threshold else 'as most probable: no threshold is frozen'
     positive = metrics.get('auc', {}).get('positive', '')
-    tiles = ''.join(f'<li><span>{html(_word(name))}</span><b>{html(number(entry["value"]))}</b><span>{html(interval(entry) or "no interval")}, n = '
-                    f'{html(entry.get("n", "-"))}</span></li>' for name in TILES if (entry := _frozen(metrics, name)))
-    parts = [paragraph(f'On {record["results"]["split"]}, positive class {positive}; decisions {where}.'), f'<ul class="tiles">{tiles}</ul>']
+    tiles = ''.join(f'<li><span>{html(_word(name))}</span><b>{html(number(entry["value"]))}</b>'
+                    f'<span>{html(interval(entry) or "no interval")}, n = {html(entry.get("n", "-"))}</span></li>'
+                    for name in TILES if (entry := _frozen(metrics, name)))
+    parts = [paragraph(f'On {record["results"]["split"]}, positive class {positive}; decisions {where}.'),
+             f'<ul class="tiles">{tiles}</ul>']
     shown = record['results']['split']
     for split, groups in sorted(record['results']['metrics'].items(), key=lambda item: item[0] != shown):
         for group, of in groups.items():
@@ -97,8 +106,7 @@ def _grid(caption, metrics):
     for name in names:
         entry = metrics[name]
         frozen = metrics.get(f'{name}_frozen')
-        rows.append((_word(name), number(entry['value']), interval(entry), number(frozen['value']) if frozen else '', interval(frozen) if frozen else '',
-                     entry.get('n', '')))
+        rows.append((_word(name), *_cells(entry), *_cells(frozen), entry.get('n', '')))
     notes = dict.fromkeys(text for entry in metrics.values() for key in ('reason', 'note') for text in [entry.get(key)] if text)
     return table(caption, rows) + (markup.lines(list(notes)) if notes else '')
 
@@ -114,12 +122,14 @@ def _data(data, reference):
     rows = [('split', 'site', *names, 'patients of the split')]
     rows += [(split, site, *(of.get(name, 0) for name in names), data['patients'].get(split, data['patients'].get('', '')))
              for split, sites in data['counts'].items() for site, of in sites.items()]
-    told = {'source': data['source'], 'sites': _said(data['sites']), 'files': _said(data['formats']), 'values': _said(data['units']) or 'not known',
-            'labels that count as a class': '; '.join(f'{name}: {", ".join(others) or "this alone"}' for name, others in data['classes'].items()),
-            'who is in': data['eligibility'], 'prepared': data['preparation'], 'of a scan': data['subsets'], 'how it was taken': data['acquisition'],
+    words = '; '.join(f'{name}: {", ".join(others) or "this alone"}' for name, others in data['classes'].items())
+    told = {'source': data['source'], 'sites': _said(data['sites']), 'files': _said(data['formats']),
+            'values': _said(data['units']) or 'not known', 'labels that count as a class': words, 'who is in': data['eligibility'],
+            'prepared': data['preparation'], 'of a scan': data['subsets'], 'how it was taken': data['acquisition'],
             'what the label is': reference['definition']}
     missing = data['missing']
-    left = paragraph(f'{missing["not_read"]} of {data["flow"]["listed"]} were not read, {missing["without_label"]} have no label: {missing["rule"]}.')
+    left = paragraph(f'{missing["not_read"]} of {data["flow"]["listed"]} were not read, {missing["without_label"]} have no label: '
+                     f'{missing["rule"]}.')
     return (table('Exams of each class', rows) + left + (markup.lines(missing['reasons']) if missing['reasons'] else '')
             + markup.fields('What the data are', told))
 
@@ -137,7 +147,8 @@ def _splits(splits):
     if splits['copies_in_two'] or not splits['without_hash']:
         found.append(_in_two(splits['copies_in_two'], 'scan of equal content is', 'scans of equal content are'))
     if splits['without_hash']:
-        found.append(paragraph(f'exams.csv has no hash of {count(splits["without_hash"], "exam")}: copies of these would not be seen.', 'none'))
+        found.append(paragraph(f'exams.csv has no hash of {count(splits["without_hash"], "exam")}: copies of these would '
+                               'not be seen.', 'none'))
     earlier = f'It builds on {splits["earlier_runs"]} earlier runs, whose exams were compared with these.' if splits['earlier_runs'] else ''
     return ''.join([paragraph(f'{splits["assignment"]}. {splits["balance"]}.'), *found, paragraph(earlier) if earlier else '',
                     paragraph('Patients of earlier runs were allowed in validation and test.', 'bad') if splits['leak_allowed'] else ''])
@@ -151,7 +162,8 @@ def _plots(plots, names, otherwise):
     captions = {'roc': 'Receiver operating characteristic. The band holds each point by itself; a dot is the frozen threshold.',
                 'pr': 'Precision over recall. A dotted line is the share of the positive class, which chance reaches.',
                 'reliability': 'How often it is right at each probability, and how many exams have it.',
-                'decision': 'What decisions by it are worth, beside treating all and none.', 'confusion': 'Counts, and shares of each true class.',
+                'decision': 'What decisions by it are worth, beside treating all and none.',
+                'confusion': 'Counts, and shares of each true class.',
                 'training': 'Loss over the steps of training, and validation.'}
     found = [markup.figure(plots[name], captions[name]) for name in names if name in plots]
     return f'<div class="plots">{"".join(found)}</div>' if found else paragraph(otherwise, 'none')
@@ -162,7 +174,7 @@ def _calibration(record, plots):
     rows = [('', 'as answered', 'interval', 'at the temperature', 'interval')]
     for name, entry in found.get('before', {}).items():
         after = found.get('after', {}).get(name)
-        rows.append((_word(name), number(entry['value']), interval(entry), number(after['value']) if after else '', interval(after) if after else ''))
+        rows.append((_word(name), *_cells(entry), *_cells(after)))
     grid = table(f'Calibration on {record["results"]["split"]}', rows) if len(rows) > 1 else ''
     return grid + _plots(plots, ('reliability', 'decision'), 'calibration.json is not there, or no exam has a label.')
 
@@ -192,8 +204,8 @@ def _probes(shortcuts, results):
     rows = [('what is seen', 'AUC', 'interval')]
     answers = {'the network': results['internal'].get('auc', {}), **{name: of['auc'] for name, of in shortcuts.get(split, {}).items()}}
     rows += [(name, number(entry['value']), interval(entry)) for name, entry in answers.items() if entry]
-    told = paragraph('A linear model on 8 x 8 means of a scan, on its border, on what its file tells, or on its site. A network that reaches no more than '
-                     'these was not needed for it.')
+    told = paragraph('A linear model on 8 x 8 means of a scan, on its border, on what its file tells, or on its site. A network that '
+                     'reaches no more than these was not needed for it.')
     return told + table(f'AUC on {split}', rows)
 
 
@@ -203,15 +215,16 @@ def _mistakes(results):
         return paragraph('No exam that was answered has a label.', 'none')
     told = paragraph(f'{found["number"]} of {found["of"]} exams of {results["split"]} are decided wrongly; the surest first.')
     rows = [('exam', 'patient', 'site', 'truth', 'decided', 'probability')]
-    rows += [(of['id'], of['patient'], of['site'], of['label'], of['decided'], f'{of["asked"]} {of["probability"]:.3f}') for of in found['surest']]
+    rows += [(*(of[name] for name in ('id', 'patient', 'site', 'label', 'decided')), f'{of["asked"]} {of["probability"]:.3f}')
+             for of in found['surest']]
     return told + (table('The surest mistakes', rows, long=True) if found['surest'] else '')
 
 
 def _scans(scans):
     if not scans:
-        return paragraph('looks.npz is not there: covid-jax report makes it where the data and the checkpoint of the run are at hand.', 'none')
-    told = paragraph('Each scan as the network saw it, and beside it where it looked: Grad-CAM of the class that it decided for. A map shows what '
-                     'moved the answer, not that the answer is right.')
+        return paragraph('looks.npz is not there: covid-jax report makes it where data and checkpoint of the run are at hand.', 'none')
+    told = paragraph('Each scan as the network saw it, and beside it where it looked: Grad-CAM of the class that it decided for. A map '
+                     'shows what moved the answer, not that the answer is right.')
     shown = ''.join(f'<div><h3>{html(heading)}</h3>{of}</div>' for heading, of in scans)
     return f'{told}<div class="scans">{shown}</div>'
 
@@ -220,7 +233,8 @@ def _config(record):
     model = record['model']
     told = {'network': model['network'], 'method': model['method'], 'parameters': f'{model["parameters"]:,}' if model['parameters'] else '',
             'starts': model['start'], 'input': model['input'], 'output': model['output'], 'checkpoint': record['training']['selection'],
-            'several models': record['training']['ensemble'], 'versions': ', '.join(f'{name} {of}' for name, of in record['software']['versions'].items()),
+            'several models': record['training']['ensemble'],
+            'versions': ', '.join(f'{name} {of}' for name, of in record['software']['versions'].items()),
             'to be had': record['availability']}
     config = markup.fields('config.json, without paths', record['training']['config'], ('field', 'value'))
     return markup.fields('The model', told) + (folded('Every field of the config', config) if config else '')

@@ -23,8 +23,8 @@ USE = ('research: to reproduce and compare published methods. Not a medical devi
        'answers')
 LIMITS = ('intervals are over the patients of this test split alone, and say nothing of other hospitals',
           'what the network uses is not known: probes and maps can show a shortcut, not exclude one')
-AVAILABILITY = ('covid-jax, Apache-2.0; the config in config.json, the weights in checkpoints/, the answers in predictions.csv; the data are '
-                'had from their source')
+AVAILABILITY = ('covid-jax, Apache-2.0; the config in config.json, the weights in checkpoints/, the answers in predictions.csv; '
+                'the data are had from their source')
 
 
 def read(folder: Path | str) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def wrong(rows: Predictions, threshold: float | None) -> list[int]:
 
 
 def asked_about(rows: Predictions, called: np.ndarray, i: int) -> str:
-    """The class whose probability tells most of row i: of two classes the positive one, which has the threshold, of more the decided one."""
+    """The class whose probability tells most of row i: of two the positive one, which has the threshold, of more the decided one."""
     return rows.names[POSITIVE if len(rows.names) == 2 else called[i]]
 
 
@@ -108,7 +108,8 @@ def _study(kept, record, split):
     task = f'telling {names[POSITIVE]} from {others}' if len(names) > POSITIVE else 'learning from chest images'
     means = f'deep learning ({", ".join(filter(None, (kept.get("method"), network)))})' if network else f'a part of the kind {kind}'
     made_up = kept.get('data.source') == data_card.PHANTOM
-    design = 'made-up scans: neither prospective nor retrospective' if made_up else 'retrospective: the scans were there before the training'
+    made = 'made-up scans: neither prospective nor retrospective'
+    design = made if made_up else 'retrospective: the scans were there before the training'
     auc = record['results']['internal'].get('auc', {})
     reached = f'AUC {auc["value"]:.3f} on {split}, n = {auc["n"]}' if auc.get('value') is not None else ''
     flow = ', '.join(f'{n} {name.replace("_", " ")}' for name, n in record['data']['flow'].items())
@@ -135,12 +136,14 @@ def _model(folder, kept):
 
 def _training(kept):
     config = {name: value for name, value in sorted(kept.items()) if name not in workdir.BESIDE and name not in workdir.PATHS}
-    of_training = {name: value for name, value in config.items() if name.split('.')[0] in SECTIONS or name.startswith(f'{kept.get("method")}.')}
+    sections = (*SECTIONS, kept.get('method'))
+    of_training = {name: value for name, value in config.items() if name.split('.')[0] in sections}
     select = kept.get('eval.select', 'auto')
+    best = 'macro F1' if select == 'auto' else select
     runs = kept.get('ensemble.runs')
     views = f', each answer the mean of {kept["eval.tta"]} views' if kept.get('eval.tta') else ''
     return {'settings': of_training if 'method' in kept else {},
-            'selection': f'the checkpoint that is best on validation by {"macro F1" if select == "auto" else select}' if 'method' in kept else '',
+            'selection': f'the checkpoint that is best on validation by {best}' if 'method' in kept else '',
             'ensemble': (f'the mean of {len(runs.split(","))} runs' if runs else f'no, one network{views}'), 'config': config}
 
 
@@ -150,7 +153,7 @@ def _evaluation(folder, kept, metrics):
     value = threshold_of(metrics, next(iter(metrics), ''))
     heat = next(iter(load(folder / 'calibration.json').values()), {}).get('temperature', {})
     return {'measures': [*names, *(['ece', 'brier', 'net benefit'] if heat else [])],
-            'uncertainty': f'intervals of {100 * level:g} % over patients, by the jackknife (metrics/intervals.py)' if metrics and level else '',
+            'uncertainty': f'intervals of {100 * level:g} % over patients, by the jackknife' if metrics and level else '',
             'threshold': {'value': value, 'rule': "the largest Youden's J on validation, then frozen"} if value is not None else {},
             'calibration': {**heat, 'rule': 'a temperature, fitted on validation'} if heat else {},
             'kept': 'each answer stands in predictions.csv' if metrics else ''}

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,14 @@ def write_whole(folder: Path | str, parts: Sequence[Path]) -> None:
     files.write(folder / 'report.html', page.of_parts(pictures.name(folder), found))
 
 
-def shown(answers: Predictions, threshold: float | None) -> list[tuple[str, int]]:
+def shown(answers: Predictions, metrics: Mapping[str, Any]) -> list[tuple[str, int]]:
     """(id, class that was decided for) of the exams that a report shows as scans: the surest mistakes, and of each class the first right
-    answers; of test, or else val."""
+    answers; of test, or else val. metrics: of metrics.json, which has the threshold."""
     split = record.shown_split(answers)
     if not split:
         return []
     rows = answers.of(split).labelled()
+    threshold = record.threshold_of(metrics, split)
     called = record.decided(rows, threshold)
     picked = record.wrong(rows, threshold)[:WRONG]
     for label in range(len(rows.names)):

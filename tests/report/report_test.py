@@ -61,7 +61,7 @@ def folder(tmp_path):
     files.write(tmp_path / 'shortcuts.json', json.dumps({'test': {'border': {'auc': {'value': 0.5, 'n': 40, 'low': 0.3, 'high': 0.7}}}}))
     rows = [{'step': k, 'loss': 1 / (k + 1), **({'val/auc': 0.9} if k % 5 == 4 else {})} for k in range(20)]
     files.write(tmp_path / 'metrics.jsonl', ''.join(f'{json.dumps(row)}\n' for row in rows))
-    (name, _), *_ = written.shown(predictions.of_run(tmp_path), None)
+    (name, _), *_ = written.shown(predictions.of_run(tmp_path), metrics)
     looks.keep(tmp_path, [looks.thinned(name, rng.integers(0, 255, (30, 20, 24), np.uint8), np.ones((30, 20, 24)))])
     return tmp_path
 
