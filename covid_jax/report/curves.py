@@ -34,7 +34,7 @@ def png(figure: 'Figure') -> bytes:
 def banded_figures(answers: Predictions, threshold: float | None, level: float) -> dict[str, 'Figure']:
     """{'roc', 'pr': figure} of the labelled rows of each split, each curve with its band. threshold: marked on the ROC where there is one."""
     rows = {split: answers.of(split).labelled() for split in answers.labelled().splits}
-    curves = {split: (*pictures.curve(of), [exam.patient for exam in of.exams]) for split, of in rows.items()}
+    curves = {f'{split}, n = {len(of.exams)}': (*pictures.curve(of), [exam.patient for exam in of.exams]) for split, of in rows.items()}
     name = answers.names[1]
     roc = {split: roc_band(*of, level) for split, of in curves.items()}
     recall = {split: precision_recall_band(*of, level) for split, of in curves.items()}
@@ -95,7 +95,15 @@ def training_rows(folder: Path) -> list[dict[str, Any]]:
     path = folder / 'metrics.jsonl'
     with blame(path):
         lines = path.read_text(encoding='utf-8').split('\n')[:-1] if path.is_file() else []
-        return [json.loads(line) for line in lines]
+        return [_row(number, line) for number, line in enumerate(lines, 1)]
+
+
+def _row(number, line):
+    try:
+        row = json.loads(line)
+        return {'step': int(row.pop('step')), **{name: float(value) for name, value in row.items()}}
+    except (ValueError, TypeError, AttributeError, LookupError):
+        raise ValueError(f'line {number} is damaged: delete it, or give the command of its run again') from None
 
 
 def _banded(bands: Mapping[str, Band | None], across: str, up: str) -> 'Figure':

@@ -98,8 +98,11 @@ def read(folder: Path | str) -> list[Look]:
         return []
     path = Path(folder) / FILE
     with blame(path), np.load(path, allow_pickle=False) as kept:
-        return [Look(each['id'], kept[f'image_{k}'], kept[f'heat_{k}'], each['slices'], each['depth'])
-                for k, each in enumerate(json.loads(str(kept['about'])))]
+        found = [Look(each['id'], kept[f'image_{k}'], kept[f'heat_{k}'], each['slices'], each['depth'])
+                 for k, each in enumerate(json.loads(str(kept['about'])))]
+        if any(not each.image.shape == each.heat.shape == (len(each.slices), *each.image.shape[1:3]) for each in found):
+            raise ValueError('its scans and their maps do not fit: delete it, and covid-jax report makes it again')
+        return found
 
 
 def look(run: Running, state: TrainState, dataset: Data, i: int, target: int) -> Look:

@@ -4,11 +4,11 @@ import json
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from finished_runs import finish, finished, leave
+from finished_runs import finish, leave
+from report_pages import CONFIG, Parsed, assert_sound
 
 from covid_jax import UserError, evaluate, predictions
 from covid_jax.metrics.bands import precision_recall_band, roc_band
@@ -18,81 +18,7 @@ from covid_jax.runtime import files
 from covid_jax.sources.exams import Exam
 from covid_jax.text import html
 
-CONFIG = {'kind': 'train', 'method': 'supervised', 'model.name': 'ResNet14Small', 'prep.size': [1, 16, 16], 'prep.window': [-1000, 400],
-          'data.source': 'phantom', 'data.phantom.kind': 'slice', 'eval.level': 0.95, 'eval.tta': 0, 'train.lr': 0.1,
-          'versions': {'jax': '0'}, 'sites': ['oslo', 'bergen']}
 EVIL = '<script>alert(1)</script>'
-VOID = {'meta', 'img', 'input', 'br', 'link'}
-
-
-class Parsed(HTMLParser):
-    """tags: (name, attributes) in order; text: all that is between; open: what was never closed."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.text, self.open = [], '', []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
-
-    def of(self, name):
-        return [attributes for tag, attributes in self.tags if tag == name]
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A run as a training leaves it, of two sites, with a scan that is shown."""
-    rng = np.random.default_rng(0)
-    rows = [(f'{("oslo", "bergen")[i // 2 % 2]}/{i}', ('val', 'test')[i // 20 % 2], ('noncovid', 'covid')[i % 2],
-             float(np.clip(i % 2 * 0.4 + 0.6 * rng.random(), 0, 1))) for i in range(80)]
-    learnt = [Exam(name, name, name.rpartition('/')[0], label, split, '') for name, split, label, _ in rows]
-    metrics = finished(tmp_path, rows, config=CONFIG, learnt=[*learnt, Exam('a', 'a', 'oslo', 'covid', 'train', '')])
-    files.write(tmp_path / 'metrics.json', json.dumps(metrics))
-    files.write(tmp_path / 'network.txt', 'Total: 1,234 -- 5 bytes\n')
-    files.write(tmp_path / 'shortcuts.json', json.dumps({'test': {'border': {'auc': {'value': 0.5, 'n': 40, 'low': 0.3, 'high': 0.7}}}}))
-    rows = [{'step': k, 'loss': 1 / (k + 1), **({'val/auc': 0.9} if k % 5 == 4 else {})} for k in range(20)]
-    files.write(tmp_path / 'metrics.jsonl', ''.join(f'{json.dumps(row)}\n' for row in rows))
-    (name, _), *_ = written.shown(predictions.of_run(tmp_path), metrics)
-    looks.keep(tmp_path, [looks.thinned(name, rng.integers(0, 255, (30, 20, 24), np.uint8), np.ones((30, 20, 24)))])
-    return tmp_path
-
-
-@pytest.fixture
-def write(monkeypatch):
-    """written.write, but of the plots, which take the longest."""
-    monkeypatch.setattr(written, '_plots', lambda *_: {})
-    return written.write
-
-
-def assert_sound(text):
-    """No address but in the page itself, a text for each image, headings without gaps, captions and headings of tables."""
-    parsed = Parsed(text)
-    assert parsed.open == ['html'] * ('</html>' not in text)
-    for tag, attributes in parsed.tags:
-        for name, value in attributes.items():
-            assert not name.startswith('on'), f'{tag} {name}'
-            if name in ('src', 'href', 'action', 'data', 'srcset'):
-                assert value.startswith('data:image/' if tag == 'img' else '#'), value[:80]
-    assert 'http' not in re.sub('base64,[^"]*', '', text).replace('http-equiv', '')
-    assert not parsed.of('link') and len(parsed.of('script')) == 1
-    assert all(len(image['alt']) > 5 for image in parsed.of('img'))
-    levels = [int(tag[1]) for tag, _ in parsed.tags if re.fullmatch('h[1-6]', tag)]
-    assert levels[0] == 1 and levels.count(1) == 1 and all(b <= a + 1 for a, b in zip(levels, levels[1:], strict=False))
-    assert len(parsed.of('caption')) == len(parsed.of('table')) > 0
-    assert all(cell['scope'] in ('col', 'row') for cell in parsed.of('th'))
-    assert len(parsed.of('figcaption')) == len(parsed.of('figure'))
-    ids = [attributes['id'] for _, attributes in parsed.tags if 'id' in attributes]
-    assert len(ids) == len(set(ids)) and {link['href'][1:] for link in parsed.of('a')} <= {*ids}
-    return parsed
 
 
 def test_the_page_is_whole_and_asks_nobody_for_anything(folder):
@@ -176,15 +102,20 @@ def test_copies_are_not_called_absent_where_a_hash_lacks(folder, write):
     assert 'no hash of 1 exam:' in told and '0 patients are' in told and 'equal content' not in told
 
 
-def test_patients_whom_the_source_does_not_tell_are_a_limit(folder):
+def test_patients_whom_the_source_does_not_tell_are_a_limit(folder, write):
     kept = json.loads((folder / 'config.json').read_text())
     kept['data']['source'] = 'folder'
     files.write(folder / 'config.json', json.dumps(kept))
-    assert any('patient of its own' in limit for limit in record.read(folder)['limits'])
+    found = record.read(folder)
+    assert any('81 exams count as patients of their own' in limit for limit in found['limits'])
+    assert (found['splits']['without_patient'], found['splits']['disjoint']) == (81, 'scans of equal content')
+    write(folder)
+    told = Parsed((folder / 'report.html').read_text()).text
+    assert '81 exams count as patients of their own' in told and 'patients are in' not in told
     lines = (folder / 'exams.csv').read_text().splitlines()
     one, other = (line.split(',') for line in lines[-2:])
     files.write(folder / 'exams.csv', '\n'.join([*lines[:-1], ','.join([other[0], one[1], *other[2:]])]) + '\n')
-    assert not any('patient of its own' in limit for limit in record.read(folder)['limits'])
+    assert record.read(folder)['splits']['without_patient'] == 79  # two are of one patient
 
 
 @pytest.mark.parametrize(('name', 'content'), [('looks.npz', b'PK'), ('metrics.jsonl', b'{"step": 0, \n'), ('network.txt', b'\xff'),
@@ -257,7 +188,6 @@ def test_the_lists_have_the_numbers_of_their_guidelines(name, items, parts):
 
 
 def test_a_run_fills_34_items_of_claim_and_fewer_of_data_that_nobody_made_up(folder):
-    (folder / 'calibration.json').write_text(json.dumps({'test': {'temperature': {'value': 1.5, 'n': 4}, 'before': {}}}))
     filled, of = checklists.count(record.read(folder))['CLAIM 2024']
     assert of == 44 and filled >= 34
     kept = json.loads((folder / 'config.json').read_text())
