@@ -87,7 +87,8 @@ def _decided(record):
 def _results(record):
     metrics = record['results']['internal']
     if not metrics:
-        return paragraph('Nothing is scored: the run does not classify, or no exam of validation or test has a label.', 'none')
+        return paragraph('Nothing is scored: the run does not classify, no exam of validation or test has a label, or predictions.csv or '
+                         'metrics.json is not there.', 'none')
     positive = metrics.get('auc', {}).get('positive', '')
     tiles = ''.join(f'<li><span>{html(_word(name))}</span><b>{html(number(entry["value"]))}</b>'
                     f'<span>{html(interval(entry) or "no interval")}, n = {html(entry.get("n", "-"))}</span></li>'
@@ -248,8 +249,8 @@ def _mistakes(results):
     listed = len(found['surest'])
     told = paragraph(f'{found["number"]} of {found["of"]} exams of {results["split"]} are decided wrongly'
                      f'{f"; the {listed} surest of them" if listed < found["number"] else "; the surest first" if listed else ""}.')
-    rows = [('exam', 'patient', 'site', 'truth', 'decided', 'probability')]
-    rows += [(*(of[name] for name in ('id', 'patient', 'site', 'label', 'decided')), f'{of["asked"]} {of["probability"]:.3f}')
+    rows = [('exam', 'truth', 'decided', 'probability', 'patient', 'site')]
+    rows += [(of['id'], of['label'], of['decided'], f'{of["asked"]} {of["probability"]:.3f}', of['patient'], of['site'])
              for of in found['surest']]
     return told + (table('The surest mistakes', rows, long=True) if found['surest'] else '')
 

@@ -60,9 +60,12 @@ def load(path: Path) -> dict[str, Any]:
         return {}
     with blame(path):
         try:
-            return dict(json.loads(path.read_text(encoding='utf-8'), parse_constant=_no_number))
-        except (ValueError, TypeError, RecursionError):
-            raise ValueError('it is damaged: give the command of its run again') from None
+            found = json.loads(path.read_text(encoding='utf-8'), parse_constant=_no_number)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise ValueError('it is damaged: give the command of its run again')
+        return found
 
 
 def entries(path: Path) -> dict[str, Any]:

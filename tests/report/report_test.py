@@ -3,14 +3,13 @@
 import json
 import re
 import shutil
-import subprocess
 
 import numpy as np
 import pytest
 from finished_runs import finish, leave
 from report_pages import CONFIG, Parsed, assert_sound
 
-from covid_jax import UserError, evaluate, predictions
+from covid_jax import evaluate, predictions
 from covid_jax.metrics.bands import precision_recall_band, roc_band
 from covid_jax.report import checklists, curves, looks, record, written
 from covid_jax.report.items import LISTS
@@ -116,14 +115,6 @@ def test_patients_whom_the_source_does_not_tell_are_a_limit(folder, write):
     one, other = (line.split(',') for line in lines[-2:])
     files.write(folder / 'exams.csv', '\n'.join([*lines[:-1], ','.join([other[0], one[1], *other[2:]])]) + '\n')
     assert record.read(folder)['splits']['without_patient'] == 79  # two are of one patient
-
-
-@pytest.mark.parametrize(('name', 'content'), [('looks.npz', b'PK'), ('metrics.jsonl', b'{"step": 0, \n'), ('network.txt', b'\xff'),
-                                               ('quarantine.csv', b'\xff'), ('shortcuts.json', b'{"test"')])
-def test_a_damaged_file_is_named(folder, write, name, content):
-    files.write(folder / name, content)
-    with pytest.raises(UserError, match=name):
-        write(folder) if name != 'metrics.jsonl' else curves.training_rows(folder)
 
 
 def test_names_that_are_markup_or_formulas_are_text_everywhere(tmp_path, write):
@@ -236,15 +227,3 @@ def test_a_band_of_what_is_told_apart_is_the_curve():
         assert (band.low == 1).all() and (band.high == 1).all()
     assert roc_band(label, label, label).low is None  # one patient of each class
     assert roc_band(np.ones(4), np.arange(4), np.arange(4)) is None
-
-
-@pytest.mark.slow
-def test_a_browser_says_nothing_and_asks_for_nothing(folder):
-    browser = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'chrome'))), None)
-    if not browser:
-        pytest.skip('there is no Chromium on this machine')
-    written.write(folder)
-    run = subprocess.run([browser, '--headless', '--no-sandbox', '--disable-gpu', '--enable-logging=stderr', '--dump-dom',
-                          f'file://{folder}/report.html'], capture_output=True, text=True, timeout=120)
-    assert 'CONSOLE' not in run.stderr
-    assert len(Parsed(run.stdout).of('input')) == 1  # the script has made a slider of the scan
