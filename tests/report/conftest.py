@@ -1,6 +1,7 @@
 """What a report draws is drawn, and the folder of a run that it is of."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -18,9 +19,10 @@ def drawn(as_for_users):
     """As for users."""
 
 
-@pytest.fixture
-def folder(tmp_path):
+@pytest.fixture(scope='session')
+def left_by_a_run(tmp_path_factory):
     """A run as a training leaves it, of two sites, with a scan that is shown."""
+    tmp_path = tmp_path_factory.mktemp('left')
     rng = np.random.default_rng(0)
     rows = [(f'{("oslo", "bergen")[i // 2 % 2]}/{i}', ('val', 'test')[i // 20 % 2], ('noncovid', 'covid')[i % 2],
              float(np.clip(i % 2 * 0.4 + 0.6 * rng.random(), 0, 1))) for i in range(80)]
@@ -38,6 +40,12 @@ def folder(tmp_path):
     (name, _), *_ = written.shown(predictions.of_run(tmp_path), metrics)
     looks.keep(tmp_path, [looks.thinned(name, rng.integers(0, 255, (30, 20, 24), np.uint8), np.ones((30, 20, 24)))])
     return tmp_path
+
+
+@pytest.fixture
+def folder(tmp_path, left_by_a_run):
+    """The same, for a test to change."""
+    return shutil.copytree(left_by_a_run, tmp_path, dirs_exist_ok=True)
 
 
 @pytest.fixture
