@@ -49,7 +49,9 @@ def test_of_three_classes_all_decisions_are_at_the_frozen_threshold(tmp_path, wr
     exams = [Exam(f'e{i}', f'e{i}', 'oslo', THREE[i % 3], ('val', 'test')[i // 30], '') for i in range(60)]
     leave(tmp_path, exams, np.zeros(60), THREE)
     rng = np.random.default_rng(3)
-    p = rng.dirichlet((1, 1, 1), 60).astype(np.float32)
+    covid = np.where(np.arange(60) % 3 == 1, rng.uniform(0.15, 0.3, 60), rng.uniform(0.05, 0.2, 60))
+    normal = (1 - covid) * rng.random(60)
+    p = np.stack([normal, covid, 1 - covid - normal], 1).astype(np.float32)
     answers = predictions.of_run(tmp_path)._replace(probability=p)
     predictions.write(tmp_path / 'predictions.csv', answers)
     metrics = evaluate.all_metrics(answers, 0.95)
@@ -60,7 +62,8 @@ def test_of_three_classes_all_decisions_are_at_the_frozen_threshold(tmp_path, wr
     counts = np.zeros((3, 3), int)
     for i in range(30, 60):
         counts[i % 3, 1 if p[i, 1] >= threshold else 2 * int(p[i, 2] > p[i, 0])] += 1
-    assert found['confusion']['counts'] == counts.tolist()
+    most_probable = np.bincount(3 * (np.arange(30, 60) % 3) + p[30:].argmax(1), minlength=9).reshape(3, 3)
+    assert found['confusion']['counts'] == counts.tolist() != most_probable.tolist()
     assert found['mistakes']['number'] == 30 - round(30 * metrics['test']['all']['accuracy_frozen']['value'])
     assert all(of['asked'] == of['decided'] != of['label'] for of in found['mistakes']['surest'])
     told = page(tmp_path).text
@@ -124,8 +127,9 @@ def test_an_ensemble_has_the_probes_beside_it_and_claims_no_data(folder, write):
         (folder / name).unlink()
     files.write(folder / 'config.json', json.dumps({'kind': 'ensemble', 'seed': 0, 'ensemble': {'runs': '../a,../b'}, 'eval': {'level': 0.95},
                                                     'data': {'classes': ['noncovid', 'covid']}}))
-    evidence.leave(folder, {'border': answers})
+    evidence.leave(folder, {'border': answers, 'nearest neighbours': answers})
     found = write(folder)
+    assert set(found['robustness']['shortcuts']['test']) == {'border'}
     assert found['robustness']['shortcuts']['test']['border']['auc']['value'] == pytest.approx(found['results']['internal']['auc']['value'])
     assert found['study']['title'] == 'Telling covid from noncovid by deep learning (the mean of several runs)'
     assert found['study']['goal'] == 'a part of the kind ensemble is made of finished runs, and tested on their exams'
@@ -168,6 +172,45 @@ def test_a_source_without_sites_is_not_called_one_site(tmp_path):
         assert found['robustness']['sites'] == said
         assert (found['checklists']['TRIPOD+AI']['12d'] == checklists.AUTHOR) == (not said)
         assert found['evaluation']['uncertainty'] == ''  # these metrics have no intervals
+
+
+def test_exams_that_an_earlier_run_learnt_from_are_counted_and_measure_nothing(folder, write):
+    answers = predictions.of_run(folder)
+    seen = np.array([i < 50 for i in range(80)], np.float32)
+    predictions.write(folder / 'predictions.csv', answers._replace(columns={'seen': seen}))
+    files.write(folder / 'metrics.json', json.dumps(evaluate.all_metrics(predictions.of_run(folder), 0.95)))
+    config(folder, allow_leak=True)
+    found = write(folder)
+    assert 'auc' in found['evaluation']['measures'] and 'seen_before' not in found['evaluation']['measures']
+    assert '50 answered exams are of patients that an earlier run learnt from' in found['limits'] and found['splits']['leak_allowed']
+    assert any(limit.startswith('patients of val or test may be') for limit in found['limits'])
+    told = page(folder).text
+    assert 'Patients of earlier runs were allowed in validation and test.' in told and 'these numbers are no test of new patients' in told
+
+
+def test_exams_of_earlier_runs_are_not_the_runs_own(folder, write):
+    lines = (folder / 'exams.csv').read_text().splitlines()
+    names = lines[0].split(',')
+    more = [dict(zip(names, lines[1].split(','), strict=True)) | {'id': f'b{i}', 'split': 'train', 'run': f'../{run}'} for i, run in enumerate('aab')]
+    files.write(folder / 'exams.csv', '\n'.join([*lines, *(','.join(row.values()) for row in more)]) + '\n')
+    found = write(folder)
+    assert found['data']['flow']['listed'] == 81 and found['splits']['earlier_runs'] == 2 and found['splits']['patients_in_two'] == 0
+    assert found['data']['patients'] == {'train': 1, 'val': 40, 'test': 40}
+    assert 'It builds on 2 earlier runs' in page(folder).text
+
+
+def test_the_level_of_the_bands_is_the_runs(folder, write):
+    config(folder, eval__level=0.8)
+    found = write(folder)
+    assert found['results']['level'] == 0.8 and found['evaluation']['uncertainty'].startswith('intervals of 80 %')
+
+
+def test_a_mistake_is_told_with_what_was_answered(folder):
+    of_exam = {exam.id: p for exam, p in zip(predictions.of_run(folder).exams, predictions.of_run(folder).probability, strict=True)}
+    listed = record.read(folder)['results']['mistakes']['surest']
+    assert listed and all(of['asked'] == 'covid' and of['probability'] == pytest.approx(of_exam[of['id']][1], abs=1e-4) for of in listed)
+    sure = [abs(2 * of['probability'] - 1) if (of['probability'] >= 0.5) == (of['decided'] == 'covid') else -1 for of in listed]
+    assert sure == sorted(sure, reverse=True)
 
 
 def test_maps_are_claimed_where_there_is_one(folder, write):
