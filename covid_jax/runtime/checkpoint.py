@@ -13,6 +13,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from covid_jax import UserError
 from covid_jax.runtime.state import TrainState
+from covid_jax.text import printable
 
 
 def manager(directory: str | Path, read_only: bool = False) -> ocp.CheckpointManager:
@@ -104,21 +105,29 @@ def name_of(path: tuple) -> str:
 
 def read(source: str | Path) -> tuple[int, dict[str, Any]]:
     """The best (else the last) checkpoint of the run in the folder `source`: its step, and the tree as numpy arrays, with the params
-    and the state that answer (state.answering)."""
+    and the state that answer (state.answering). UserError where there is none, or it is damaged."""
     directory = os.path.join(source, 'checkpoints')
     if not os.path.isdir(directory):
         raise UserError(f'{source} holds no checkpoints: give the folder of a finished run')
-    with manager(directory, read_only=True) as checkpoints:
-        step = checkpoints.best_step() or checkpoints.latest_step()
-    if step is None:
+    try:
+        with manager(directory, read_only=True) as checkpoints:
+            step = checkpoints.best_step() or checkpoints.latest_step()
+        saved = None if step is None else _as_numpy(os.path.join(os.path.abspath(directory), str(step), 'state'))
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever damaged bytes do to the reader
+        raise UserError(printable(f'{directory} is damaged ({str(error) or type(error).__name__}): train again in another --workdir')) from error
+    if saved is None:
         raise UserError(f'{source} holds no finished checkpoint: give the folder of a finished run')
-    with ocp.PyTreeCheckpointer() as reader:
-        item = os.path.join(os.path.abspath(directory), str(step), 'state')
-        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), _metadata(item))
-        saved = reader.restore(item, restore_args=as_numpy)
     if average := saved.pop('average', None):
         saved = {**saved, 'params': average['params'], 'state': {**saved['state'], 'network': average['network']}}
     return step, saved
+
+
+def _as_numpy(item):
+    with ocp.PyTreeCheckpointer() as reader:
+        arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), _metadata(item))
+        return reader.restore(item, restore_args=arguments)
 
 
 def put(saved: Any, like: Any, skip: Collection[str] = ()) -> tuple[Any, list[str]]:
