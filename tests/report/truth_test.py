@@ -199,6 +199,19 @@ def test_exams_of_earlier_runs_are_not_the_runs_own(folder, write):
     assert 'It builds on 2 earlier runs' in page(folder).text
 
 
+def test_what_is_in_no_split_is_in_no_share_and_no_leak(folder):
+    exams_csv(folder, lambda row: {**row, 'split': '' if row['id'] == 'a' else row['split'],
+                                   'patient': 'oslo/0' if row['id'] in ('a', 'oslo/1') else row['patient']})
+    found = record.read(folder)
+    assert found['splits']['patients_in_two'] == 0 and found['splits']['assignment'].endswith('50 % val, 50 % test')
+    assert found['data']['flow'] == {'listed': 81, 'not_read': 0, 'val': 40, 'test': 40, 'left out': 1, 'patients': 79}
+    assert found['data']['patients'] == {'val': 39, 'test': 40, '': 1}
+
+
+def test_a_report_that_says_nothing_answers_nothing():
+    assert checklists.count({}) == {'CLAIM 2024': (0, 44), 'TRIPOD+AI': (0, 52), 'STARD-AI': (0, 48), 'model card': (0, 9)}
+
+
 def test_the_level_of_the_bands_is_the_runs(folder, write):
     config(folder, eval__level=0.8)
     found = write(folder)
