@@ -199,6 +199,15 @@ def test_exams_of_earlier_runs_are_not_the_runs_own(folder, write):
     assert 'It builds on 2 earlier runs' in page(folder).text
 
 
+@pytest.mark.parametrize(('fields', 'rule'), [
+    ({'folds': 2, 'fold': 1}, 'fold 1 of 2, drawn over patients'), ({'data__source': 'folder', 'data__split': 'drawn'}, 'drawn over patients'),
+    ({}, 'made for its split, each exam a patient of its own'), ({'data__source': 'folder', 'data__split': 'source'}, 'as the source has it'),
+    ({'data__source': 'folder'}, 'as the source has it, else drawn over patients')])
+def test_how_exams_came_into_their_splits(folder, fields, rule):
+    config(folder, **fields)
+    assert record.read(folder)['splits']['assignment'].startswith(f'{rule}: ')
+
+
 def test_what_is_in_no_split_is_in_no_share_and_no_leak(folder):
     exams_csv(folder, lambda row: {**row, 'split': '' if row['id'] == 'a' else row['split'],
                                    'patient': 'oslo/0' if row['id'] in ('a', 'oslo/1') else row['patient']})
