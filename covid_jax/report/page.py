@@ -50,7 +50,7 @@ def of_parts(name: str, parts: Sequence[tuple[str, Record]]) -> str:
         rows.append(f'<tr><th scope="row"><a href="{html(folder)}/report.html">{html(folder)}</a></th>'
                     f'<td>{html(record["results"]["split"] or "nothing is scored")}</td>{cells}</tr>')
     heads = ''.join(f'<th scope="col">{html(head)}</th>' for head in ('part', 'split', *(_word(metric) for metric in TILES)))
-    grid = (f'<div class="wide"><table><caption>What each part reaches, with its interval</caption><thead><tr>{heads}</tr></thead>'
+    grid = (f'<div class="wide long"><table><caption>What each part reaches, with its interval</caption><thead><tr>{heads}</tr></thead>'
             f'<tbody>{"".join(rows)}</tbody></table></div>')
     told = paragraph('Means and spreads over folds and seeds stand in results.md.', 'soft')
     return markup.page(f'{name}: report', [f'<main><h1>{html(name)}</h1>', paragraph(MEDICAL),
@@ -226,7 +226,7 @@ def _sites(record):
         return paragraph('The data name no sites, or one alone: nothing here says how it does elsewhere.', 'none')
     rows = [('site', 'exams', *map(_word, OF_SITE))]
     rows += [(site, of['accuracy']['n'], *(_value(_frozen(of, name)) for name in OF_SITE)) for site, of in sites.items()]
-    return table(f'Each site of {record["results"]["split"]}', rows)
+    return table(f'Each site of {record["results"]["split"]}', rows, long=True)
 
 
 def _probes(shortcuts, results):

@@ -67,6 +67,8 @@ def test_of_three_classes_all_decisions_are_at_the_frozen_threshold(tmp_path, wr
     assert found['mistakes']['number'] == 30 - round(30 * metrics['test']['all']['accuracy_frozen']['value'])
     assert all(of['asked'] == of['decided'] != of['label'] for of in found['mistakes']['surest'])
     told = page(tmp_path).text
+    assert ''.join(f'{name}{"".join(map(str, row))}' for name, row in zip(THREE, counts, strict=True)) in told
+    assert counts.tolist() != counts.T.tolist()
     assert f'Decisions on test, at the threshold {threshold:.3f}' in told and 'the most probable of the others is decided for' in told
 
 
@@ -86,12 +88,28 @@ def test_every_number_has_its_interval_and_n(folder, write):
     for name in ('precision', 'precision_frozen', 'auc', 'sensitivity_frozen'):
         entry = of_test[name]
         assert f'{entry["value"]:.3f}{entry["low"]:.3f} to {entry["high"]:.3f}{entry["n"]}' in told, name
+    tile = of_test['sensitivity_frozen']
+    assert f'sensitivity{tile["value"]:.3f}{tile["low"]:.3f} to {tile["high"]:.3f}, n = 20' in told and tile['value'] != of_test['sensitivity']['value']
     assert of_test['precision']['n'] != of_test['precision_frozen']['n']
     auc = of_test['auc']
     assert found['study']['summary']['result'] == f'AUC {auc["value"]:.3f} ({auc["low"]:.3f} to {auc["high"]:.3f}) on test, n = 40'
     assert 'border0.5000.300 to 0.70040' in told and 'The temperature 1.50 was fitted on 40 validation exams.' in told
     bergen = found['robustness']['sites']['bergen']['sensitivity_frozen']
     assert f'{bergen["value"]:.3f} ({bergen["low"]:.3f} to {bergen["high"]:.3f}, n = 10)' in told
+
+
+def test_calibration_is_told_before_and_after(folder, write):
+    entry = {'low': None, 'high': None, 'n': 40, 'reason': 'no interval: few'}
+    heat = {'value': 2.0, 'n': 40, 'note': 'at a bound'}
+    files.write(folder / 'calibration.json', json.dumps({'test': {'temperature': heat, 'before': {'ece': {'value': 0.25, **entry}},
+                                                                  'after': {'ece': {'value': 0.125, **entry, 'note': 'fitted here'}}}}))
+    write(folder)
+    told = page(folder).text
+    assert 'ECE0.250400.12540' in told and 'no interval: few' in told and 'fitted here' in told
+    assert 'The temperature 2.00 was fitted on 40 validation exams (at a bound).' in told
+    files.write(folder / 'calibration.json', json.dumps({'test': {'temperature': {'value': None, 'n': 0, 'reason': 'undefined: no val'}, 'before': {}}}))
+    assert write(folder)['checklists']['TRIPOD+AI']['12f'] == checklists.AUTHOR
+    assert 'No temperature is fitted: undefined: no val.' in page(folder).text
 
 
 def test_a_run_that_answers_nothing_claims_no_answers(folder, write):
@@ -104,9 +122,12 @@ def test_a_run_that_answers_nothing_claims_no_answers(folder, write):
     assert found['study']['title'] == 'Learning from chest images by deep learning (moco, ResNet14Small)'
     assert (found['study']['goal'], found['model']['output'], found['evaluation']['kept']) == ('a model is made', '', '')
     assert found['training']['selection'] == 'the last checkpoint: nothing is chosen'
+    config(folder, eval__select='auto')
+    assert record.read(folder)['training']['selection'] == 'the checkpoint that is best on validation by the lowest loss'
     assert 'predictions.csv' not in found['availability'] and not any('intervals' in limit for limit in found['limits'])
     for words in ('Nothing is scored', 'no map is made', 'No exam that was answered has a label', 'no temperature is known'):
         assert words in told, words
+    assert '29how uncertain the measures arethe author must say' in told and '7where the data come fromdata.source' in told
     assert {'2', '28', '29', '30', '31', '32', '37', '38', '39'} <= {number for number, field in found['checklists']['CLAIM 2024'].items()
                                                                      if field == checklists.AUTHOR}
 
@@ -262,6 +283,13 @@ def test_the_page_lists_as_many_mistakes_as_it_says(tmp_path, write):
     found = write(tmp_path)['results']['mistakes']
     assert (found['number'], len(found['surest'])) == (60, record.MISTAKES)
     assert '60 of 60 exams of test are decided wrongly; the 20 surest of them.' in page(tmp_path).text
+
+
+def test_the_config_is_told_without_paths_and_the_network_with_its_size(folder, write):
+    config(folder, data__root='../../home/anna/data', init_from='../../home/anna/run')
+    found = write(folder)
+    assert found['model']['parameters'] == 1234 and found['model']['start'] == 'from run' and '1,234' in page(folder).text
+    assert 'anna' not in (folder / 'report.json').read_text() + (folder / 'report.html').read_text()
 
 
 def test_a_network_that_knows_the_site_is_said_to(folder):
