@@ -90,6 +90,7 @@ def test_every_number_has_its_interval_and_n(folder, write):
         assert f'{entry["value"]:.3f}{entry["low"]:.3f} to {entry["high"]:.3f}{entry["n"]}' in told, name
     tile = of_test['sensitivity_frozen']
     assert f'sensitivity{tile["value"]:.3f}{tile["low"]:.3f} to {tile["high"]:.3f}, n = 20' in told and tile['value'] != of_test['sensitivity']['value']
+    assert 'no diagnosis, triage or treatment may rest on its answers' in told
     assert of_test['precision']['n'] != of_test['precision_frozen']['n']
     auc = of_test['auc']
     assert found['study']['summary']['result'] == f'AUC {auc["value"]:.3f} ({auc["low"]:.3f} to {auc["high"]:.3f}) on test, n = 40'
