@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from covid_jax import UserError, evaluate, predictions, shortcuts, start
-from covid_jax.data import lineage, pipeline, splits
+from covid_jax.data import familiar, lineage, pipeline, splits
 from covid_jax.metrics.calibration import temperature
 from covid_jax.metrics.prevalence import predictive_values
 from covid_jax.predictions import Predictions
@@ -17,7 +17,7 @@ from covid_jax.report import beside, evidence, pictures
 from covid_jax.runtime import files
 from covid_jax.runtime.state import TrainState
 from covid_jax.sources.exams import POSITIVE
-from covid_jax.text import some
+from covid_jax.text import count, some
 
 FOLDS = 5  # a shortcut probe answers a fifth of the patients, and learns from the others
 NEW = 'new patients'  # the group of those that no run learnt from, where one did from some
@@ -64,6 +64,7 @@ def validate(opened: Sequence[Opened], config: ConfigDict, store: Path | str, pr
     unread: dict[str, str] = {}
     for run in opened:
         found, dataset = evaluate.answered(run, survey, store, say)
+        _say_kind(run[0].folder, dataset, say)
         tables.append(found)
         unread |= dataset.quarantine
     tables = [table.at([i for i, exam in enumerate(table.exams) if exam.id not in unread]) for table in tables]
@@ -101,6 +102,16 @@ def write(folder: Path | str, outcome: Outcome, title: str) -> None:
 def compared(outcome: Outcome) -> evidence.Evidence | None:
     """The runs beside what the shortcut probes reach on the same exams."""
     return evidence.gather('the network', outcome.answers.labelled(), outcome.probes, outcome.level, outcome.notes)
+
+
+def _say_kind(folder, dataset, say):
+    """Says how many exams are of another kind than what the run in the folder learnt from: they are answered, and worth little."""
+    known = familiar.read(folder)
+    others = {name: reason for name, seen in dataset.seen.items() if (reason := familiar.other_kind(known, seen))}
+    if others:
+        name, reason = next(iter(others.items()))
+        say(f'{count(len(others), "exam is", "exams are")} of another kind than what {folder} learnt from, as {name} ({reason}): covid-jax '
+            'predict would not answer, and these numbers are no test of the run')
 
 
 def _check_new(opened, survey):

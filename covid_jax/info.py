@@ -45,7 +45,7 @@ def info(run: str | Path) -> dict[str, Any]:
         'input': {name: kept.get(f'prep.{name}') for name in PREP} if trained else None,
         'data': {'source': kept.get('data.source'), 'sites': kept.get('sites')} if trained else None,
         'versions': kept.get('versions'),
-        'commands': list(_commands(run, trained, answers)),
+        'commands': list(_commands(run, parts[0].folder, trained, answers)),
         'trainings': [_training(part, classes) for part in parts]}
 
 
@@ -103,13 +103,16 @@ def _parameters(folder):
     return int(found[1].replace(',', '')) if found else None
 
 
-def _commands(run, trained, answers):
-    """What can be done with a run."""
+def _commands(run, part, trained, answers):
+    """What can be done with a run. part: the folder of one of its trainings, which is all that some take."""
     if trained and answers:
         yield f'covid-jax predict SCAN --run={run} --out=DIR'
+        yield f'covid-jax explain SCAN --run={part} --out=DIR'
         yield f'covid-jax evaluate --run={run} --root=DATA --out=DIR'
+        yield f'covid-jax export {part} --out=DIR'
     if answers:
         yield f'covid-jax compare {run} OTHER'
+        yield f'covid-jax report {run}'
     if trained:
         yield f'python -m covid_jax.main --config=CONFIG --config.init_from={run}'
 

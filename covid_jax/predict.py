@@ -186,7 +186,7 @@ def _prepared(exams, prep, folder, workers, broken):
     folder.mkdir()
     part = {exam.id: folder / f'{exam.id}.npy' for exam in exams}
     left = [exam for exam in exams if exam.id not in broken]
-    broken |= parts.make(left, part, prep, workers)
+    broken |= parts.make(left, part, prep, workers, alone=True)
     return {exam.id: part[exam.id] for exam in left if exam.id not in broken}
 
 

@@ -19,7 +19,7 @@ from covid_jax.data import order as orders
 from covid_jax.methods.method import Method
 from covid_jax.metrics import probes
 from covid_jax.predictions import Predictions, marked, write_features
-from covid_jax.report import looks, record, written
+from covid_jax.report import looks, written
 from covid_jax.runtime import checkpoint, files, optim, track, workdir
 from covid_jax.runtime.hosts import highest
 from covid_jax.runtime.interrupt import Interrupted, requests
@@ -283,5 +283,5 @@ def report(session: Session, state: TrainState, leaks: Mapping[str, str]) -> dic
     shortcuts.report(run.folder, session.dataset, evaluated.names, config.eval.level)
     metrics = evaluate.write_report(run.folder, evaluated, config.eval.level, session.dataset.broken, note)
     if jax.process_count() == 1:  # maps are made by one host, which has to have all of the state
-        looks.write(run.folder, run, state, session.dataset, written.shown(evaluated, record.threshold_of(metrics, record.shown_split(evaluated))))
+        looks.write(run.folder, run, state, session.dataset, written.shown(evaluated, metrics))
     return metrics

@@ -8,7 +8,7 @@ import pytest
 from conftest import single_image_config
 
 from covid_jax import UserError, cli, evaluate, experiment, external, predictions, shortcuts, start
-from covid_jax.data import pipeline
+from covid_jax.data import familiar, pipeline
 from covid_jax.metrics.classification import frozen_threshold
 from covid_jax.metrics.prevalence import predictive_values
 from covid_jax.sources.exams import Exam
@@ -85,6 +85,19 @@ def test_what_one_fold_or_another_learnt_from_is_nothing_new(opened, tmp_path, m
     monkeypatch.setattr(external.lineage, 'leaks', lambda exams, hashes, before: {exams[i].id: 'learnt from' for i in next(halves)})
     with pytest.raises(UserError, match='each of the 8 labelled exams: give data that are new to them'):
         asked(opened, tmp_path, train=8, val=0, test=0)
+
+
+def test_images_given_to_a_run_of_volumes_are_said_to_be_of_another_kind(opened, tmp_path, monkeypatch):
+    said = []
+    config = evaluate.data_of(opened[0][0], 'phantom', '')
+    config.data.phantom.update(train=0, val=0, test=16)
+    external.validate(opened[:1], config, tmp_path, say=said.append)
+    assert not any('another kind' in line for line in said)
+    known = familiar.read(opened[0][0].folder)
+    monkeypatch.setattr(familiar, 'read', lambda folder: known._replace(hounsfield=~known.hounsfield))
+    external.validate(opened[:1], config, tmp_path, say=said.append)
+    (line,) = [line for line in said if 'another kind' in line]
+    assert line.startswith('16 exams are of another kind') and 'its values are' in line and str(opened[0][0].folder) in line
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def test_a_run_is_told_for_programs(run, capsys):
                                  'test': {'oslo': {'noncovid': 1, 'covid': 1}}}
     assert (training['threshold'], training['temperature']) == (pytest.approx(0.6), 1.5)
     assert training['metrics']['test']['all']['auc']['value'] == 1.0
-    assert [command.split()[1] for command in found['commands']] == ['predict', 'evaluate', 'compare', '-m']
+    assert [command.split()[1] for command in found['commands']] == ['predict', 'explain', 'evaluate', 'export', 'compare', 'report', '-m']
 
 
 def test_a_run_is_told_for_people(run, capsys):
@@ -55,7 +55,7 @@ def test_what_cannot_answer_is_not_offered(tmp_path):
     leave(tmp_path / 'mean', [exam(0), exam(1)], [0.1, 0.9])
     finish(tmp_path / 'mean', config={'kind': 'ensemble', 'data.classes': list(NAMES)})
     found = info.info(tmp_path / 'mean')
-    assert found['network'] is None and [command.split()[1] for command in found['commands']] == ['compare']
+    assert found['network'] is None and [command.split()[1] for command in found['commands']] == ['compare', 'report']
     assert ('kind', 'ensemble') in list(info.lines(found))
 
 
@@ -65,6 +65,10 @@ def test_folds_have_a_part_each(tmp_path):
                  config=FIELDS)
     found = info.info(tmp_path)
     assert [(training['fold'], training['folder']) for training in found['trainings']] == [(i, str(tmp_path / f'fold{i}')) for i in range(2)]
+    (tmp_path / 'fold0/checkpoints').mkdir()
+    commands = info.info(tmp_path)['commands']
+    assert f'covid-jax export {tmp_path}/fold0 --out=DIR' in commands and f'covid-jax explain SCAN --run={tmp_path}/fold0 --out=DIR' in commands
+    assert f'covid-jax predict SCAN --run={tmp_path} --out=DIR' in commands and f'covid-jax report {tmp_path}' in commands
     assert info.info(tmp_path / 'fold1')['trainings'][0]['folder'] == str(tmp_path / 'fold1')
 
 

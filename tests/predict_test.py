@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -142,6 +143,14 @@ def test_what_cannot_be_read_is_a_row_with_its_reason(opened, tmp_path):
     assert told['scans'][1]['probability']['covid'] == pytest.approx(float(rows[1]['p_covid']), abs=1e-4)
     assert told['scans'][2] == {'path': f'{tmp_path}/=nowhere', 'probability': None, 'decision': None, 'uncertain': None, 'possible': [], 'familiar': None,
                                 'reason': f'{tmp_path}/=nowhere: no such file or folder'}
+
+
+@pytest.mark.skipif(not Path('/proc/self/mem').exists(), reason='this system has no file that always fails to be read')
+def test_a_scan_that_its_disk_cannot_read_is_a_row_and_the_others_are_answered(opened, tmp_path, capfd):
+    """/proc/self/mem answers reading with an input/output error, as a broken disk does."""
+    broken, folder, good = asked(opened[:1], ['/proc/self/mem', str(tmp_path), SCANS[0]])
+    assert broken.probability is None and broken.reason == '/proc/self/mem: Input/output error'
+    assert str(tmp_path) in folder.reason and good.decision and not good.reason
 
 
 def test_a_run_keeps_what_its_training_exams_look_like(opened, monkeypatch):

@@ -1,6 +1,5 @@
 """covid-jax report runs/cmc"""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +9,7 @@ from covid_jax import UserError
 from covid_jax.text import count, printable
 
 
-def run(run: Annotated[str, typer.Argument(metavar='RUN', help='The folder of a finished run, of all its folds and seeds, or of one of them.')],
-        ) -> None:
+def run(run: Annotated[str, typer.Argument(metavar='RUN', help='The folder of a finished run, or of one of its folds and seeds.')]) -> None:
     """A finished run as one page, report.html, and as report.json, from which check lists are filled. A training leaves both itself.
 
     \b
@@ -41,8 +39,7 @@ def _look(folder):
     from covid_jax.report import looks, record, written
 
     answers = predictions.of_run(folder)
-    metrics = json.loads((folder / 'metrics.json').read_text()) if (folder / 'metrics.json').is_file() else {}
-    shown = written.shown(answers, record.threshold_of(metrics, record.shown_split(answers)))
+    shown = written.shown(answers, record.load(folder / 'metrics.json'))
     if not shown:
         return
     try:

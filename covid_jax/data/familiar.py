@@ -84,11 +84,20 @@ def distance(known: Known, statistics: np.ndarray) -> float:
 
 
 def refusal(known: Known | None, seen: Seen, image: np.ndarray) -> str:
-    """Why a scan cannot be of the kind that a run learnt from, whatever it looks like, else ''.
+    """Why a scan cannot be answered, whatever it looks like, else ''.
 
     known: None where the run does not say; seen: what the scan was before it was prepared; image: uint8 [depth, height, width, 1], how
     it was prepared.
     """
+    if reason := other_kind(known, seen):
+        return reason
+    if image.min() == image.max():
+        return f'nothing is seen of it: prepared as the run asks for, all of it is {image.min()}'
+    return ''
+
+
+def other_kind(known: Known | None, seen: Seen) -> str:
+    """Why a scan cannot be of the kind that a run learnt from, else ''. known, seen: as for `refusal`."""
     if known is not None and len(known.depth):
         if seen.hounsfield not in known.hounsfield:
             own, theirs = ('Hounsfield units', 'grey values') if seen.hounsfield else ('grey values', 'Hounsfield units')
@@ -100,8 +109,6 @@ def refusal(known: Known | None, seen: Seen, image: np.ndarray) -> str:
         if seen.hounsfield and seen.low > known.low.max() + SLACK:
             return (f'unlike the training data: its Hounsfield units are {seen.low:g} to {seen.high:g}, and those that the run learnt from '
                     f'begin at {known.low.max():g} or below: an offset was lost, or these are no Hounsfield units')
-    if image.min() == image.max():
-        return f'nothing is seen of it: prepared as the run asks for, all of it is {image.min()}'
     return ''
 
 

@@ -1,6 +1,7 @@
 """Exams decoded and prepared in parallel, one file each: what cannot be read is set aside, what the machine does stops
 all."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -41,11 +42,12 @@ class Seen(NamedTuple):
     tissue_padding: bool = False
 
 
-def make(exams: list[Exam], part: dict[str, Path], prep: Prep, workers: int = 0) -> dict[str, str]:
+def make(exams: list[Exam], part: dict[str, Path], prep: Prep, workers: int = 0, alone: bool = False) -> dict[str, str]:
     """Writes part[exam id] for each exam, and beside it where lungs were looked for the quality of their mask (LUNGS),
     with so many processes (0: one a core); {exam id: reason} of those that could not be prepared. `part` names those
-    too that are there already, which are counted and not made. UserError where it is the machine's fault: the parts
-    that are there then stay."""
+    too that are there already, which are counted and not made. alone: each scan is asked about for itself, so that one
+    that its disk cannot read is broken as any other. UserError where it is the machine's fault: the parts that are
+    there then stay."""
     broken: dict[str, str] = {}
     left = {e.id: e for e in exams}
     with _progress(len(part), len(part) - len(exams)) as advance:
@@ -57,7 +59,7 @@ def make(exams: list[Exam], part: dict[str, Path], prep: Prep, workers: int = 0)
 
         while left:
             try:
-                _in_parallel(list(left.values()), part, prep, workers, done)
+                _in_parallel(list(left.values()), part, prep, workers, alone, done)
             except BrokenProcessPool:  # a scan that crashes its decoder, or too little memory: find out which
                 begun = [e for e in left.values() if _is_begun(part[e.id])]
                 if not begun:
@@ -66,7 +68,7 @@ def make(exams: list[Exam], part: dict[str, Path], prep: Prep, workers: int = 0)
                 print('a preparing process died: what was begun is prepared one scan at a time', flush=True)
                 for exam in begun:
                     try:
-                        _in_parallel([exam], part, prep, 1, done)
+                        _in_parallel([exam], part, prep, 1, alone, done)
                     except BrokenProcessPool:
                         done(exam, f'{exam.path}: the process that prepared it died, of the file or of too little '
                                    f'memory; to try again delete {part[exam.id].parents[1]}')
@@ -107,10 +109,10 @@ def is_made(part: Path, prep: Prep) -> bool:
     return part.exists() and part.with_suffix(SEEN).exists() and (not prep.lungs or part.with_suffix(LUNGS).exists())
 
 
-def _in_parallel(exams, part, prep, workers, done):
+def _in_parallel(exams, part, prep, workers, alone, done):
     """Calls done(exam, None or why it could not be prepared) as they end. BrokenProcessPool where a process dies."""
     with _pool(min(workers or os.cpu_count(), len(exams))) as pool:
-        exam_of = {pool.submit(_prepare_one, e.path, prep, part[e.id]): e for e in exams}
+        exam_of = {pool.submit(_prepare_one, e.path, prep, part[e.id], alone): e for e in exams}
         for job in as_completed(exam_of):
             done(exam_of[job], job.result())
 
@@ -154,7 +156,7 @@ def _seen(scan):
     return Seen(scan.voxels.shape, scan.spacing, bool(scan.hounsfield), low, high, scan.tissue_padding)
 
 
-def _prepare_one(source, prep, target):
+def _prepare_one(source, prep, target, alone):
     """Makes one part, or returns why not. UserError where it is not the file's fault: that stops all."""
     temporary = target.with_suffix(f'.{os.getpid()}.tmp')
     temporary.touch()  # says, if this process dies, what it was at
@@ -174,7 +176,7 @@ def _prepare_one(source, prep, target):
         raise UserError(f'not enough memory to prepare {source}: run the same command with '
                         '--config.data.workers=1') from None
     except OSError as e:
-        if e.errno in scan.MACHINE:
+        if e.errno in scan.MACHINE and not (alone and e.errno == errno.EIO):
             raise UserError(f'{source} cannot be prepared here: {e.strerror}; what is prepared is kept') from None
         return f'{source}: {e.strerror}'
     except Exception as e:  # whatever a broken file does to a decoder, the other exams go on

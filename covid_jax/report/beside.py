@@ -23,7 +23,7 @@ def show(title: str, here: Groups, own: Groups, found: evidence.Evidence | None)
     """Prints the tables, what is to be said of them, and the shortcut probes."""
     console = rich.console.Console()
     for heading, (header, *rows) in _tables(title, here, own):
-        table = rich.table.Table(*(escape(printable(name)) for name in header), pad_edge=False)
+        table = rich.table.Table(*(rich.table.Column(escape(printable(name)), overflow='fold') for name in header), pad_edge=False)
         for row in rows:
             table.add_row(*(escape(printable(cell)) for cell in row))
         titled(console, heading, table)
@@ -83,7 +83,7 @@ def _entry(metrics, name):
 
 
 def _cell(entry):
-    bounds = interval(entry).replace(' to ', '-')
+    bounds = interval(entry)
     return f'{number(entry["value"])} ({bounds})' if bounds else number(entry['value'])
 
 

@@ -29,9 +29,10 @@ def at(record: Mapping[str, Any], field: str) -> Any:
 
 
 def holds(value: Any) -> bool:
-    """Whether a field says anything: some text, a number, a truth, or what has one of these in it. A metric that is undefined says nothing."""
+    """Whether a field says anything: some text, a number, a truth, or what has one of these in it. Why there is no value is no answer."""
     if isinstance(value, Mapping):
-        return value['value'] is not None if 'value' in value else any(map(holds, value.values()))
+        told = {name: of for name, of in value.items() if name != 'reason'}
+        return told['value'] is not None if 'value' in told else any(map(holds, told.values()))
     if isinstance(value, list | tuple):
         return any(map(holds, value))
     return value not in (None, '')

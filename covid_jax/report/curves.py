@@ -11,11 +11,13 @@ import numpy as np
 from covid_jax.metrics.bands import Band, precision_recall_band, roc_band
 from covid_jax.predictions import Predictions
 from covid_jax.report import calibration, pictures, plots
+from covid_jax.scans.scan import blame
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DPI = 110
+DPI = 150
+WIDTH = 4.4  # inches, of all plots: on a phone, 360 pixels wide, a text of 10 points then has 11 pixels
 WINDOW = 50  # points of the training curve, into which its steps are averaged
 SHOWN = ('auc', 'macro_f1', 'loss', 'knn_auc')  # of validation, the first two that are there
 
@@ -25,6 +27,8 @@ def png(figure: 'Figure') -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(WIDTH, height * WIDTH / width)
     content = io.BytesIO()
     figure.savefig(content, format='png', dpi=DPI, metadata={'Software': None})
     return content.getvalue()
@@ -33,7 +37,7 @@ def png(figure: 'Figure') -> bytes:
 def banded_figures(answers: Predictions, threshold: float | None, level: float) -> dict[str, 'Figure']:
     """{'roc', 'pr': figure} of the labelled rows of each split, each curve with its band. threshold: marked on the ROC where there is one."""
     rows = {split: answers.of(split).labelled() for split in answers.labelled().splits}
-    curves = {split: (*pictures.curve(of), [exam.patient for exam in of.exams]) for split, of in rows.items()}
+    curves = {f'{split}, n = {len(of.exams)}': (*pictures.curve(of), [exam.patient for exam in of.exams]) for split, of in rows.items()}
     name = answers.names[1]
     roc = {split: roc_band(*of, level) for split, of in curves.items()}
     recall = {split: precision_recall_band(*of, level) for split, of in curves.items()}
@@ -72,10 +76,11 @@ def training_figure(rows: Sequence[Mapping[str, Any]]) -> 'Figure | None':
         return None
     loss = np.array([row['loss'] for row in rows if 'loss' in row], float)
     groups = np.array_split(np.arange(len(steps)), min(WINDOW, len(steps)))
-    figure = Figure(figsize=(6, 4.2), layout='constrained')
+    figure = Figure(figsize=(WIDTH, 3.6), layout='constrained')
     axes = figure.subplots()
     axes.plot([steps[of].mean() for of in groups], [loss[of].mean() for of in groups], color='C0', label='loss (train)')
     axes.set(xlabel='step', ylabel='loss (train)')
+    axes.locator_params(axis='x', integer=True)
     axes.grid(alpha=0.3)
     there = [name for name in SHOWN if any(f'val/{name}' in row for row in rows)][:2]
     if there:
@@ -85,21 +90,30 @@ def training_figure(rows: Sequence[Mapping[str, Any]]) -> 'Figure | None':
             of = [(row['step'], row[f'val/{name}']) for row in rows if f'val/{name}' in row]
             other.plot(*zip(*of, strict=True), color=f'C{k}', marker='o', markersize=3, label=f'{name} (val)')
     handles = [handle for of in figure.axes for handle in of.get_lines()]
-    figure.legend(handles, [str(handle.get_label()) for handle in handles], loc='outside upper center', ncols=3, fontsize=9)
+    figure.legend(handles, [str(handle.get_label()) for handle in handles], loc='outside upper center', ncols=2, fontsize=9)
     return figure
 
 
 def training_rows(folder: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl, but for a last one that is cut off."""
+    """The rows of metrics.jsonl, but for a last one that is cut off. UserError for a damaged file."""
     path = folder / 'metrics.jsonl'
-    lines = path.read_text(encoding='utf-8').split('\n')[:-1] if path.is_file() else []
-    return [json.loads(line) for line in lines]
+    with blame(path):
+        lines = path.read_text(encoding='utf-8').split('\n')[:-1] if path.is_file() else []
+        return [_row(number, line) for number, line in enumerate(lines, 1)]
+
+
+def _row(number, line):
+    try:
+        row = json.loads(line)
+        return {'step': int(row.pop('step')), **{name: float(value) for name, value in row.items()}}
+    except (ValueError, TypeError, AttributeError, LookupError):
+        raise ValueError(f'line {number} is damaged: delete it, or give the command of its run again') from None
 
 
 def _banded(bands: Mapping[str, Band | None], across: str, up: str) -> 'Figure':
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5, 5), layout='constrained')
+    figure = Figure(figsize=(WIDTH, WIDTH), layout='constrained')
     axes = figure.subplots()
     for k, (name, band) in enumerate(bands.items()):
         if band is None:

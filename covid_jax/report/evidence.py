@@ -203,7 +203,7 @@ def sentences(found: Evidence) -> list[str]:
 def lines(found: Evidence) -> list[rich.table.Table | str]:
     """What is printed: the title, a table, the sentences, and the notes."""
     header, *rows = _cells(found)
-    columns = [escape(printable(name)) for name in header]
+    columns = [rich.table.Column(escape(printable(name)), overflow='fold') for name in header]  # of many sites nothing is cut
     table = rich.table.Table(*columns, pad_edge=False)
     for row in rows:
         table.add_row(*row)
@@ -235,5 +235,5 @@ def _cells(found):
 def _cell(entry):
     if entry is None:
         return ''
-    bounds = interval(entry).replace(' to ', '-')
+    bounds = interval(entry)
     return f'{number(entry["value"])} ({bounds})' if bounds else number(entry['value'])

@@ -20,10 +20,11 @@ from covid_jax.methods.method import Method
 from covid_jax.report import gradcam
 from covid_jax.runtime import files
 from covid_jax.runtime.state import TrainState
+from covid_jax.scans.scan import blame
 from covid_jax.sources.exams import Exam
 
 FILE = 'looks.npz'
-METHOD = 'Grad-CAM of the class that was decided for, on the last feature map, of the scans that the page shows; nobody has validated the maps'
+METHOD = 'Grad-CAM of the class that was decided for, on the last feature map, of some scans; nobody has validated the maps'
 SLICES = 16  # of a volume, at most
 SIDE = 160  # pixels of the longer side, at most
 
@@ -92,19 +93,24 @@ def keep(folder: Path | str, found: Sequence[Look]) -> None:
 
 
 def read(folder: Path | str) -> list[Look]:
-    """What `write` wrote, in its order; [] where there is none."""
+    """What `write` wrote, in its order; [] where there is none. UserError for a damaged file."""
     if not there(folder):
         return []
-    with np.load(Path(folder) / FILE, allow_pickle=False) as kept:
-        return [Look(each['id'], kept[f'image_{k}'], kept[f'heat_{k}'], each['slices'], each['depth'])
-                for k, each in enumerate(json.loads(str(kept['about'])))]
+    path = Path(folder) / FILE
+    with blame(path), np.load(path, allow_pickle=False) as kept:
+        found = [Look(each['id'], kept[f'image_{k}'], kept[f'heat_{k}'], each['slices'], each['depth'])
+                 for k, each in enumerate(json.loads(str(kept['about'])))]
+        if any(not each.image.shape == each.heat.shape == (len(each.slices), *each.image.shape[1:3]) for each in found):
+            raise ValueError('its scans and their maps do not fit: delete it, and covid-jax report makes it again')
+        return found
 
 
 def look(run: Running, state: TrainState, dataset: Data, i: int, target: int) -> Look:
     """The Look at exam i of the data set, its map that of the class `target`."""
     image = dataset.images[int(dataset.row[i])]['image']
     fields = jax.tree.map(jnp.asarray, together([image], run.prep.canvas))
-    batch = {**fields, 'label': jnp.array([-1], jnp.int32), 'site': jnp.array([dataset.site[i]], jnp.int32), 'draw': jnp.zeros(1, jnp.uint32)}
+    batch = {**fields, 'label': jnp.array([-1], jnp.int32), 'site': jnp.array([dataset.site[i]], jnp.int32),
+             'draw': jnp.zeros(1, jnp.uint32)}
     coarse = np.asarray(jax.device_get(gradcam.gradcam(run.method, state.params, state.state, batch, target)))[0]
     shape = fields['image'].shape[1:4]
     heat = ndimage.zoom(coarse, np.divide(shape, coarse.shape), order=1, mode='nearest', grid_mode=True)

@@ -42,7 +42,7 @@ details { margin: .6em 0 } summary { cursor: pointer; padding: .35em 0; font-wei
 @media print {
   body { font-size: 10.5pt; max-width: none; padding: 0 } nav, .skip, .scan label { display: none }
   h2 { break-after: avoid; margin-top: 1.4em } h3, caption { break-after: avoid } figure, tr, .tiles li { break-inside: avoid }
-  .wide { overflow: visible } .strip img:not(.peak) { display: none } .strip img.peak, .strip img.peak[hidden] { display: block }
+  details::details-content { content-visibility: visible; block-size: auto } .wide { overflow: visible } .strip img:not(.peak) { display: none } .strip img.peak, .strip img.peak[hidden] { display: block }
   .plots, .scans { grid-template-columns: 1fr 1fr } a { color: inherit; text-decoration: none }
 }"""
 SCRIPT = """

@@ -180,7 +180,7 @@ def decision_figure(curves: Curves, positive: str = ANY) -> 'Figure':
     axes.plot(THRESHOLDS, either['none'], color='grey', linestyle=':', label='treat none')
     share = either['all'][0]
     top = max(share, 0.05)
-    axes.set(xlabel=f'probability of {positive} from which on an exam is treated', ylabel='net benefit (true positives for each exam)',
+    axes.set(xlabel=f'threshold probability of {positive}', ylabel='net benefit (true positives for each exam)',
              xlim=(0, 1), ylim=(-0.2 * top, 1.1 * top))
     axes.grid(alpha=0.3)
     axes.legend(loc='lower left', bbox_to_anchor=(0, 1), fontsize=9, ncols=2)  # above: a curve may lie anywhere

@@ -1,7 +1,6 @@
 """A run's folder -> report.json: all that a report says, as text and numbers. The same folder gives the same bytes."""
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,17 @@ from covid_jax import UserError, predictions
 from covid_jax.data import lineage
 from covid_jax.metrics.classification import confusion, decide
 from covid_jax.predictions import Predictions
-from covid_jax.report import checklists, data_card, looks
+from covid_jax.report import checklists, data_card, evidence, looks, model_card
 from covid_jax.runtime import workdir
 from covid_jax.scans.scan import blame
-from covid_jax.sources.exams import POSITIVE, class_names
+from covid_jax.sources.exams import POSITIVE
 
 MISTAKES = 20  # that are listed
-SECTIONS = ('model', 'train', 'views', 'eval', 'init_from', 'init_skip', 'method')  # of the config, that say how it was trained
+LEVEL = 0.95  # of intervals and bands, where the config names none
+SEEN = 'seen_before'  # among metrics: how many exams are of patients that an earlier run learnt from, which measures nothing
 USE = ('research: to reproduce and compare published methods. Not a medical device: no diagnosis, triage or treatment may rest on its '
        'answers')
-LIMITS = ('intervals are over the patients of this test split alone, and say nothing of other hospitals',
-          'what the network uses is not known: probes and maps can show a shortcut, not exclude one')
-AVAILABILITY = ('covid-jax, Apache-2.0; the config in config.json, the weights in checkpoints/, the answers in predictions.csv; the data are '
-                'had from their source')
+UNKNOWN_USE = 'what the network uses is not known: probes and maps can show a shortcut, not exclude one'
 
 
 def read(folder: Path | str) -> dict[str, Any]:
@@ -39,17 +36,20 @@ def read(folder: Path | str) -> dict[str, Any]:
     table = lineage.read(folder) if (folder / 'exams.csv').is_file() else []
     rows = [row for row in table if not row.run]
     answers = answers_of(folder)
-    metrics = load(folder / 'metrics.json')
+    metrics = entries(folder / 'metrics.json')
     split = shown_split(answers)
+    told = bool(answers or metrics)
     record = {
         'data': data_card.data(folder, kept, rows), 'reference': data_card.reference(kept),
         'splits': data_card.splits(kept, rows, [row for row in table if row.run]),
-        'model': _model(folder, kept), 'software': {'versions': kept.get('versions') or {}}, 'training': _training(kept),
-        'evaluation': _evaluation(folder, kept, metrics), 'results': _results(folder, answers, metrics, split),
-        'robustness': {'shortcuts': load(folder / 'shortcuts.json'), 'sites': _sites(metrics.get(split, {}))},
-        'explanations': {'method': looks.METHOD if looks.there(folder) else ''},
-        'limits': [*LIMITS, *_own_limits(kept, answers, split)], 'intended_use': USE, 'availability': AVAILABILITY}
-    record = {'study': _study(kept, record, split), **record}
+        'model': model_card.model(folder, kept, told), 'software': {'versions': kept.get('versions') or {}},
+        'training': model_card.training(kept, rows, told),
+        'evaluation': _evaluation(folder, kept, answers, metrics), 'results': _results(folder, kept, answers, metrics, split),
+        'robustness': {'shortcuts': _shortcuts(folder, kept), 'sites': _sites(metrics.get(split, {}), answers)},
+        'explanations': {'method': looks.METHOD if looks.read(folder) else ''},
+        'limits': [UNKNOWN_USE, *_limits(kept, metrics, answers, split), *data_card.limits(kept, rows)], 'intended_use': USE,
+        'availability': model_card.availability(folder, kept, answers is not None)}
+    record = {'study': model_card.study(kept, record, told), **record}
     record['checklists'] = {name: checklists.answered(record, items) for name, items in checklists.LISTS.items()}
     return record
 
@@ -60,9 +60,20 @@ def load(path: Path) -> dict[str, Any]:
         return {}
     with blame(path):
         try:
-            return dict(json.loads(path.read_text(encoding='utf-8')))
-        except (ValueError, TypeError):
-            raise ValueError('it is damaged: give the command of its run again') from None
+            found = json.loads(path.read_text(encoding='utf-8'), parse_constant=_no_number)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise ValueError('it is damaged: give the command of its run again')
+        return found
+
+
+def entries(path: Path) -> dict[str, Any]:
+    """The same of a file of metrics: names below names, down to entries, each with its value or the reason why there is none."""
+    found = load(path)
+    if not _is_of_entries(found):
+        raise UserError(f'{path} is damaged: give the command of its run again')
+    return found
 
 
 def answers_of(folder: Path) -> Predictions | None:
@@ -82,8 +93,8 @@ def threshold_of(metrics: Mapping[str, Any], split: str) -> float | None:
 
 
 def decided(rows: Predictions, threshold: float | None) -> np.ndarray:
-    """The class that is decided for, int [n]: of two classes at the frozen threshold, of more the most probable."""
-    return decide(rows.probability, threshold if len(rows.names) == 2 else None, POSITIVE)
+    """The class that is decided for, int [n]: at the frozen threshold, without one the most probable."""
+    return decide(rows.probability, threshold, POSITIVE)
 
 
 def wrong(rows: Predictions, threshold: float | None) -> list[int]:
@@ -96,68 +107,39 @@ def wrong(rows: Predictions, threshold: float | None) -> list[int]:
 
 
 def asked_about(rows: Predictions, called: np.ndarray, i: int) -> str:
-    """The class whose probability tells most of row i: of two classes the positive one, which has the threshold, of more the decided one."""
+    """The class whose probability tells most of row i: of two the positive one, which has the threshold, of more the decided one."""
     return rows.names[POSITIVE if len(rows.names) == 2 else called[i]]
 
 
-def _study(kept, record, split):
-    kind = kept.get('kind') or 'train'
-    names = list(record['data']['classes'])
-    network = kept.get('model.name') if kind == 'train' else ''
-    others = ' and '.join(name for i, name in enumerate(names) if i != POSITIVE)
-    task = f'telling {names[POSITIVE]} from {others}' if len(names) > POSITIVE else 'learning from chest images'
-    means = f'deep learning ({", ".join(filter(None, (kept.get("method"), network)))})' if network else f'a part of the kind {kind}'
-    made_up = kept.get('data.source') == data_card.PHANTOM
-    design = 'made-up scans: neither prospective nor retrospective' if made_up else 'retrospective: the scans were there before the training'
-    auc = record['results']['internal'].get('auc', {})
-    reached = f'AUC {auc["value"]:.3f} on {split}, n = {auc["n"]}' if auc.get('value') is not None else ''
-    flow = ', '.join(f'{n} {name.replace("_", " ")}' for name, n in record['data']['flow'].items())
-    return {'title': f'{task[0].upper()}{task[1:]} by {means}', 'row': kept.get('row') or '', 'design': design,
-            'goal': 'a model is made, and tested on exams of the same source' if kind == 'train' else f'a part of the kind {kind}',
-            'summary': {'design': design, 'data': flow, 'method': means, 'result': reached} if reached else {}}
+def _no_number(name):
+    raise ValueError(f'{name} is no number')
 
 
-def _model(folder, kept):
-    path = folder / 'network.txt'
-    text = path.read_text(encoding='utf-8') if path.is_file() else ''
-    total = re.search(r'^Total: ([\d,]+)', text, re.M)
-    trained = bool(text)
-    start = kept.get('init_from') or kept.get('model.pretrained')
-    names = class_names(kept.get('data.classes') or [])
-    return {'network': (kept.get('model.name') or '') if trained else '', 'method': kept.get('method') or '',
-            'parameters': int(total[1].replace(',', '')) if total else None,
-            'architecture': f'{kept.get("model.name")} of covid_jax/models, layer by layer in network.txt' if trained else '',
-            'start': (f'from {Path(start).name}' if start else f'drawn at random, seed {kept.get("seed", 0)}') if trained else '',
-            'input': 'the voxels of the prepared scan, and nothing of its file or its patient' if trained else '',
-            'output': f'a probability for each of {", ".join(names)}: softmax of the logits' if trained and names else ''}
+def _is_of_entries(tree):
+    if not isinstance(tree, dict):
+        return False
+    if 'value' in tree:
+        return tree['value'] is None or isinstance(tree['value'], int | float)
+    return 'reason' in tree or all(map(_is_of_entries, tree.values()))
 
 
-def _training(kept):
-    config = {name: value for name, value in sorted(kept.items()) if name not in workdir.BESIDE and name not in workdir.PATHS}
-    of_training = {name: value for name, value in config.items() if name.split('.')[0] in SECTIONS or name.startswith(f'{kept.get("method")}.')}
-    select = kept.get('eval.select', 'auto')
-    runs = kept.get('ensemble.runs')
-    views = f', each answer the mean of {kept["eval.tta"]} views' if kept.get('eval.tta') else ''
-    return {'settings': of_training if 'method' in kept else {},
-            'selection': f'the checkpoint that is best on validation by {"macro F1" if select == "auto" else select}' if 'method' in kept else '',
-            'ensemble': (f'the mean of {len(runs.split(","))} runs' if runs else f'no, one network{views}'), 'config': config}
-
-
-def _evaluation(folder, kept, metrics):
-    names = dict.fromkeys(name for of_split in metrics.values() for name in of_split.get('all', {}) if not name.endswith('_frozen'))
+def _evaluation(folder, kept, answers, metrics):
+    found = {name: entry for of_split in metrics.values() for name, entry in of_split.get('all', {}).items()}
+    names = [name for name in found if not name.endswith('_frozen') and name != SEEN]
+    bounded = any(entry.get('low') is not None for entry in found.values())
     level = kept.get('eval.level')
     value = threshold_of(metrics, next(iter(metrics), ''))
-    heat = next(iter(load(folder / 'calibration.json').values()), {}).get('temperature', {})
+    heat = next(iter(entries(folder / 'calibration.json').values()), {}).get('temperature', {})
     return {'measures': [*names, *(['ece', 'brier', 'net benefit'] if heat else [])],
-            'uncertainty': f'intervals of {100 * level:g} % over patients, by the jackknife (metrics/intervals.py)' if metrics and level else '',
+            'uncertainty': f'intervals of {100 * level:g} % over patients, by the jackknife' if bounded and level else '',
             'threshold': {'value': value, 'rule': "the largest Youden's J on validation, then frozen"} if value is not None else {},
             'calibration': {**heat, 'rule': 'a temperature, fitted on validation'} if heat else {},
-            'kept': 'each answer stands in predictions.csv' if metrics else ''}
+            'kept': 'each answer stands in predictions.csv' if answers else ''}
 
 
-def _results(folder, answers, metrics, split):
-    found = {'split': split, 'metrics': metrics, 'internal': metrics.get(split, {}).get('all', {}),
-             'calibration': load(folder / 'calibration.json').get(split, {}), 'confusion': {}, 'mistakes': {}}
+def _results(folder, kept, answers, metrics, split):
+    found = {'split': split, 'level': kept.get('eval.level') or LEVEL, 'metrics': metrics, 'internal': metrics.get(split, {}).get('all', {}),
+             'calibration': entries(folder / 'calibration.json').get(split, {}), 'confusion': {}, 'mistakes': {}}
     if not answers or not split:
         return found
     rows = answers.of(split).labelled()
@@ -176,16 +158,26 @@ def _mistake(rows, called, i):
             'asked': asked, 'probability': round(float(rows.probability[i, rows.names.index(asked)]), 4)}
 
 
-def _sites(groups):
-    """{site: metrics}; of one site the sentence that there are no others."""
+def _shortcuts(folder, kept):
+    """What shortcuts.json says, or of a part that has none the answers of its probes and why there are none."""
+    if found := entries(folder / 'shortcuts.json'):
+        return found
+    answers, notes = evidence.read(folder)
+    probes = {kind: of_kind for kind, of_kind in answers.items() if kind in evidence.SHORTCUTS}
+    return evidence.entries(probes, kept.get('eval.level') or LEVEL) or ({'reason': '; '.join(notes)} if notes else {})
+
+
+def _sites(groups, answers):
+    """{site: metrics}; of one site the sentence that there are no others, which nobody knows where the source names none."""
     found = {name.removeprefix('site '): metrics for name, metrics in groups.items() if name.startswith('site ')}
-    return found or ('all exams are of one site' if groups else {})
+    alone = answers and answers.sites != (lineage.NAMELESS,)
+    return found or ('all exams are of one site, as their source names it' if groups and alone else {})
 
 
-def _own_limits(kept, answers, split):
-    """What this run cannot tell."""
-    if kept.get('data.source') == data_card.PHANTOM:
-        yield 'the scans are made up: nothing here says how it does on patients'
+def _limits(kept, metrics, answers, split):
+    """What this run's numbers cannot tell."""
+    if metrics:
+        yield 'intervals are over the patients that were answered alone, and say nothing of other hospitals'
     if split == 'val':
         yield 'there is no labelled test split: validation chose the checkpoint and the threshold, so that these numbers are too good'
     if kept.get('allow_leak'):

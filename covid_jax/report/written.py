@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,14 @@ def write_whole(folder: Path | str, parts: Sequence[Path]) -> None:
     files.write(folder / 'report.html', page.of_parts(pictures.name(folder), found))
 
 
-def shown(answers: Predictions, threshold: float | None) -> list[tuple[str, int]]:
+def shown(answers: Predictions, metrics: Mapping[str, Any]) -> list[tuple[str, int]]:
     """(id, class that was decided for) of the exams that a report shows as scans: the surest mistakes, and of each class the first right
-    answers; of test, or else val."""
+    answers; of test, or else val. metrics: of metrics.json, which has the threshold."""
     split = record.shown_split(answers)
     if not split:
         return []
     rows = answers.of(split).labelled()
+    threshold = record.threshold_of(metrics, split)
     called = record.decided(rows, threshold)
     picked = record.wrong(rows, threshold)[:WRONG]
     for label in range(len(rows.names)):
@@ -63,13 +64,13 @@ def _plots(folder, found, answers):
     if split and answers:
         labelled = answers.of(split).labelled()
         threshold = found['evaluation']['threshold'].get('value')
-        level = found['training']['config'].get('eval.level') or 0.95
         heat = found['evaluation']['calibration'].get('value')
         of = f'of {labelled.names[POSITIVE]} on {split}, n = {len(labelled.exams)}'
+        of_all = f'of {labelled.names[POSITIVE]}, on each split with labels'
         auc = found['results']['internal'].get('auc', {}).get('value')
-        figures |= curves.banded_figures(answers, threshold, level) | curves.calibration_figures(labelled, heat)
+        figures |= curves.banded_figures(answers, threshold, found['results']['level']) | curves.calibration_figures(labelled, heat)
         figures['confusion'] = plots.confusion_figure(np.array(found['results']['confusion']['counts']), labelled.names)
-        alts |= {'roc': f'ROC {of}{"" if auc is None else f", AUC {auc:.3f}"}', 'pr': f'Precision-recall curve {of}',
+        alts |= {'roc': f'ROC {of_all}{"" if auc is None else f", AUC on {split} {auc:.3f}"}', 'pr': f'Precision-recall curve {of_all}',
                  'reliability': f'Reliability diagram {of}', 'decision': f'Decision curve {of}',
                  'confusion': f'Confusion matrix on {split}, the table above as a picture'}
     return {name: Picture(curves.png(figure), alts[name], PLOT) for name, figure in figures.items() if figure is not None}

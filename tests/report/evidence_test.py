@@ -155,7 +155,7 @@ def test_over_all_exams_nothing_is_claimed_where_there_are_sites():
     lines = evidence.markdown(found).splitlines()
     assert lines[2] == '| evidence | oslo | rome | all exams |' and '| exams, covid | 60, 20 % | 60, 80 % | 120, 50 % |' in lines
     entry = found.sites['oslo'].rows['file']
-    cell = f'{entry["value"]:.3f} ({entry["low"]:.3f}-{entry["high"]:.3f})'
+    cell = f'{entry["value"]:.3f} ({entry["low"]:.3f} to {entry["high"]:.3f})'
     (row,) = [line for line in lines if line.startswith('| file |')]
     assert row.split(' | ')[1] == cell
     (row,) = [line for line in lines if line.startswith('| site |')]
@@ -189,3 +189,15 @@ def test_of_many_sites_the_largest_have_a_column():
     keep = [i for i, e in enumerate(told['file'].exams) if e.site != 'c' or int(e.id[1:]) in (0, 23)]
     found = gathered({kind: p.at(keep) for kind, p in told.items()})
     assert list(found.sites) == [*'abde'] and found.notes == ('2 smaller sites are in all exams alone',)
+
+
+def test_of_many_sites_nothing_is_cut_on_a_narrow_screen():
+    """Names and intervals go on in the next line."""
+    found = gathered(of_sites(dict.fromkeys(('stockholm-karolinska', 'oslo', 'rome', 'bergen'), 0.5), size=24))
+    console = rich.console.Console(file=io.StringIO(), width=80)
+    console.print(evidence.lines(found)[1])
+    text = console.file.getvalue()
+    assert '…' not in text and max(map(len, text.splitlines())) <= 80
+    for of_site in found.sites.values():
+        entry = of_site.rows['file']
+        assert f'{entry["low"]:.3f} to' in text and f'{entry["high"]:.3f})' in text

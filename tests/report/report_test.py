@@ -3,12 +3,11 @@
 import json
 import re
 import shutil
-import subprocess
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from finished_runs import finish, finished, leave
+from finished_runs import finish, leave
+from report_pages import CONFIG, Parsed, assert_sound
 
 from covid_jax import evaluate, predictions
 from covid_jax.metrics.bands import precision_recall_band, roc_band
@@ -18,81 +17,7 @@ from covid_jax.runtime import files
 from covid_jax.sources.exams import Exam
 from covid_jax.text import html
 
-CONFIG = {'kind': 'train', 'method': 'supervised', 'model.name': 'ResNet14Small', 'prep.size': [1, 16, 16], 'prep.window': [-1000, 400],
-          'data.source': 'phantom', 'data.phantom.kind': 'slice', 'eval.level': 0.95, 'eval.tta': 0, 'train.lr': 0.1,
-          'versions': {'jax': '0'}, 'sites': ['oslo', 'bergen']}
 EVIL = '<script>alert(1)</script>'
-VOID = {'meta', 'img', 'input', 'br', 'link'}
-
-
-class Parsed(HTMLParser):
-    """tags: (name, attributes) in order; text: all that is between; open: what was never closed."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.text, self.open = [], '', []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
-
-    def of(self, name):
-        return [attributes for tag, attributes in self.tags if tag == name]
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A run as a training leaves it, of two sites, with a scan that is shown."""
-    rng = np.random.default_rng(0)
-    rows = [(f'{("oslo", "bergen")[i // 2 % 2]}/{i}', ('val', 'test')[i // 20 % 2], ('noncovid', 'covid')[i % 2],
-             float(np.clip(i % 2 * 0.4 + 0.6 * rng.random(), 0, 1))) for i in range(80)]
-    learnt = [Exam(name, name, name.rpartition('/')[0], label, split, '') for name, split, label, _ in rows]
-    metrics = finished(tmp_path, rows, config=CONFIG, learnt=[*learnt, Exam('a', 'a', 'oslo', 'covid', 'train', '')])
-    files.write(tmp_path / 'metrics.json', json.dumps(metrics))
-    files.write(tmp_path / 'network.txt', 'Total: 1,234 -- 5 bytes\n')
-    files.write(tmp_path / 'shortcuts.json', json.dumps({'test': {'border': {'auc': {'value': 0.5, 'n': 40, 'low': 0.3, 'high': 0.7}}}}))
-    rows = [{'step': k, 'loss': 1 / (k + 1), **({'val/auc': 0.9} if k % 5 == 4 else {})} for k in range(20)]
-    files.write(tmp_path / 'metrics.jsonl', ''.join(f'{json.dumps(row)}\n' for row in rows))
-    (name, _), *_ = written.shown(predictions.of_run(tmp_path), None)
-    looks.keep(tmp_path, [looks.thinned(name, rng.integers(0, 255, (30, 20, 24), np.uint8), np.ones((30, 20, 24)))])
-    return tmp_path
-
-
-@pytest.fixture
-def write(monkeypatch):
-    """written.write, but of the plots, which take the longest."""
-    monkeypatch.setattr(written, '_plots', lambda *_: {})
-    return written.write
-
-
-def assert_sound(text):
-    """No address but in the page itself, a text for each image, headings without gaps, captions and headings of tables."""
-    parsed = Parsed(text)
-    assert parsed.open == ['html'] * ('</html>' not in text)
-    for tag, attributes in parsed.tags:
-        for name, value in attributes.items():
-            assert not name.startswith('on'), f'{tag} {name}'
-            if name in ('src', 'href', 'action', 'data', 'srcset'):
-                assert value.startswith('data:image/' if tag == 'img' else '#'), value[:80]
-    assert 'http' not in re.sub('base64,[^"]*', '', text).replace('http-equiv', '')
-    assert not parsed.of('link') and len(parsed.of('script')) == 1
-    assert all(len(image['alt']) > 5 for image in parsed.of('img'))
-    levels = [int(tag[1]) for tag, _ in parsed.tags if re.fullmatch('h[1-6]', tag)]
-    assert levels[0] == 1 and levels.count(1) == 1 and all(b <= a + 1 for a, b in zip(levels, levels[1:], strict=False))
-    assert len(parsed.of('caption')) == len(parsed.of('table')) > 0
-    assert all(cell['scope'] in ('col', 'row') for cell in parsed.of('th'))
-    assert len(parsed.of('figcaption')) == len(parsed.of('figure'))
-    ids = [attributes['id'] for _, attributes in parsed.tags if 'id' in attributes]
-    assert len(ids) == len(set(ids)) and {link['href'][1:] for link in parsed.of('a')} <= {*ids}
-    return parsed
 
 
 def test_the_page_is_whole_and_asks_nobody_for_anything(folder):
@@ -150,15 +75,46 @@ def test_without_a_test_split_the_report_is_of_validation_and_says_so(folder, wr
     assert found['results']['split'] == 'val' and any('too good' in limit for limit in found['limits'])
 
 
-def test_patients_and_copies_in_two_splits_are_counted(folder):
+def test_patients_and_copies_in_two_splits_are_counted_and_nothing_is_called_disjoint(folder, write):
     """Of 81 exams one patient is in train and test, and one scan is in val as in train."""
     lines = (folder / 'exams.csv').read_text().splitlines()
     row = next(line for line in lines if ',test,' in line).split(',')
     copied = next(line for line in lines if ',val,' in line).split(',')
     more = ['b', row[1], *row[2:3], 'train', 'covid', 'x', *row[6:]], ['c', 'c', 'oslo', 'train', 'covid', copied[5], *row[6:]]
     (folder / 'exams.csv').write_text('\n'.join([*lines, *map(','.join, more)]) + '\n')
-    found = record.read(folder)['splits']
-    assert (found['patients_in_two'], found['copies_in_two']) == (1, 1)
+    found = record.read(folder)
+    splits = found['splits']
+    assert (splits['patients_in_two'], splits['copies_in_two'], splits['disjoint']) == (1, 1, '')
+    assert found['checklists']['CLAIM 2024']['20'] == checklists.AUTHOR
+    write(folder)
+    told = Parsed((folder / 'report.html').read_text()).text
+    assert '1 patient is in more than one split' in told and '1 scan of equal content is in more than one split' in told
+
+
+def test_copies_are_not_called_absent_where_a_hash_lacks(folder, write):
+    lines = (folder / 'exams.csv').read_text().splitlines()
+    cells = lines[-1].split(',')
+    cells[lines[0].split(',').index('hash')] = ''
+    files.write(folder / 'exams.csv', '\n'.join([*lines[:-1], ','.join(cells)]) + '\n')
+    assert write(folder)['splits']['disjoint'] == 'patients'
+    told = Parsed((folder / 'report.html').read_text()).text
+    assert 'no hash of 1 exam:' in told and '0 patients are' in told and 'equal content' not in told
+
+
+def test_patients_whom_the_source_does_not_tell_are_a_limit(folder, write):
+    kept = json.loads((folder / 'config.json').read_text())
+    kept['data']['source'] = 'folder'
+    files.write(folder / 'config.json', json.dumps(kept))
+    found = record.read(folder)
+    assert any('81 exams count as patients of their own' in limit for limit in found['limits'])
+    assert (found['splits']['without_patient'], found['splits']['disjoint']) == (81, 'scans of equal content')
+    write(folder)
+    told = Parsed((folder / 'report.html').read_text()).text
+    assert '81 exams count as patients of their own' in told and 'patients are in' not in told
+    lines = (folder / 'exams.csv').read_text().splitlines()
+    one, other = (line.split(',') for line in lines[-2:])
+    files.write(folder / 'exams.csv', '\n'.join([*lines[:-1], ','.join([other[0], one[1], *other[2:]])]) + '\n')
+    assert record.read(folder)['splits']['without_patient'] == 79  # two are of one patient
 
 
 def test_names_that_are_markup_or_formulas_are_text_everywhere(tmp_path, write):
@@ -206,7 +162,7 @@ def test_a_field_that_is_gone_leaves_its_items_to_the_author():
     for items in LISTS.values():
         before = checklists.answered(whole, items)
         for field in fields:
-            for empty in ('', None, {}, [], {'value': None, 'n': 3}, {'a': {'b': ''}}):
+            for empty in ('', None, {}, [], {'value': None, 'n': 3}, {'a': {'b': ''}}, {'reason': 'no probe'}):
                 without = json.loads(json.dumps(whole))
                 section, _, last = field.rpartition('.')
                 (checklists.at(without, section) if section else without)[last] = empty
@@ -223,7 +179,6 @@ def test_the_lists_have_the_numbers_of_their_guidelines(name, items, parts):
 
 
 def test_a_run_fills_34_items_of_claim_and_fewer_of_data_that_nobody_made_up(folder):
-    (folder / 'calibration.json').write_text(json.dumps({'test': {'temperature': {'value': 1.5, 'n': 4}, 'before': {}}}))
     filled, of = checklists.count(record.read(folder))['CLAIM 2024']
     assert of == 44 and filled >= 34
     kept = json.loads((folder / 'config.json').read_text())
@@ -272,15 +227,3 @@ def test_a_band_of_what_is_told_apart_is_the_curve():
         assert (band.low == 1).all() and (band.high == 1).all()
     assert roc_band(label, label, label).low is None  # one patient of each class
     assert roc_band(np.ones(4), np.arange(4), np.arange(4)) is None
-
-
-@pytest.mark.slow
-def test_a_browser_says_nothing_and_asks_for_nothing(folder):
-    browser = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'chrome'))), None)
-    if not browser:
-        pytest.skip('there is no Chromium on this machine')
-    written.write(folder)
-    run = subprocess.run([browser, '--headless', '--no-sandbox', '--disable-gpu', '--enable-logging=stderr', '--dump-dom',
-                          f'file://{folder}/report.html'], capture_output=True, text=True, timeout=120)
-    assert 'CONSOLE' not in run.stderr
-    assert len(Parsed(run.stdout).of('input')) == 1  # the script has made a slider of the scan

@@ -64,6 +64,18 @@ def test_a_start_takes_what_agrees_in_name_and_shape(tmp_path):
     assert (started['w'] == 0).all() and (started['b'] == 2).all() and kept == ['w']
 
 
+@pytest.mark.parametrize('left', [0, 100])
+def test_a_damaged_checkpoint_is_one_line(tmp_path, left):
+    with checkpoint.manager(tmp_path / 'checkpoints') as m:
+        checkpoint.save(m, train_state(2.0, 1), 0.5)
+    for path in (tmp_path / 'checkpoints').rglob('*'):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:left])
+    with pytest.raises(UserError, match='checkpoints/1 is damaged') as e:
+        checkpoint.read(tmp_path)
+    assert '\n' not in str(e.value)
+
+
 def test_where_weights_are_averaged_their_average_is_read_and_both_go_on(tmp_path):
     started = train_state(2.0, 1).replace(state={'network': jnp.full(3, 2.0), 'queue': jnp.full(3, 7.0)})
     averaged = started.replace(average={'params': jax.tree.map(lambda x: x + 1, started.params), 'network': jnp.full(3, 5.0)})
