@@ -130,6 +130,14 @@ def test_near_duplicates_in_two_splits_of_a_source_are_refused(tmp_path):
         pipeline.survey(c, tmp_path / 'store')
 
 
+def test_a_near_duplicate_without_a_split_or_a_label_contradicts_none(tmp_path):
+    """It is drawn with its patient, and says nothing of the class."""
+    c = manifest(tmp_path, [(0, 'a.png', 'covid', '', 'train'), (0, 'aa.png', '', '', ''), (1, 'b.png', 'normal', '', 'train')])
+    said = []
+    exams = {e.id: e for e in pipeline.survey(c, tmp_path / 'store', labelled=False, say=said.append).exams}
+    assert exams['aa.png'].patient == 'a.png' and not any('two classes' in line for line in said)
+
+
 def test_neighbouring_real_slices_are_found():
     """Slices of the same class that are neighbours in the numbering, and 20 others."""
     folder = real('SARS-CoV-2-CT')
