@@ -17,6 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,7 +65,7 @@ def build(exams: list[Exam], hashes: list[str], prep: Prep, root: Path | str, wo
             except UserError:
                 _forget_empty(path)
                 raise
-    table = json.loads((path / 'table.json').read_text())
+    table = _read_table(path)
     if table['prep'] != prep.hash:
         raise UserError(f'{path} was prepared with {table["prep"]}, this run asks for {prep.hash}: delete the folder')
     import tensorflow_datasets as tfds  # slow to import
@@ -83,13 +84,15 @@ def content_hashes(exams: list[Exam], root: Path | str, see: Callable[[Exam, lis
     see: is called, in any order, with each exam and its files, of a phantom none: folders are walked once.
     """
     cache = Path(root) / 'hashes.json'
-    known = json.loads(cache.read_text()) if cache.exists() else {}
+    known = _read_cache(cache)
     before = len(known)
     look = see or _nothing
 
     def of_file(path):
         try:
             stat = path.stat()
+            if not S_ISREG(stat.st_mode):
+                return f'{path} is no file'  # a pipe or a device, which is never opened; decoding says so
             if not stat.st_size:
                 return f'{path} is empty'  # which makes it no copy of another
             stamp = f'{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}'
@@ -128,6 +131,23 @@ def content_hashes(exams: list[Exam], root: Path | str, see: Callable[[Exam, lis
     return hashes
 
 
+def _read_table(path):
+    try:
+        table = json.loads((path / 'table.json').read_text())
+        return dict(table, **{name: table[name] for name in ('prep', 'ids', 'digests', 'broken')})
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f'{path}/table.json is damaged: delete {path}, and the same command prepares its scans again') from None
+
+
+def _read_cache(path):
+    """What is known of files that were hashed before; nothing where that is damaged."""
+    try:
+        known = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
 def _nothing(exam, files):
     pass
 
@@ -137,7 +157,7 @@ def prepared_hashes(exams: list[Exam], hashes: list[str], prep: Prep) -> list[st
     their lungs, where these are looked at."""
     def with_mask(exam, content):
         mask = decode.mask_of(exam.path)
-        if mask is None or not (prep.lungs or prep.blank):
+        if mask is None or not (prep.lungs or prep.blank) or mask.exists() and not mask.is_file():
             return content
         try:
             return hashlib.sha256(content.encode() + mask.read_bytes()).hexdigest()

@@ -25,7 +25,7 @@ class Writer:
         from tensorboardX import SummaryWriter
 
         path = Path(workdir) / 'metrics.jsonl'
-        earlier = [line for line in _whole_lines(path) if json.loads(line)['step'] < start]
+        earlier = [line for n, line in enumerate(_whole_lines(path), 1) if _step(path, n, line) < start]
         write(path, ''.join(earlier))
         self.file = open(path, 'a')
         self.tracker = tracker
@@ -47,6 +47,13 @@ class Writer:
         self.file.close()
         self.events.close()
         self.tracker.close()
+
+
+def _step(path, n, line):
+    try:
+        return int(json.loads(line)['step'])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f'{path} is damaged in line {n}: delete this line, and give the same command again') from None
 
 
 def _whole_lines(path):

@@ -58,7 +58,10 @@ def _array(stream, size, kinds='iuf', ndims=(2, 3), limit=VOXELS):
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f'.npy format {version} is not known')
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read_header(stream)
+    try:
+        shape, _, dtype = read_header(stream)
+    except MemoryError:  # of Python's parser, where brackets are deeper than it goes
+        raise ValueError('its header is broken') from None
     if dtype.hasobject:
         raise ValueError('the array holds Python objects, which are never unpickled')
     if dtype.kind not in kinds:

@@ -127,6 +127,8 @@ def say_other_counts(name: str, labels: Iterable[str], paper: Mapping[str, int],
 
 def read_text(path: Path) -> str:
     """The text of a file. UserError where it is none in UTF-8."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(f'{path}: a pipe or a device, no file')
     try:
         text = path.read_bytes().decode('utf-8-sig')
     except UnicodeDecodeError:

@@ -303,3 +303,29 @@ def test_a_scan_is_the_same_with_a_mask_and_without_and_what_is_prepared_is_not(
     np.save(tmp_path / 'mask.npy', np.eye(20, dtype=np.uint8)[None].repeat(5, 0))
     after = store.prepared_hashes(exams, hashes, prep)
     assert [a == b for a, b in zip(first, after, strict=True)] == [True, False, True, True]
+
+
+@pytest.mark.parametrize('damage', ['', '[]', '{"prep": 1}', '\0'])
+def test_a_damaged_table_is_one_line_and_a_damaged_cache_of_hashes_is_made_again(tmp_path, rng, damage):
+    exams = exams_in(tmp_path, rng)
+    first = store.content_hashes(exams, tmp_path / 'store')
+    made = built(exams, tmp_path / 'store')
+    (tmp_path / 'store' / 'hashes.json').write_text(damage)
+    assert store.content_hashes(exams, tmp_path / 'store') == first
+    (made.path / 'table.json').write_text(damage)
+    with pytest.raises(UserError, match=f'table.json is damaged: delete {made.path}, and the same command prepares its scans again'):
+        built(exams, tmp_path / 'store')
+
+
+def test_a_pipe_in_the_place_of_a_scan_or_of_its_mask_is_never_opened(tmp_path, rng):
+    """It would be waited for without an end."""
+    exams = exams_in(tmp_path, rng)
+    Path(exams[0].path).unlink()
+    os.mkfifo(exams[0].path)
+    os.mkfifo(tmp_path / 'lungs.npz')
+    exams[1] = exams[1]._replace(path=f'{exams[1].path}::lungs=lungs.npz')
+    prep = Prep((-1000, 400), (4, 8, 8), lungs='mask')
+    hashes = store.content_hashes(exams, tmp_path / 'store')
+    assert store.prepared_hashes(exams, hashes, prep)[0] == hashes[0] and hashes[0] not in hashes[1:]
+    made = store.build(exams, hashes, PREP, tmp_path / 'store', workers=1)
+    assert 'no such file' in made.broken['e0'] and len(made.broken) == 1

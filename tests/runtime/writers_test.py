@@ -32,6 +32,13 @@ def test_each_step_is_written_once(tmp_path):
     assert [r['loss'] for r in rows()] == [0, 1, 2, -3, -4, -5]
 
 
+@pytest.mark.parametrize('line', ['{"step"', '[]', '{"loss": 1}', '\0\0'])
+def test_a_damaged_row_is_one_line_that_says_which(tmp_path, line):
+    (tmp_path / 'metrics.jsonl').write_text('{"step": 0}\n' + line + '\n')
+    with pytest.raises(UserError, match='metrics.jsonl is damaged in line 2: delete this line'):
+        Writer(tmp_path, 5)
+
+
 def test_compilation_counts_for_no_rate(clock, capsys):
     """A minute of compilation, then 2 s a step of 8 scans: 4 scans/s, and 2 s for each step to go."""
     with progress(total=100, start=0, batch=8) as tell:

@@ -179,3 +179,10 @@ def test_colours_in_the_place_of_the_depth_are_no_volume(tmp_path, rng, count):
     values[1, 0, 0] ^= 1
     np.save(tmp_path / 'a.npy', values)
     assert decode(tmp_path / 'a.npy').voxels.shape == values.shape
+
+
+def test_a_header_that_pythons_parser_gives_up_on_is_broken(tmp_path):
+    """It says so with a MemoryError, and the machine has memory enough."""
+    header = b'-' * 9000 + b'1\n'
+    (tmp_path / 'deep.npy').write_bytes(b'\x93NUMPY\x01\x00' + len(header).to_bytes(2, 'little') + header)
+    assert 'its header is broken' in refused(tmp_path / 'deep.npy')

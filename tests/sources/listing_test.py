@@ -1,6 +1,10 @@
+import os
+
 import pytest
 from layouts import refused
 
+from covid_jax import UserError
+from covid_jax.sources import listing, manifests
 from covid_jax.sources.listing import read_columns, read_ids, say_other_counts
 
 
@@ -24,3 +28,11 @@ def test_text_of_another_encoding_says_what_to_do(tmp_path, encoding, word):
     (tmp_path / 'x').write_bytes(f'a,{word}\n1,2\n'.encode(encoding))
     for call in (read_ids, lambda path: read_columns(path, 'a')):
         assert 'x: no text in UTF-8: save the table as "CSV UTF-8", a list as UTF-8' in refused(call, tmp_path / 'x')
+
+
+def test_a_pipe_in_the_place_of_a_table_is_never_opened(tmp_path):
+    os.mkfifo(tmp_path / 'scans.csv')
+    with pytest.raises(UserError, match='scans.csv: a pipe or a device, no file'):
+        listing.read_text(tmp_path / 'scans.csv')
+    with pytest.raises(UserError, match='scans.csv: a pipe or a device, no file'):
+        manifests.manifest(tmp_path / 'scans.csv')
