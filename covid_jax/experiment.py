@@ -62,6 +62,7 @@ def run(config: ConfigDict, folder: str | Path) -> dict[str, dict]:
     folder = Path(folder)
     say = sayer()
     start.check_fields(config)
+    hosts.check_equal(start.versions() | {name: value for name, value in workdir.fields(config).items() if name not in workdir.PATHS})
     todo = parts(config, folder)
     for part in todo:  # all of them, before the first trains
         with stages.named(part.stage):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from covid_jax import UserError, commands
+from covid_jax.runtime import cluster
 from covid_jax.runtime.interrupt import Interrupted, leave
 from covid_jax.text import printable
 
@@ -28,17 +29,25 @@ def train(arguments: list[str]) -> None:
         return
     given = parse(arguments)
     hosts = given.coordinator, given.num_processes, given.process_id
-    if None in hosts and hosts != (None, None, None):
-        raise UserError('--coordinator, --num_processes and --process_id go together')
+    cluster.check(*hosts)
+    several = given.distributed or None not in hosts
+    if several and not cluster.is_supervised():
+        sys.exit(cluster.supervised(lambda line: _say(line, 0)))
     import jax
 
     if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
         jax.config.update('jax_compilation_cache_dir', str(Path('~/.cache/covid_jax').expanduser()))
-    if given.distributed or None not in hosts:
-        jax.distributed.initialize(*hosts)
+    if several:
+        cluster.join(*hosts)
     from covid_jax import experiment
 
-    experiment.run(given.config, given.workdir)
+    try:
+        experiment.run(given.config, given.workdir)
+    except (RuntimeError, ValueError) as e:
+        if several and cluster.is_lost(e):
+            _say(cluster.GONE, cluster.LOST)
+            os._exit(cluster.LOST)  # an exit would wait for the other host
+        raise
 
 
 def run_and_exit(command: Callable[[list[str]], None]) -> None:

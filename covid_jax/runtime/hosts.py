@@ -1,5 +1,9 @@
 """What the processes of a run over several hosts have to agree on. Of a run on one host each is what it was given."""
 
+import json
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
@@ -26,3 +30,22 @@ def check_same(digest: str) -> None:
     mine = np.frombuffer(bytes.fromhex(digest), np.uint8)
     if jax.process_count() > 1 and (multihost_utils.process_allgather(mine) != mine).any():
         raise UserError('the hosts have chosen other exams: give all of them the same --workdir, on a disk that they share')
+
+
+def check_equal(mine: Mapping[str, Any]) -> None:
+    """UserError on every host where not all are given the same, {name: what JSON keeps}; it says what differs."""
+    if jax.process_count() == 1:
+        return
+    first = json.loads(_of_first(json.dumps(mine)))
+    here = json.loads(json.dumps(mine))
+    differ = [f'{name} is {here.get(name)} here, {first.get(name)} on the first' for name in sorted({*first, *here})
+              if here.get(name) != first.get(name)]
+    agree(UserError(f'host {jax.process_index()} was given another run ({"; ".join(differ[:5])}): give all hosts the same command and the '
+                    'same installation') if differ else None)
+
+
+def _of_first(text):
+    """The text that the first host has."""
+    mine = np.frombuffer(text.encode(), np.uint8)
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(mine))))
+    return multihost_utils.broadcast_one_to_all(np.resize(mine, length)).tobytes().decode()
