@@ -47,6 +47,7 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
     if coordinator and process_id == 0:
         _check_free(bind or f'[::]:{coordinator.rpartition(":")[2]}')
     _end_with(os.environ.get(ABOVE))
+    jax.config.update('jax_enable_preemption_service', False)  # it would take SIGTERM from interrupt.py
     try:
         jax.distributed.initialize(coordinator, num_processes, process_id, initialization_timeout=SECONDS_TO_MEET,
                                    heartbeat_timeout_seconds=SECONDS_OF_SILENCE, coordinator_bind_address=bind)
