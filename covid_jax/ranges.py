@@ -25,7 +25,7 @@ CHOICES = {'kind': ('train', 'ensemble', 'choose', 'probe', 'rank', 'cross'), 't
            'data.negatives.law': ('long-tail', 'normal', 'top', 'random'), 'data.negatives.by': ('joint', 'difficulty', 'diversity'),
            'ranking.ground': ('index', 'value', 'uniform'), 'ranking.mass': ('normalise', 'partial')}
 # Tuples of names; all others are of numbers.
-NAMES = ('data.classes', 'data.sites', 'data.held_out', 'data.held_out_sites', 'views.ops')
+NAMES = ('stages', 'data.classes', 'data.sites', 'data.held_out', 'data.held_out_sites', 'views.ops')
 
 
 def check(config: ConfigDict) -> None:
