@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from covid_jax import UserError
@@ -40,7 +41,7 @@ def check(config: ConfigDict) -> None:
     for name, high in MOST.items():
         if (value := get(config, name)) > high:
             raise UserError(f'--config.{name}={value} must be at most {high}')
-    if config.model.std <= 0:
+    if np.min(config.model.std) <= 0:
         raise UserError(f'--config.model.std={config.model.std} must be above 0')
     for name, allowed in CHOICES.items():
         if (value := get(config, name)) not in allowed:

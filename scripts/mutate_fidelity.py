@@ -403,7 +403,7 @@ MUTATIONS = [
     Mutation('CMC-COV19D, resize', 'data/prep_test.py::test_resize_equals_scipy_on_half_pixels',
              'covid_jax/data/prep.py', 'np.arange(size) + 0.5 - size / 2', 'np.arange(size) - size / 2'),
     Mutation('CMC-COV19D, order of slices', 'scans/decode_test.py::test_whole_stem_decides_from_the_left',
-             'covid_jax/scans/names.py', "_number(part.lstrip('-') if (form, i) in dashes else part) if i % 2 else part", 'part'),
+             'covid_jax/scans/names.py', "readings.get((form, i), _signed)(part) if i % 2 else part for i", 'part for i'),
     Mutation('COV19-CT-DB, broken scans',
              'sources/sources_test.py::TestPartsOf::test_shipped_lists_are_written_as_the_source_writes_ids',
              'covid_jax/sources/__init__.py', 'if exam.id not in excluded', 'if exam.id'),

@@ -20,8 +20,8 @@ class Scaled(Protocol):
 
 
 def check_offsets(planes: Sequence[Scaled], voxels: np.ndarray) -> None:
-    """ValueError for two neighbours of intercepts 500 HU apart or more, whose values would be more alike under one intercept. Where a series
-    was stored in two ways they are alike as they are.
+    """ValueError for two neighbours of one slope and of intercepts 500 HU apart or more, whose values would be more alike under one
+    intercept. Where a series was stored in two ways they are alike as they are, and a header that has a slope of its own lost nothing.
 
     planes: from the feet to the head; voxels: theirs, in Hounsfield units.
     """
@@ -29,7 +29,7 @@ def check_offsets(planes: Sequence[Scaled], voxels: np.ndarray) -> None:
         if one.rescale is None or other.rescale is None:
             continue
         apart = other.rescale[1] - one.rescale[1]
-        if abs(apart) < LEAP:
+        if abs(apart) < LEAP or one.rescale[0] != other.rescale[0]:
             continue
         before, after = (np.percentile(voxels[i], QUANTILES) for i in (k, k + 1))
         if np.median(np.abs(after - apart - before)) < np.median(np.abs(after - before)):
