@@ -339,4 +339,4 @@ def test_the_first_page_is_followed_with_three_scans_and_then_with_ten(tmp_path)
     assert '5 folds' in followed(f'{plain} {TINY}', project)
     followed(f'{mine} {TINY} --config.views.depth=6 --config.cmc.projection=8 --config.eval.tta=0', project)
     told = followed(compare, project)
-    assert re.search(r'auc +│ +-?\d', told), told
+    assert re.search(r'auc +│ *-?\d', told), told
