@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import numpy as np
+
 from covid_jax import UserError
 from covid_jax.runtime.interrupt import STOPS
 
@@ -41,7 +43,6 @@ def check(coordinator: str | None, num_processes: int | None, process_id: int | 
 def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
     """Makes this process one of the hosts of a run, which all meet here. UserError where that cannot be."""
     import jax
-    from jax.experimental import multihost_utils
 
     bind = coordinator if coordinator and coordinator.rpartition(':')[0] in LOOPBACK else None
     if coordinator and process_id == 0:
@@ -54,8 +55,20 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
     except ValueError:
         raise UserError('--distributed finds no TPU pod, no SLURM job and no other cluster here: leave it, or give --coordinator, '
                         '--num_processes and --process_id') from None
-    # Connections are made at the first exchange, which waits for half a minute alone: now all are here.
-    multihost_utils.sync_global_devices('start')
+    _connect()
+
+
+def _connect():
+    """Connects all devices, as a training step does. A first exchange waits for half a minute alone, and later ones for as long as it
+    takes: now all hosts are here, and later one may still compile."""
+    import jax
+    import jax.numpy as jnp
+
+    from covid_jax.runtime.mesh import by_batch, make_mesh, replicated
+
+    mesh = make_mesh()
+    ones = jax.make_array_from_callback((mesh.size,), by_batch(mesh), lambda part: np.ones(1, np.float32))
+    jax.jit(jnp.sum, out_shardings=replicated(mesh))(ones).block_until_ready()
 
 
 def is_lost(error: BaseException) -> bool:
