@@ -47,15 +47,27 @@ def free_port():
         return s.getsockname()[1]
 
 
+LATE = """
+    import jax, numpy as np
+    from covid_jax.runtime.mesh import by_batch, make_mesh, replicated
+    mesh = make_mesh()
+    if host:
+        time.sleep(45)
+    ones = jax.make_array_from_callback((mesh.size, 3), by_batch(mesh), lambda part: np.ones((1, 3), np.float32))
+    print('sum', float(jax.jit(lambda x: (2 * x).sum(), out_shardings=replicated(mesh))(ones)), flush=True)
+    os._exit(0)
+"""
+
+
 @pytest.fixture
 def start(tmp_path):
     """start(host, of, address, what it does): a host, as a process that is gone when the test ends."""
     started = []
 
-    def begin(host, of, address, then='pass'):
+    def begin(host, of, address, then='pass', flags=''):
         script = tmp_path / f'host{host}.py'
         script.write_text(HOST.format(then))
-        env = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '', 'TF_CPP_MIN_LOG_LEVEL': '3'}
+        env = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags, 'TF_CPP_MIN_LOG_LEVEL': '3'}
         started.append(subprocess.Popen([sys.executable, script, address, str(of), str(host)], env=env, text=True, start_new_session=True,
                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
         return started[-1]
@@ -95,6 +107,15 @@ def test_a_host_that_never_comes_is_waited_for_and_said(start):
     alone = start(0, 2, f'127.0.0.1:{free_port()}')
     said, _ = alone.communicate(timeout=60)
     assert alone.returncode == cluster.LOST and said.splitlines()[-1] == f'said: {cluster.GONE}', said
+
+
+@pytest.mark.slow  # a minute: connections are waited for no longer than 30 s
+def test_a_host_that_compiles_for_long_is_waited_for(start):
+    """Two hosts of two devices, the first exchange of all four of them after 45 s."""
+    address = f'127.0.0.1:{free_port()}'
+    processes = [start(host, 2, address, LATE, '--xla_force_host_platform_device_count=2') for host in range(2)]
+    said = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0] and all('sum 24.0' in lines for lines in said), said
 
 
 def test_the_host_goes_with_the_process_above_it(start):
