@@ -181,8 +181,9 @@ def _contents(folder):
 
     found = {'image': ending(images.SUFFIXES), 'DICOM file': dicom.find(folder), 'volume': ending(ARRAYS + volumes.SUFFIXES)}
     previews = ending(images.PREVIEWS)
-    if len(previews) < sum(map(len, found.values())):  # beside scans of another kind they are no slices
-        found['image'] = [file for file in found['image'] if file not in previews]
+    if len(previews) < sum(map(len, found.values())):  # beside scans of another kind they are no slices, but for those that go on with them
+        slices = [file for file in found['image'] if file not in previews]
+        found['image'] = [file for file in found['image'] if file in slices or lost.continues(file, slices)]
     return found
 
 

@@ -62,6 +62,13 @@ def namesakes(folder: Path, slices: Sequence[Path], suffixes: Sequence[str]) -> 
                   if path.is_file() and not hidden(path.name.rstrip('~')) and is_namesake(path))
 
 
+def continues(path: Path, slices: Sequence[Path]) -> bool:
+    """Whether a file is called like slices, by a number that none of them has: it is one of them, whatever its format."""
+    stem = path.stem.lower()
+    stems = {other.stem.lower() for other in slices}
+    return stem not in stems and DIGITS.sub('0', stem) in {DIGITS.sub('0', other) for other in stems} and any(map(str.isdecimal, stem))
+
+
 def missing_numbers(slices: Sequence[Path]) -> list[int]:
     """The numbers that are missing among the names of slices, which differ in one number alone; those of every fifth slice are
     a multiple of five apart, and none is missing. Nothing where names differ in more. What comes before the first or after the

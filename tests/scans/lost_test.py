@@ -124,6 +124,16 @@ def test_a_preview_beside_slices_is_none_and_pictures_of_its_kind_alone_are(tmp_
     assert decode(tmp_path / 'own').voxels[:, 0, 0].tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize('suffix', ['.bmp', '.webp', '.gif'])
+def test_slices_that_go_on_in_another_format_are_slices(tmp_path, suffix):
+    """Three of PNG, then two of another format; a preview of one of them is none."""
+    folder = slices(tmp_path / 'scan', 3)
+    for k in (3, 4):
+        Image.new('L', (8, 6), k).save(folder / f'ct {k}{suffix}', **({'lossless': True} if suffix == '.webp' else {}))
+    Image.new('L', (8, 6), 99).save(folder / f'ct 2{suffix}')
+    assert decode(folder).voxels[:, 0, 0].tolist() == [0, 1, 2, 3, 4]
+
+
 @pytest.mark.parametrize('name', ['ct 3.png.part', 'ct 3.jp2', 'ct 3', 'ct 3.png_'])
 def test_what_is_called_like_a_slice_and_is_none_is_named(tmp_path, name):
     folder = slices(tmp_path / 'scan', 3)

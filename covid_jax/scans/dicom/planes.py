@@ -13,6 +13,7 @@ from covid_jax.scans.dicom.steps import even_step
 from covid_jax.scans.scan import check_spacing
 
 SLOPE = 0.2  # mm to the side per mm along: a bit more than the tilt that _axial lets through
+REACH = 1 / 8  # of a window lies below all values at most
 
 
 class Plane(NamedTuple):
@@ -221,6 +222,21 @@ def check_grey(planes: Sequence[Plane]) -> None:
     if planes[0].window is None and not planes[0].header.tags.get('VOILUTSequence'):
         raise ValueError(f'slice {planes[0].name} says neither how its values become Hounsfield units nor a window: export the '
                          'series as original CT')
+    for plane in planes:
+        _check_reach(plane)
+
+
+def _check_reach(plane):
+    """ValueError for a window of Hounsfield units over values that lost theirs: it reaches far below all that is stored without a sign, and
+    would show air as white."""
+    tags = plane.header.tags
+    if plane.window is None or plane.rescale is not None or tags.get('PixelRepresentation') or tags.get('ModalityLUTSequence'):
+        return
+    center, width, _ = plane.window
+    low = center - width / 2
+    if low < -REACH * width:
+        raise ValueError(f'the window of slice {plane.name} reaches down to {low:g}, and what is stored has no sign: the RescaleIntercept was '
+                         'lost, export the series as original CT')
 
 
 def _shown(plane):

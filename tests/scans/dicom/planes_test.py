@@ -203,6 +203,18 @@ def test_of_four_slices_the_one_that_differs_is_blamed(tmp_path, at):
         refused(paths, f'{at + 1} says' if key == 'RescaleIntercept' else f' {at + 1} ')
 
 
+@pytest.mark.parametrize('center, width, rest, lost', [
+    (40, 400, {}, True), (-600, 1500, {}, True), (50, 350, {'RescaleSlope': 1}, True), (40, 400, {'PixelRepresentation': 1}, False),
+    (250, 500, {}, False), (127.5, 255, {}, False), (2000, 4096, {}, False), (40, 106, {}, False), (40, 107, {}, True)])
+def test_a_window_of_hounsfield_units_over_values_that_lost_theirs_is_refused(tmp_path, center, width, rest, lost):
+    """It reaches further below 0 than an eighth of it, and what is stored without a sign begins there."""
+    paths = series(tmp_path, **{'RescaleSlope': None, 'RescaleIntercept': None, **rest, 'WindowCenter': center, 'WindowWidth': width})
+    if lost:
+        refused(paths, f'the window of slice 1 reaches down to {center - width / 2:g}', 'the RescaleIntercept was lost')
+    else:
+        assert not decode_dicom(paths).hounsfield
+
+
 def test_grey_slices_are_shown_alike_or_refused(tmp_path):
     window = {'WindowCenter': 150.5, 'WindowWidth': 101}
     plain = {'RescaleSlope': None, 'RescaleIntercept': None}
