@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from covid_jax import UserError
@@ -41,8 +40,9 @@ def check(config: ConfigDict) -> None:
     for name, high in MOST.items():
         if (value := get(config, name)) > high:
             raise UserError(f'--config.{name}={value} must be at most {high}')
-    if np.min(config.model.std) <= 0:
-        raise UserError(f'--config.model.std={config.model.std} must be above 0')
+    std = config.model.std
+    if min(std if isinstance(std, tuple) else (std,)) <= 0:
+        raise UserError(f'--config.model.std={std} must be above 0')
     for name, allowed in CHOICES.items():
         if (value := get(config, name)) not in allowed:
             raise UserError(f'--config.{name}={value} must be {", ".join(allowed[:-1])} or {allowed[-1]}')

@@ -10,8 +10,6 @@ import threading
 import time
 from collections.abc import Callable
 
-import numpy as np
-
 from covid_jax import UserError
 from covid_jax.runtime.interrupt import STOPS
 
@@ -63,6 +61,7 @@ def _connect():
     takes: now all hosts are here, and later one may still compile."""
     import jax
     import jax.numpy as jnp
+    import numpy as np
 
     from covid_jax.runtime.mesh import by_batch, make_mesh, replicated
 
